@@ -1,0 +1,97 @@
+"""What can go wrong, as one family of exceptions.
+
+Every error that a caller can meet is a `PhantomError`. Its `code` is the name of
+the gRPC status code it becomes on the wire (`phantom_cri.cri.interceptors` holds
+the only map to grpc objects, so that nothing else imports grpc for it).
+A message names the field or operation and the value that was refused.
+Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import errno as errno_names
+import os
+
+
+class PhantomError(Exception):
+    """Base of all errors; `code` is a gRPC status code name."""
+
+    code = "UNKNOWN"
+
+
+class InvalidArgument(PhantomError):
+    """The request itself is wrong, whatever the state: names the field and the value."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class NotFound(PhantomError):
+    """Names the kind of thing and the id or reference that is unknown."""
+
+    code = "NOT_FOUND"
+
+
+class AlreadyExists(PhantomError):
+    code = "ALREADY_EXISTS"
+
+
+class FailedPrecondition(PhantomError):
+    """The request is right but not in this state: names the state and the verb."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class PermissionDenied(PhantomError):
+    code = "PERMISSION_DENIED"
+
+
+class Unauthenticated(PhantomError):
+    code = "UNAUTHENTICATED"
+
+
+class ResourceExhausted(PhantomError):
+    """Addresses, pids, disk or a limit of ours ran out: says which."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class DeadlineExceeded(PhantomError):
+    code = "DEADLINE_EXCEEDED"
+
+
+class Unavailable(PhantomError):
+    """Worth trying again later."""
+
+    code = "UNAVAILABLE"
+
+
+class Unimplemented(PhantomError):
+    code = "UNIMPLEMENTED"
+
+
+class Internal(PhantomError):
+    """An invariant of ours broke, or the kernel refused what it should allow."""
+
+    code = "INTERNAL"
+
+
+class DataLoss(PhantomError):
+    """Content that does not match its digest, or a record that cannot be read back."""
+
+    code = "DATA_LOSS"
+
+
+class ConfigError(PhantomError):
+    """A configuration key is unknown or its value is refused: names the key."""
+
+    code = "INVALID_ARGUMENT"
+
+
+def errno_name(number: int) -> str:
+    """`13` → `EACCES`; an unknown number is returned as text. Negative numbers are taken as -errno."""
+    return errno_names.errorcode.get(abs(number), str(abs(number)))
+
+
+def kernel_error(operation: str, number: int) -> Internal:
+    """An `Internal` for a failed system call, e.g. `mkdir /a: EACCES (Permission denied)`."""
+    return Internal(f"{operation}: {errno_name(number)} ({os.strerror(abs(number))})")

@@ -1,0 +1,304 @@
+"""The nouns of the runtime, as frozen values that are also the records on disk.
+
+Names and meaning follow CRI v1 (`api/cri/`); enums are spelled as words so that a
+record can be read by a person. Times are nanoseconds since the epoch, sizes bytes,
+CPU periods and quotas microseconds. Imports nothing of ours but the codec's base.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from phantom_cri.codec import Record
+
+NamespaceMode = Literal["pod", "container", "node", "target"]
+Propagation = Literal["private", "host_to_container", "bidirectional"]
+SandboxState = Literal["ready", "notready"]
+ContainerState = Literal["created", "running", "exited", "unknown"]
+
+
+class SandboxMetadata(Record):
+    name: str
+    uid: str = ""
+    namespace: str = ""
+    attempt: int = 0
+
+
+class DnsConfig(Record):
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+class PortMapping(Record):
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    container_port: int = 0
+    host_port: int = 0  # 0: not exposed on the host
+    host_ip: str = ""
+
+
+class IdMapping(Record):
+    host_id: int
+    container_id: int
+    length: int
+
+
+class NamespaceOptions(Record):
+    network: NamespaceMode = "pod"
+    pid: NamespaceMode = "pod"
+    ipc: NamespaceMode = "pod"
+    target_id: str = ""
+    user: NamespaceMode = "node"
+    uids: tuple[IdMapping, ...] = ()
+    gids: tuple[IdMapping, ...] = ()
+
+
+class SecurityProfile(Record):
+    """A seccomp or AppArmor choice. `None` in its place means unconfined (CRI: nil)."""
+
+    kind: Literal["runtime_default", "unconfined", "localhost"] = "runtime_default"
+    localhost_ref: str = ""
+
+
+class SelinuxOptions(Record):
+    user: str = ""
+    role: str = ""
+    type: str = ""
+    level: str = ""
+
+
+class HugepageLimit(Record):
+    page_size: str
+    limit: int
+
+
+class Resources(Record):
+    """CRI LinuxContainerResources. 0 or empty: not set; `cpu_quota` -1: unlimited."""
+
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpu_shares: int = 0
+    memory_limit: int = 0
+    memory_swap_limit: int = 0  # memory + swap together, as OCI counts
+    oom_score_adj: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    pids_limit: int = 0  # not in CRI's message: from our config
+    hugepage_limits: tuple[HugepageLimit, ...] = ()
+    unified: dict[str, str] = {}
+
+
+class SandboxSecurity(Record):
+    namespaces: NamespaceOptions = NamespaceOptions()
+    selinux: SelinuxOptions | None = None
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    readonly_rootfs: bool = False
+    supplemental_groups: tuple[int, ...] = ()
+    privileged: bool = False
+    seccomp: SecurityProfile | None = None
+    apparmor: SecurityProfile | None = None
+
+
+class SandboxConfig(Record):
+    metadata: SandboxMetadata
+    hostname: str = ""
+    log_directory: str = ""
+    dns: DnsConfig | None = None
+    port_mappings: tuple[PortMapping, ...] = ()
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    cgroup_parent: str = ""
+    security: SandboxSecurity = SandboxSecurity()
+    sysctls: dict[str, str] = {}
+    overhead: Resources | None = None
+    resources: Resources | None = None
+
+
+class ImageSpec(Record):
+    image: str = ""
+    annotations: dict[str, str] = {}
+    user_specified_image: str = ""
+    runtime_handler: str = ""
+    image_ref: str = ""
+
+
+class Mount(Record):
+    container_path: str
+    host_path: str = ""
+    readonly: bool = False
+    selinux_relabel: bool = False
+    propagation: Propagation = "private"
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
+    recursive_read_only: bool = False
+    image: ImageSpec | None = None
+    image_sub_path: str = ""
+
+
+class Device(Record):
+    host_path: str
+    container_path: str = ""  # empty: the same as on the host
+    permissions: str = "rwm"
+
+
+class Capabilities(Record):
+    add: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    add_ambient: tuple[str, ...] = ()
+
+
+class ContainerSecurity(Record):
+    capabilities: Capabilities = Capabilities()
+    privileged: bool = False
+    namespaces: NamespaceOptions = NamespaceOptions()
+    selinux: SelinuxOptions | None = None
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_username: str = ""
+    readonly_rootfs: bool = False
+    supplemental_groups: tuple[int, ...] = ()
+    supplemental_groups_policy: Literal["merge", "strict"] = "merge"
+    no_new_privs: bool = False
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    seccomp: SecurityProfile | None = None
+    apparmor: SecurityProfile | None = None
+
+
+class ContainerMetadata(Record):
+    name: str
+    attempt: int = 0
+
+
+class EnvVar(Record):
+    """`value` is bytes in CRI 1.36; kept as text with surrogateescape, as os.environ does."""
+
+    name: str
+    value: str = ""
+
+
+class ContainerConfig(Record):
+    metadata: ContainerMetadata
+    image: ImageSpec
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    working_dir: str = ""
+    envs: tuple[EnvVar, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
+    cdi_devices: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    log_path: str = ""
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
+    resources: Resources = Resources()
+    security: ContainerSecurity = ContainerSecurity()
+    stop_signal: str = ""  # empty: the image's, else SIGTERM; "SIGTERM", "SIGRTMIN+3"
+
+
+class User(Record):
+    """Who a container's process is, as resolved in its image. `groups` includes `gid`."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    home: str = "/"
+
+
+class ProcessRef(Record):
+    """A process that cannot be mistaken for a later one with the same pid.
+
+    `start_time`: field 22 of /proc/PID/stat, in clock ticks since boot (proc_pid_stat(5)).
+    """
+
+    pid: int
+    start_time: int
+
+
+class SandboxRecord(Record):
+    """All that is known of a pod. `state` is what the kernel was last seen to say."""
+
+    id: str
+    config: SandboxConfig
+    runtime_handler: str = ""
+    created_at: int
+    state: SandboxState = "ready"
+    fragment: ProcessRef | None = None
+    ips: tuple[str, ...] = ()
+    cgroup_parent: str = ""
+    pool: str = ""
+    start: Literal["warm", "cold"] = "warm"
+    cold_reason: str = ""  # why it was cold, "" if warm
+    resources: Resources | None = None
+
+
+class ImageConfig(Record):
+    """What an image says of the process to run in it (OCI image config, `config`)."""
+
+    user: str = ""
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    working_dir: str = ""
+    volumes: tuple[str, ...] = ()
+    stop_signal: str = ""
+    labels: dict[str, str] = {}
+
+
+class ContainerRecord(Record):
+    id: str
+    sandbox_id: str
+    config: ContainerConfig
+    image_id: str  # config digest
+    image_ref: str  # repo digest where there is one
+    image_name: str  # first tag, or what the user asked for
+    created_at: int
+    started_at: int = 0
+    finished_at: int = 0
+    exit_code: int = 0
+    state: ContainerState = "created"
+    reason: str = ""
+    message: str = ""
+    log_path: str = ""  # absolute, "" for none
+    process: ProcessRef | None = None
+    user: User = User()
+    stop_signal: str = "SIGTERM"
+    cgroup: str = ""
+    resources: Resources = Resources()
+    layers: tuple[str, ...] = ()  # snapshot: read-only layer folders, top first
+
+
+class Image(Record):
+    """One image as CRI reports it: `id` is the config digest, names are canonical."""
+
+    id: str
+    repo_tags: tuple[str, ...] = ()
+    repo_digests: tuple[str, ...] = ()
+    size: int = 0
+    config: ImageConfig = ImageConfig()
+    pinned: bool = False
+
+
+class AuthConfig(Record):
+    """Credentials of one request: never logged, never stored. `repr` hides them."""
+
+    username: str = ""
+    password: str = ""
+    auth: str = ""
+    server_address: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"AuthConfig(username={self.username!r}, server_address={self.server_address!r}, …)"
+
+
+
+class FilesystemUsage(Record):
+    timestamp: int
+    mountpoint: str
+    used_bytes: int
+    inodes_used: int
