@@ -1,7 +1,7 @@
 """Records and documents as JSON: the one home of msgspec.
 
 `Record` is the base of every value that is written to disk or compared: frozen,
-keyword-only, unknown fields refused, defaults left out of the JSON.
+unknown fields refused, defaults left out of the JSON.
 Imports nothing of ours.
 """
 
@@ -19,11 +19,11 @@ DecodeError = msgspec.ValidationError | msgspec.DecodeError
 """What `from_json`, `from_yaml` and `convert` raise; its text names the path, as `$.pools[0].size`."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Base of our own values: what we wrote ourselves is read back strictly."""
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
+class Document(msgspec.Struct, frozen=True):
     """Base of foreign JSON (image manifests, profiles): unknown fields are ignored."""
 
 

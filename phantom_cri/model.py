@@ -223,8 +223,8 @@ class SandboxRecord(Record):
 
     id: str
     config: SandboxConfig
-    runtime_handler: str = ""
     created_at: int
+    runtime_handler: str = ""
     state: SandboxState = "ready"
     fragment: ProcessRef | None = None
     ips: tuple[str, ...] = ()
