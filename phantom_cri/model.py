@@ -17,33 +17,33 @@ SandboxState = Literal["ready", "notready"]
 ContainerState = Literal["created", "running", "exited", "unknown"]
 
 
-class SandboxMetadata(Record):
+class SandboxMetadata(Record, frozen=True):
     name: str
     uid: str = ""
     namespace: str = ""
     attempt: int = 0
 
 
-class DnsConfig(Record):
+class DnsConfig(Record, frozen=True):
     servers: tuple[str, ...] = ()
     searches: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
 
-class PortMapping(Record):
+class PortMapping(Record, frozen=True):
     protocol: Literal["tcp", "udp", "sctp"] = "tcp"
     container_port: int = 0
     host_port: int = 0  # 0: not exposed on the host
     host_ip: str = ""
 
 
-class IdMapping(Record):
+class IdMapping(Record, frozen=True):
     host_id: int
     container_id: int
     length: int
 
 
-class NamespaceOptions(Record):
+class NamespaceOptions(Record, frozen=True):
     network: NamespaceMode = "pod"
     pid: NamespaceMode = "pod"
     ipc: NamespaceMode = "pod"
@@ -53,26 +53,26 @@ class NamespaceOptions(Record):
     gids: tuple[IdMapping, ...] = ()
 
 
-class SecurityProfile(Record):
+class SecurityProfile(Record, frozen=True):
     """A seccomp or AppArmor choice. `None` in its place means unconfined (CRI: nil)."""
 
     kind: Literal["runtime_default", "unconfined", "localhost"] = "runtime_default"
     localhost_ref: str = ""
 
 
-class SelinuxOptions(Record):
+class SelinuxOptions(Record, frozen=True):
     user: str = ""
     role: str = ""
     type: str = ""
     level: str = ""
 
 
-class HugepageLimit(Record):
+class HugepageLimit(Record, frozen=True):
     page_size: str
     limit: int
 
 
-class Resources(Record):
+class Resources(Record, frozen=True):
     """CRI LinuxContainerResources. 0 or empty: not set; `cpu_quota` -1: unlimited."""
 
     cpu_period: int = 0
@@ -88,7 +88,7 @@ class Resources(Record):
     unified: dict[str, str] = {}
 
 
-class SandboxSecurity(Record):
+class SandboxSecurity(Record, frozen=True):
     namespaces: NamespaceOptions = NamespaceOptions()
     selinux: SelinuxOptions | None = None
     run_as_user: int | None = None
@@ -100,7 +100,7 @@ class SandboxSecurity(Record):
     apparmor: SecurityProfile | None = None
 
 
-class SandboxConfig(Record):
+class SandboxConfig(Record, frozen=True):
     metadata: SandboxMetadata
     hostname: str = ""
     log_directory: str = ""
@@ -115,7 +115,7 @@ class SandboxConfig(Record):
     resources: Resources | None = None
 
 
-class ImageSpec(Record):
+class ImageSpec(Record, frozen=True):
     image: str = ""
     annotations: dict[str, str] = {}
     user_specified_image: str = ""
@@ -123,7 +123,7 @@ class ImageSpec(Record):
     image_ref: str = ""
 
 
-class Mount(Record):
+class Mount(Record, frozen=True):
     container_path: str
     host_path: str = ""
     readonly: bool = False
@@ -136,19 +136,19 @@ class Mount(Record):
     image_sub_path: str = ""
 
 
-class Device(Record):
+class Device(Record, frozen=True):
     host_path: str
     container_path: str = ""  # empty: the same as on the host
     permissions: str = "rwm"
 
 
-class Capabilities(Record):
+class Capabilities(Record, frozen=True):
     add: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     add_ambient: tuple[str, ...] = ()
 
 
-class ContainerSecurity(Record):
+class ContainerSecurity(Record, frozen=True):
     capabilities: Capabilities = Capabilities()
     privileged: bool = False
     namespaces: NamespaceOptions = NamespaceOptions()
@@ -166,19 +166,19 @@ class ContainerSecurity(Record):
     apparmor: SecurityProfile | None = None
 
 
-class ContainerMetadata(Record):
+class ContainerMetadata(Record, frozen=True):
     name: str
     attempt: int = 0
 
 
-class EnvVar(Record):
+class EnvVar(Record, frozen=True):
     """`value` is bytes in CRI 1.36; kept as text with surrogateescape, as os.environ does."""
 
     name: str
     value: str = ""
 
 
-class ContainerConfig(Record):
+class ContainerConfig(Record, frozen=True):
     metadata: ContainerMetadata
     image: ImageSpec
     command: tuple[str, ...] = ()
@@ -199,7 +199,7 @@ class ContainerConfig(Record):
     stop_signal: str = ""  # empty: the image's, else SIGTERM; "SIGTERM", "SIGRTMIN+3"
 
 
-class User(Record):
+class User(Record, frozen=True):
     """Who a container's process is, as resolved in its image. `groups` includes `gid`."""
 
     uid: int = 0
@@ -208,7 +208,7 @@ class User(Record):
     home: str = "/"
 
 
-class ProcessRef(Record):
+class ProcessRef(Record, frozen=True):
     """A process that cannot be mistaken for a later one with the same pid.
 
     `start_time`: field 22 of /proc/PID/stat, in clock ticks since boot (proc_pid_stat(5)).
@@ -218,7 +218,7 @@ class ProcessRef(Record):
     start_time: int
 
 
-class SandboxRecord(Record):
+class SandboxRecord(Record, frozen=True):
     """All that is known of a pod. `state` is what the kernel was last seen to say."""
 
     id: str
@@ -235,7 +235,7 @@ class SandboxRecord(Record):
     resources: Resources | None = None
 
 
-class ImageConfig(Record):
+class ImageConfig(Record, frozen=True):
     """What an image says of the process to run in it (OCI image config, `config`)."""
 
     user: str = ""
@@ -248,7 +248,7 @@ class ImageConfig(Record):
     labels: dict[str, str] = {}
 
 
-class ContainerRecord(Record):
+class ContainerRecord(Record, frozen=True):
     id: str
     sandbox_id: str
     config: ContainerConfig
@@ -271,7 +271,7 @@ class ContainerRecord(Record):
     layers: tuple[str, ...] = ()  # snapshot: read-only layer folders, top first
 
 
-class Image(Record):
+class Image(Record, frozen=True):
     """One image as CRI reports it: `id` is the config digest, names are canonical."""
 
     id: str
@@ -282,7 +282,7 @@ class Image(Record):
     pinned: bool = False
 
 
-class AuthConfig(Record):
+class AuthConfig(Record, frozen=True):
     """Credentials of one request: never logged, never stored. `repr` hides them."""
 
     username: str = ""
@@ -297,7 +297,7 @@ class AuthConfig(Record):
 
 
 
-class FilesystemUsage(Record):
+class FilesystemUsage(Record, frozen=True):
     timestamp: int
     mountpoint: str
     used_bytes: int
