@@ -1,0 +1,1 @@
+"""CRI v1, as of Kubernetes 1.36."""
