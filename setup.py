@@ -1,0 +1,27 @@
+"""The two C builds that pyproject.toml cannot say: the cffi module and the static `fragment` beside it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+
+class BuildNative(build_ext):
+    """Builds the fragment wherever the cffi module goes: into a wheel, or in place for an editable install."""
+
+    def run(self) -> None:
+        super().run()
+        from phantom_cri.native.build import build_fragment
+
+        module = Path(self.get_ext_fullpath("phantom_cri.native._native"))
+        module.parent.mkdir(parents=True, exist_ok=True)
+        build_fragment(module.parent / "fragment")
+
+
+setup(cffi_modules=["phantom_cri/native/build.py:ffibuilder"], cmdclass={"build_ext": BuildNative})
