@@ -1,0 +1,11 @@
+"""Warm fragments: born before anybody asks, handed out in a function call.
+
+`Pool` knows nothing of namespaces or sockets; whoever composes it says how a
+member is born, checked and ended. `Profile` is what members of one pool have in
+common and what a pod must ask for to get one.
+"""
+
+from phantom_cri.pools.pool import Pool, PoolReport
+from phantom_cri.pools.profile import Profile, choose, misfit_reason
+
+__all__ = ["Pool", "PoolReport", "Profile", "choose", "misfit_reason"]

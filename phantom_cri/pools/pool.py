@@ -1,0 +1,188 @@
+"""One pool: claims in microseconds, refilled when nobody is waiting.
+
+A birth costs a millisecond or two of the same two cores that the pods being started
+want. So the pool refills in the pauses between requests, and only when its stock
+falls under half does it compete with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
+
+from phantom_cri.codec import Record
+
+
+class Member(Protocol):
+    """What a pool needs to know of a fragment."""
+
+    born_at: float  # time.monotonic()
+
+    def alive(self) -> bool: ...
+
+
+M = TypeVar("M", bound=Member)
+
+QUIET_SECONDS = 0.02
+"""How long no claim must have come before a refill starts that is not urgent."""
+
+RETRY_SECONDS = (0.05, 0.2, 1.0, 5.0)
+"""Waits after a failed birth; the last one repeats."""
+
+
+class PoolReport(Record, frozen=True):
+    name: str
+    size: int
+    warm: int
+    starting: int
+    claimed: int
+    hits: int
+    misses: int
+    retired: int
+    failed_births: int
+    oldest_seconds: float
+    last_error: str = ""
+
+
+class Pool(Generic[M]):
+    """A stock of `size` members. `birth` makes one, `end` removes one, `check` asks one if it is well."""
+
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        *,
+        max_age: float,
+        birth: Callable[[], Awaitable[M]],
+        end: Callable[[M], Awaitable[None]],
+        check: Callable[[M], Awaitable[bool]],
+        check_every: float = 10.0,
+    ) -> None:
+        self.name = name
+        self.size = size
+        self.claimed = 0  # pods alive that came from here; counted down by the owner
+        self.hits = self.misses = self.retired = self.failed_births = 0
+        self.last_error = ""
+        self._max_age, self._check_every = max_age, check_every
+        self._birth, self._end, self._check = birth, end, check
+        self._stock: deque[M] = deque()
+        self._starting = 0
+        self._last_claim = 0.0
+        self._wanted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to refill and to look after the members; needs a running loop."""
+        if self.size == 0:
+            return
+        self._wanted.set()
+        self._tasks = [
+            asyncio.create_task(self._refill(), name=f"pool {self.name}: refill"),
+            asyncio.create_task(self._look_after(), name=f"pool {self.name}: health"),
+        ]
+
+    async def stop(self) -> None:
+        """End the tasks and every member that nobody claimed."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        while self._stock:
+            await self._end(self._stock.popleft())
+
+    def claim(self) -> M | None:
+        """The oldest healthy member, or None when the stock is empty. Never waits."""
+        self._last_claim = time.monotonic()
+        self._wanted.set()
+        while self._stock:
+            member = self._stock.popleft()
+            if member.alive():
+                self.hits += 1
+                self.claimed += 1
+                return member
+            self._retire(member)
+        self.misses += 1
+        return None
+
+    def warm(self) -> int:
+        return len(self._stock)
+
+    def discard(self, member: M) -> None:
+        """Drop a member that died while it was idle."""
+        if member in self._stock:
+            self._stock.remove(member)
+            self._retire(member)
+            self._wanted.set()
+
+    def report(self) -> PoolReport:
+        oldest = time.monotonic() - self._stock[0].born_at if self._stock else 0.0
+        return PoolReport(
+            name=self.name,
+            size=self.size,
+            warm=len(self._stock),
+            starting=self._starting,
+            claimed=self.claimed,
+            hits=self.hits,
+            misses=self.misses,
+            retired=self.retired,
+            failed_births=self.failed_births,
+            oldest_seconds=oldest,
+            last_error=self.last_error,
+        )
+
+    async def _refill(self) -> None:
+        failures = 0
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            while len(self._stock) < self.size:
+                await self._wait_for_quiet()
+                if await self._one_birth():
+                    failures = 0
+                else:
+                    await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+                    failures += 1
+
+    async def _wait_for_quiet(self) -> None:
+        while len(self._stock) * 2 >= self.size:
+            quiet_for = time.monotonic() - self._last_claim
+            if quiet_for >= QUIET_SECONDS:
+                return
+            await asyncio.sleep(QUIET_SECONDS - quiet_for)
+
+    async def _one_birth(self) -> bool:
+        self._starting += 1
+        try:
+            member = await self._birth()
+        except Exception as error:  # a birth may fail in any way; the pool must outlive it and say so
+            self.failed_births += 1
+            self.last_error = str(error)
+            return False
+        finally:
+            self._starting -= 1
+        self._stock.append(member)
+        return True
+
+    async def _look_after(self) -> None:
+        while True:
+            await asyncio.sleep(self._check_every)
+            for member in list(self._stock):
+                too_old = time.monotonic() - member.born_at > self._max_age
+                if member in self._stock and (too_old or not await self._is_well(member)):
+                    self.discard(member)
+
+    async def _is_well(self, member: M) -> bool:
+        return member.alive() and await self._check(member)
+
+    def _retire(self, member: M) -> None:
+        self.retired += 1
+        task = asyncio.ensure_future(self._end(member))
+        _background.add(task)
+        task.add_done_callback(_background.discard)
+
+
+_background: set[asyncio.Future[None]] = set()
+"""Keeps a reference to running ends: the loop itself holds tasks only weakly."""

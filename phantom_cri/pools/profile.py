@@ -1,0 +1,44 @@
+"""What a fragment is born with and cannot change later: the key of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from phantom_cri.codec import Record
+from phantom_cri.model import NamespaceOptions
+
+
+class Profile(Record, frozen=True):
+    """The namespaces that a fragment shares with the host, and the handler it serves.
+
+    Everything else (hostname, mounts, environment, DNS, sysctls, cgroup, labels, security
+    context) is given at the claim or later, so it never costs the warm path.
+    """
+
+    name: str
+    handler: str = ""
+    host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+
+    def fits(self, namespaces: NamespaceOptions, handler: str) -> bool:
+        return self.handler == handler and self.key() == namespace_key(namespaces)
+
+    def key(self) -> tuple[bool, bool, bool]:
+        return (self.host_network, self.host_pid, self.host_ipc)
+
+
+def namespace_key(namespaces: NamespaceOptions) -> tuple[bool, bool, bool]:
+    """Which of network, pid and ipc the pod takes from the host."""
+    return (namespaces.network == "node", namespaces.pid == "node", namespaces.ipc == "node")
+
+
+def choose(profiles: Iterable[Profile], namespaces: NamespaceOptions, handler: str) -> Profile | None:
+    """The first profile that fits, or None: such a pod starts cold."""
+    return next((profile for profile in profiles if profile.fits(namespaces, handler)), None)
+
+
+def misfit_reason(namespaces: NamespaceOptions) -> str:
+    """Why no pool fits, as a metric label: `host_pid`, `host_network+host_ipc`, or `no_pool`."""
+    names = ("host_network", "host_pid", "host_ipc")
+    return "+".join(n for n, host in zip(names, namespace_key(namespaces), strict=True) if host) or "no_pool"
