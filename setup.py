@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 
 class BuildNative(build_ext):
-    """Builds the fragment wherever the cffi module goes: into a wheel, or in place for an editable install."""
+    """Builds the fragment wherever the cffi module goes: into a wheel, or in place when editable."""
 
     def run(self) -> None:
         super().run()

@@ -1,0 +1,84 @@
+"""Debian's docker-registry on loopback, on a port that the kernel picks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from types import TracebackType
+
+from tests.e2e.harness.child import Child
+
+CONFIG = """\
+version: 0.1
+log:
+  level: info
+storage:
+  filesystem:
+    rootdirectory: {storage}
+  delete:
+    enabled: true
+http:
+  addr: 127.0.0.1:0
+"""
+AUTH = """\
+auth:
+  htpasswd:
+    realm: tests
+    path: {htpasswd}
+"""
+
+
+class Registry:
+    """A registry whose files all lie under `folder`; `host` is `127.0.0.1:PORT` once it is started.
+
+    `htpasswd`: lines of `user:bcrypt-hash`; with them every request needs basic auth.
+    """
+
+    def __init__(self, folder: Path, htpasswd: str | None = None):
+        self.folder = folder
+        self.htpasswd = htpasswd
+        self.host = ""
+        self._child: Child | None = None
+
+    def start(self) -> Registry:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = CONFIG.format(storage=self.folder / "storage")
+        if self.htpasswd is not None:
+            (self.folder / "htpasswd").write_text(self.htpasswd)
+            config += AUTH.format(htpasswd=self.folder / "htpasswd")
+        (self.folder / "config.yml").write_text(config)
+        log = self.folder / "registry.log"
+        self._child = Child(
+            ["docker-registry", "serve", self.folder / "config.yml"], log, {"OTEL_TRACES_EXPORTER": "none"}
+        )
+        self._child.wait_for(self._listening, "the registry to listen")
+        return self
+
+    def _listening(self) -> bool:
+        """The registry logs the address that it got, which is how a port of 0 is read back."""
+        assert self._child is not None
+        found = re.search(r"listening on (127\.0\.0\.1:\d+)", self._child.log_text())
+        self.host = found[1] if found else ""
+        return bool(found)
+
+    def push(self, layout: Path, name: str, tag: str = "latest", credentials: str | None = None) -> str:
+        """Copies the OCI layout to `name:tag` here by skopeo; answers the reference `host/name:tag`."""
+        reference = f"{self.host}/{name}:{tag}"
+        command = ["skopeo", "copy", "--quiet", "--all", "--preserve-digests", "--dest-tls-verify=false"]
+        if credentials:
+            command += ["--dest-creds", credentials]
+        subprocess.run([*command, f"oci:{layout}", f"docker://{reference}"], check=True)
+        return reference
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.stop()
+
+    def __enter__(self) -> Registry:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,24 @@
+"""Waiting for a condition instead of sleeping and hoping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def wait_until(check: Callable[[], Result], what: str, timeout: float = 10.0, interval: float = 0.01) -> Result:
+    """Calls `check` until it answers something true, and answers that.
+
+    `timeout` and `interval` are seconds. Raises TimeoutError naming `what` and the last answer.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        answer = check()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {timeout:g} s for {what}; last answer: {answer!r}")
+        time.sleep(interval)
