@@ -7,7 +7,7 @@ CPU periods and quotas microseconds. Imports nothing of ours but the codec's bas
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from phantom_cri.codec import Record
 
@@ -15,6 +15,7 @@ NamespaceMode = Literal["pod", "container", "node", "target"]
 Propagation = Literal["private", "host_to_container", "bidirectional"]
 SandboxState = Literal["ready", "notready"]
 ContainerState = Literal["created", "running", "exited", "unknown"]
+CgroupDriver = Literal["cgroupfs", "systemd"]
 
 
 class SandboxMetadata(Record, frozen=True):
@@ -296,9 +297,50 @@ class AuthConfig(Record, frozen=True):
         return f"AuthConfig(username={self.username!r}, server_address={self.server_address!r}, …)"
 
 
-
 class FilesystemUsage(Record, frozen=True):
     timestamp: int
     mountpoint: str
     used_bytes: int
     inodes_used: int
+
+
+class ExecResult(Record, frozen=True):
+    """What an ExecSync left behind; a non-zero `exit_code` is no error."""
+
+    stdout: bytes
+    stderr: bytes
+    exit_code: int
+
+
+class RuntimeVersion(Record, frozen=True):
+    """`name` prefixes the kubelet's container ids for ever; `version` has at least two numbers."""
+
+    name: str
+    version: str
+
+
+class RuntimeCondition(Record, frozen=True):
+    """`RuntimeReady` and `NetworkReady` must be among them; `reason` is one CamelCase word."""
+
+    type: str
+    status: bool
+    reason: str = ""
+    message: str = ""
+
+
+class RuntimeHandler(Record, frozen=True):
+    """One value of a pod's runtime class; `name` "" is the default."""
+
+    name: str
+    recursive_read_only_mounts: bool = False
+    user_namespaces: bool = False
+
+
+class RuntimeStatus(Record, frozen=True):
+    """What this node can do now. `details` is shown by `crictl info` as it is."""
+
+    conditions: tuple[RuntimeCondition, ...]
+    handlers: tuple[RuntimeHandler, ...] = ()
+    supplemental_groups_policy: bool = False
+    user_namespaces_host_network: bool = False
+    details: dict[str, Any] = {}
