@@ -15,7 +15,7 @@ import msgspec
 
 T = TypeVar("T")
 
-DecodeError = msgspec.ValidationError | msgspec.DecodeError
+DecodeError = msgspec.DecodeError
 """What `from_json`, `from_yaml` and `convert` raise; its text names the path, as `$.pools[0].size`."""
 
 
@@ -32,7 +32,7 @@ def to_json(value: object) -> bytes:
 
 
 def from_json(text: bytes | str, kind: type[T]) -> T:
-    """Decode strictly into `kind`; raises `DecodeError`'s members."""
+    """Decode strictly into `kind`; raises DecodeError."""
     return msgspec.json.decode(text, type=kind)
 
 
