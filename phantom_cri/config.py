@@ -163,8 +163,8 @@ class NetworkConfig(Record, frozen=True):
 
 class ImagesConfig(Record, frozen=True):
     pinned: tuple[str, ...] = ()
-    max_layer_bytes: int | str = "32GiB"
-    max_layer_entries: int = 1_000_000
+    max_layer_bytes: int | str = "64GiB"
+    max_layer_entries: int = 4_000_000
     parallel_layers: int = 3
 
     def __post_init__(self) -> None:

@@ -1,0 +1,1 @@
+"""The node service, version 1."""
