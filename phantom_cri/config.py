@@ -310,7 +310,7 @@ def parse(text: bytes | str, origin: str = "") -> Config:
         if document is None:  # nothing but comments
             return Config()
         return codec.convert(document, Config)
-    except ValueError as error:  # the base of all that the codec raises
+    except codec.DecodeError as error:
         raise ConfigError(f"config: {_name_key(str(error))}{where}") from None
 
 
