@@ -1,0 +1,125 @@
+"""CreateContainer: resolve the image and the user, check everything, make the snapshot, record."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+
+from phantom_cri import images, launch
+from phantom_cri.cgroups import pod_path
+from phantom_cri.errors import AlreadyExists, InvalidArgument, NotFound
+from phantom_cri.lifecycle import states
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.node import Node, Stages, log
+from phantom_cri.lifecycle.stop_container import signal_number
+from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.model import ContainerConfig, ContainerRecord, Image
+
+
+async def create_container(node: Node, sandbox_id: str, config: ContainerConfig) -> str:
+    stages = Stages()
+    pod = node.records.pod(sandbox_id)
+    states.next_sandbox_state(pod.record.state, "create container in", pod.id)
+    again = twin(node, pod, config)
+    if again is not None:
+        return again
+    with stages.stage("image"):
+        image = find_image(node, config)
+        record = record_of(node, pod, config, image)
+    check(pod, record, image)
+    async with Undo("CreateContainer") as undo:
+        with stages.stage("record"):
+            container = Container(record)
+            undo.push("record", lambda: node.records.forget_container(container))
+            node.records.intend_container(record)
+        with stages.stage("snapshot"):
+            undo.push("snapshot", lambda: node.images.drop_snapshot(record.id))
+            snapshot = node.images.snapshot(record.id, image.id)
+            if image.config.volumes:
+                await seed_volumes(node, record, image, snapshot.folder)
+        states.next_sandbox_state(pod.record.state, "create container in", pod.id)  # it may have stopped
+        with stages.stage("record"):
+            node.records.commit_container(pod, container)
+        undo.keep()
+    node.observe(pod, "create", stages)
+    log.info(
+        "container %s is created in pod sandbox %s",
+        record.id,
+        pod.id,
+        extra={"sandbox_id": pod.id, "container_id": record.id},
+    )
+    return record.id
+
+
+def twin(node: Node, pod: Pod, config: ContainerConfig) -> str | None:
+    """The container that this very request made before a crash; AlreadyExists for another one of its name."""
+    for container in pod.containers.values():
+        if container.record.config.metadata != config.metadata:
+            continue
+        if container.record.config == config and node.records.sent_again(container.id):
+            return container.id
+        raise AlreadyExists(
+            f"config.metadata: name {config.metadata.name!r}, attempt {config.metadata.attempt} "
+            f"is taken by container {container.id}"
+        )
+    return None
+
+
+def find_image(node: Node, config: ContainerConfig) -> Image:
+    image = node.images.find(config.image.image)
+    if image is None:
+        raise NotFound(f"image {config.image.image!r} not found: pull it first")
+    return image
+
+
+def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image) -> ContainerRecord:
+    security = config.security
+    layers = node.images.layers(image.id)
+    container_id = secrets.token_hex(32)
+    return ContainerRecord(
+        id=container_id,
+        sandbox_id=pod.id,
+        config=config,
+        image_id=image.id,
+        image_ref=image.repo_digests[0] if image.repo_digests else image.id,
+        image_name=config.image.user_specified_image
+        or (image.repo_tags[0] if image.repo_tags else config.image.image),
+        created_at=time.time_ns(),
+        log_path=log_path(pod, config),
+        user=images.resolve_user(layers, image.config.user, security),
+        stop_signal=config.stop_signal or image.config.stop_signal or "SIGTERM",
+        cgroup=pod_path(pod.record.cgroup_parent, container_id),
+        resources=config.resources,
+        layers=layers,
+    )
+
+
+def log_path(pod: Pod, config: ContainerConfig) -> str:
+    """Absolute path of the log file, "" for none. The name must stay below the pod's log directory."""
+    folder = pod.record.config.log_directory
+    if not folder or not config.log_path:
+        return ""
+    path = os.path.normpath(os.path.join(folder, config.log_path))
+    if not path.startswith(os.path.normpath(folder) + "/"):
+        raise InvalidArgument(f"config.log_path: {config.log_path!r} leads out of log_directory {folder!r}")
+    return path
+
+
+def check(pod: Pod, record: ContainerRecord, image: Image) -> None:
+    """All that can be refused now, as the tools expect, rather than at the start."""
+    config = record.config
+    if not config.metadata.name:
+        raise InvalidArgument("config.metadata.name: must not be empty")
+    signal_number(record.stop_signal)
+    if config.security.privileged and not pod.record.config.security.privileged:
+        raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
+    launch.check_container(config, image.config, pod.record.config)
+
+
+async def seed_volumes(node: Node, record: ContainerRecord, image: Image, folder: str) -> None:
+    """Anonymous volumes of the image start with what the image has at that path, as in Docker."""
+    for path in launch.anonymous_volumes(record.config, image.config):
+        target = os.path.join(folder, launch.volume_folder(path))
+        await asyncio.to_thread(images.seed_volume, record.layers, path, target)

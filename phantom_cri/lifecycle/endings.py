@@ -1,0 +1,105 @@
+"""How things end: exits told by a fragment, the death of a fragment, and giving back what a pod had."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from phantom_cri import codec
+from phantom_cri.cgroups import pod_path
+from phantom_cri.launch import Exit
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.shells import end_fragment
+from phantom_cri.lifecycle.states import next_container_state, next_sandbox_state
+from phantom_cri.model import ContainerRecord
+
+KILLED = 137  # 128 + SIGKILL
+UNKNOWN = 255  # as containerd reports an exit that nobody saw
+
+
+def watch_pod(node: Node, pod: Pod) -> None:
+    """From now on the pod hears of its processes' exits and of its fragment's death."""
+    if pod.shell is None:
+        return
+    pod.shell.fragment.on_exit = lambda process_id, exit: container_exited(node, process_id, exit)
+    pod.shell.fragment.on_death = lambda: pod_died(node, pod)
+    if not pod.shell.alive():
+        pod_died(node, pod)
+
+
+def container_exited(node: Node, container_id: str, exit: Exit) -> None:
+    """Record an exit and wake whoever waits for it. Exits of execs are not recorded."""
+    container = node.records.containers.get(container_id)
+    if container is None or container.exited.is_set() or container.starting:
+        return
+    container.record = with_exit(container.record, exit)
+    node.records.save_container(container)
+    container.exited.set()
+    log.info(
+        "container %s exited with code %d", container_id, exit.code, extra={"container_id": container_id}
+    )
+
+
+def with_exit(record: ContainerRecord, exit: Exit) -> ContainerRecord:
+    reason = "OOMKilled" if exit.oom and exit.code else "Error" if exit.code else "Completed"
+    return codec.replace(
+        record,
+        state=next_container_state(record.state, "exit", record.id),
+        exit_code=exit.code,
+        started_at=exit.started_at or record.started_at,
+        finished_at=exit.finished_at or time.time_ns(),
+        reason=reason,
+    )
+
+
+def pod_died(node: Node, pod: Pod) -> None:
+    """The fragment is gone, and the kernel has killed all that was in its pid namespace."""
+    if pod.record.state == "ready":
+        pod.record = codec.replace(pod.record, state=next_sandbox_state(pod.record.state, "die", pod.id))
+        node.records.save_pod(pod)
+    if not pod.stopping:
+        log.warning("the fragment of pod sandbox %s died", pod.id, extra={"sandbox_id": pod.id})
+    for container in list(pod.containers.values()):
+        if container.record.state == "running":
+            container_exited(node, container.id, last_exit(pod, container.id))
+
+
+def last_exit(pod: Pod, container_id: str, folder: str = "") -> Exit:
+    """What the fragment wrote of an exit, else that it was killed with its pod."""
+    path = os.path.join(folder or (pod.shell.folder if pod.shell else ""), "exits", container_id)
+    try:
+        with open(path, "rb") as file:
+            return codec.from_json(file.read(), Exit)
+    except (OSError, codec.DecodeError):
+        return Exit(code=KILLED, signal=9, finished_at=time.time_ns())
+
+
+def leave_pool(node: Node, pod: Pod) -> None:
+    """The pool's gauge of claimed fragments goes down with the pod."""
+    pool = node.pool_of(pod)
+    if pool is not None and pool.claimed:
+        pool.claimed -= 1
+
+
+async def end_pod(node: Node, pod: Pod) -> None:
+    """Kill all of the pod and give back what it had but its records; the caller holds its lock."""
+    pod.stopping = True
+    if pod.shell is not None:
+        await end_fragment(pod.shell.fragment)
+    pod_died(node, pod)
+    for container in list(pod.containers.values()):
+        await release_cgroup(node, container)
+    if not pod.released:
+        await node.cgroups.remove(pod_path(pod.record.cgroup_parent, pod.id))
+        await node.network.release(pod.id)
+        leave_pool(node, pod)
+        pod.released = True
+    pod.shell = None
+
+
+async def release_cgroup(node: Node, container: Container) -> None:
+    """Remove an exited container's cgroup with whatever is left in it; idempotent."""
+    if container.has_cgroup:
+        await node.cgroups.remove(container.record.cgroup)
+        container.has_cgroup = False

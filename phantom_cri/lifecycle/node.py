@@ -1,0 +1,65 @@
+"""All that a verb works with: the rooms below, composed by `phantom_cri.__main__`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from phantom_cri.cgroups import Cgroups
+from phantom_cri.config import Config
+from phantom_cri.images import ImageService
+from phantom_cri.lifecycle.live import Pod, Shell
+from phantom_cri.lifecycle.records import Records
+from phantom_cri.network import NetworkDriver
+from phantom_cri.policy import Policy
+from phantom_cri.pools import Pool, Profile
+from phantom_cri.telemetry.metrics import Metrics
+
+log = logging.getLogger("phantom_cri.lifecycle")
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    config: Config
+    records: Records
+    images: ImageService
+    network: NetworkDriver
+    cgroups: Cgroups
+    policy: Policy
+    metrics: Metrics
+    host_mounts: int  # fd of the mount namespace that host paths are meant in
+    profiles: Sequence[Profile] = ()
+    pools: dict[str, Pool[Shell]] = field(default_factory=dict)
+    handlers: tuple[str, ...] = ("",)
+
+    def pool_of(self, pod: Pod) -> Pool[Shell] | None:
+        return self.pools.get(pod.record.pool)
+
+    def observe(self, pod: Pod, verb: str, stages: Stages) -> None:
+        """Keep how long the stages of a start took, with the pod and in the metrics."""
+        for name, seconds in (*stages.seconds.items(), ("total", stages.total())):
+            label = f"{verb} {name}"
+            pod.stages[label] = seconds
+            self.metrics.pod_stage(label, pod.record.start, seconds)
+
+
+class Stages:
+    """Stopwatch of one verb: seconds by stage, in order."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def total(self) -> float:
+        return time.perf_counter() - self._began

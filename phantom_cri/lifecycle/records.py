@@ -1,0 +1,189 @@
+"""The records of pods and containers: in memory for every reader, on disk for the next daemon.
+
+    STATE/pods/ID/pod.json                     a pod that is ready or was
+    STATE/pods/ID/pod.json.new                 a pod being made: undone by the next daemon
+    STATE/pods/ID/containers/ID.json[.new]     the same for its containers
+
+`intend` writes the whole record before anything is acquired, `commit` is a rename after it
+worked. So a crash at any moment leaves either nothing to know of or a record that says
+what to undo. STATE is a tmpfs: after a reboot pods are gone, and their records with them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from phantom_cri import codec
+from phantom_cri.errors import AlreadyExists, InvalidArgument, NotFound
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.model import ContainerRecord, SandboxMetadata, SandboxRecord
+
+INTENDED = ".new"
+
+T = TypeVar("T")
+
+
+class Records:
+    def __init__(self, state: str) -> None:
+        self.folder = os.path.join(state, "pods")
+        self.pods: dict[str, Pod] = {}
+        self.containers: dict[str, Container] = {}
+        self._names: dict[tuple[str, str, str, int], str] = {}
+        self._before: set[str] = set()  # made by an earlier daemon and not used since
+
+    # --- looking up -------------------------------------------------------
+
+    def find_pod(self, sandbox_id: str) -> Pod | None:
+        """By id or unique prefix; None when unknown. InvalidArgument for an ambiguous prefix."""
+        return self.pods.get(sandbox_id) or _by_prefix(self.pods, sandbox_id, "pod sandbox")
+
+    def find_container(self, container_id: str) -> Container | None:
+        return self.containers.get(container_id) or _by_prefix(self.containers, container_id, "container")
+
+    def pod(self, sandbox_id: str) -> Pod:
+        """As `find_pod`; NotFound when unknown."""
+        pod = self.find_pod(sandbox_id)
+        if pod is None:
+            raise NotFound(f"pod sandbox {sandbox_id!r} not found")
+        self._before.discard(pod.id)
+        return pod
+
+    def container(self, container_id: str) -> Container:
+        container = self.find_container(container_id)
+        if container is None:
+            raise NotFound(f"container {container_id!r} not found")
+        return container
+
+    def pod_of(self, container: Container) -> Pod:
+        return self.pods[container.record.sandbox_id]
+
+    # --- names ------------------------------------------------------------
+
+    def reserve(self, metadata: SandboxMetadata, sandbox_id: str) -> None:
+        """Take the pod's name for `sandbox_id`; AlreadyExists names the holder."""
+        key = _name(metadata)
+        holder = self._names.setdefault(key, sandbox_id)
+        if holder != sandbox_id:
+            raise AlreadyExists(
+                f"metadata: name {metadata.name!r}, namespace {metadata.namespace!r}, uid {metadata.uid!r}, "
+                f"attempt {metadata.attempt} is taken by pod sandbox {holder}"
+            )
+
+    def release(self, metadata: SandboxMetadata, sandbox_id: str) -> None:
+        if self._names.get(_name(metadata)) == sandbox_id:
+            del self._names[_name(metadata)]
+
+    def holder(self, metadata: SandboxMetadata) -> Pod | None:
+        return self.pods.get(self._names.get(_name(metadata), ""))
+
+    # --- requests sent again after a crash --------------------------------
+
+    def mark_before(self, object_id: str) -> None:
+        """An earlier daemon made it; whether its caller ever heard of that is not known."""
+        self._before.add(object_id)
+
+    def sent_again(self, object_id: str) -> bool:
+        """True once for what an earlier daemon finished and nobody used since.
+
+        A caller whose answer was lost in the crash sends the same request again and means
+        that very object; any later twin of the request is a mistake, and is told so.
+        """
+        if object_id not in self._before:
+            return False
+        self._before.remove(object_id)
+        return True
+
+    # --- pods -------------------------------------------------------------
+
+    def pod_folder(self, sandbox_id: str) -> str:
+        return os.path.join(self.folder, sandbox_id)
+
+    def intend_pod(self, record: SandboxRecord) -> None:
+        _write_new(os.path.join(self.pod_folder(record.id), "pod.json"), record)
+
+    def commit_pod(self, pod: Pod) -> None:
+        path = os.path.join(self.pod_folder(pod.id), "pod.json")
+        os.rename(path + INTENDED, path)
+        self.pods[pod.id] = pod
+
+    def save_pod(self, pod: Pod) -> None:
+        codec.write_atomically(
+            os.path.join(self.pod_folder(pod.id), "pod.json"), codec.to_json(pod.record)
+        )
+
+    def forget_pod(self, pod: Pod) -> None:
+        """Out of memory; the folder is removed by its owner."""
+        self.pods.pop(pod.id, None)
+        self._before.discard(pod.id)
+        self.release(pod.record.config.metadata, pod.id)
+
+    # --- containers -------------------------------------------------------
+
+    def container_path(self, record: ContainerRecord) -> str:
+        return os.path.join(self.pod_folder(record.sandbox_id), "containers", f"{record.id}.json")
+
+    def intend_container(self, record: ContainerRecord) -> None:
+        _write_new(self.container_path(record), record)
+
+    def commit_container(self, pod: Pod, container: Container) -> None:
+        path = self.container_path(container.record)
+        os.rename(path + INTENDED, path)
+        pod.containers[container.id] = container
+        self.containers[container.id] = container
+
+    def save_container(self, container: Container) -> None:
+        codec.write_atomically(self.container_path(container.record), codec.to_json(container.record))
+
+    def forget_container(self, container: Container) -> None:
+        """Out of memory and off the disk; idempotent."""
+        path = self.container_path(container.record)
+        for leftover in (path, path + INTENDED):
+            if os.path.lexists(leftover):
+                os.unlink(leftover)
+        self.containers.pop(container.id, None)
+        self._before.discard(container.id)
+        pod = self.pods.get(container.record.sandbox_id)
+        if pod is not None:
+            pod.containers.pop(container.id, None)
+
+
+def stored_containers(pod_folder: str) -> Iterator[tuple[ContainerRecord, bool]]:
+    """Every container record below a pod's folder, and whether its making was finished."""
+    folder = os.path.join(pod_folder, "containers")
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        if name.endswith((".json", ".json" + INTENDED)):
+            with open(os.path.join(folder, name), "rb") as file:
+                yield codec.from_json(file.read(), ContainerRecord), name.endswith(".json")
+
+
+def stored_pod(pod_folder: str) -> tuple[SandboxRecord, bool] | None:
+    """A pod's record and whether its making was finished; None when it was never claimed."""
+    for name, finished in (("pod.json", True), ("pod.json" + INTENDED, False)):
+        path = os.path.join(pod_folder, name)
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                return codec.from_json(file.read(), SandboxRecord), finished
+    return None
+
+
+def _name(metadata: SandboxMetadata) -> tuple[str, str, str, int]:
+    return (metadata.name, metadata.namespace, metadata.uid, metadata.attempt)
+
+
+def _by_prefix(known: Mapping[str, T], prefix: str, kind: str) -> T | None:
+    if not prefix:
+        return None
+    found = [key for key in known if key.startswith(prefix)]
+    if len(found) > 1:
+        raise InvalidArgument(f"{kind} id {prefix!r} is ambiguous: {len(found)} ids begin with it")
+    return known[found[0]] if found else None
+
+
+def _write_new(path: str, record: SandboxRecord | ContainerRecord) -> None:
+    fd = os.open(path + INTENDED, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, codec.to_json(record))
+    finally:
+        os.close(fd)

@@ -1,0 +1,34 @@
+"""RemoveContainer: kill if need be, then forget. Succeeds for an unknown id."""
+
+from __future__ import annotations
+
+from phantom_cri.launch import LaunchError
+from phantom_cri.lifecycle import endings
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.stop_container import kill
+
+
+async def remove_container(node: Node, container_id: str) -> None:
+    container = node.records.find_container(container_id)
+    if container is None:
+        return
+    pod = node.records.pod_of(container)
+    await kill(node, pod, container)
+    async with container.lock:
+        if container.id in node.records.containers:
+            await discard(node, pod, container)
+    log.info("container %s is removed", container.id, extra={"container_id": container.id})
+
+
+async def discard(node: Node, pod: Pod, container: Container) -> None:
+    """Give back all of a container that no longer runs; the caller holds its lock."""
+    await endings.release_cgroup(node, container)
+    node.images.drop_snapshot(container.id)
+    if pod.shell is not None and pod.shell.alive():
+        try:
+            await pod.shell.fragment.forget(container.id)
+        except LaunchError:
+            if pod.shell.alive():
+                raise
+    node.records.forget_container(container)

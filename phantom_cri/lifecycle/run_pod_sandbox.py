@@ -1,0 +1,156 @@
+"""RunPodSandbox: claim a warm fragment, or bear one, and give it the pod's identity."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from phantom_cri import codec, launch, network
+from phantom_cri.cgroups import pod_path
+from phantom_cri.errors import InvalidArgument, NotFound
+from phantom_cri.lifecycle import endings, shells
+from phantom_cri.lifecycle.live import Pod, Shell
+from phantom_cri.lifecycle.node import Node, Stages, log
+from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.model import SandboxConfig, SandboxRecord
+from phantom_cri.pools import Profile, choose, misfit_reason
+
+
+async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str) -> str:
+    """Make a pod and answer its id; on return it is ready. What fails leaves nothing behind."""
+    stages = Stages()
+    check(node, config, handler)
+    holder = node.records.holder(config.metadata)
+    if holder is not None and holder.record.config == config and node.records.sent_again(holder.id):
+        return holder.id
+    async with Undo("RunPodSandbox") as undo:
+        with stages.stage("claim"):
+            shell, cold_reason = await obtain(node, config, handler)
+        undo.push("fragment", lambda: shells.end_shell(node, shell))
+        pod = Pod(record=record_of(node, config, handler, shell, cold_reason), shell=shell)
+        undo.push("pool's count", lambda: endings.leave_pool(node, pod))
+        node.records.reserve(config.metadata, shell.id)
+        undo.push("name", lambda: node.records.release(config.metadata, shell.id))
+        with stages.stage("record"):
+            node.records.intend_pod(pod.record)
+        await give_identity(node, pod, shell, stages, undo)
+        with stages.stage("record"):
+            node.records.commit_pod(pod)
+        undo.keep()
+    endings.watch_pod(node, pod)
+    finish(node, pod, stages)
+    return pod.id
+
+
+def check(node: Node, config: SandboxConfig, handler: str) -> None:
+    """Refuse what is wrong before anything is acquired; names the field and the value."""
+    if not config.metadata.name:
+        raise InvalidArgument("config.metadata.name: must not be empty")
+    if handler not in node.handlers:
+        raise NotFound(
+            f"runtime_handler: no handler {handler!r}; there are {', '.join(map(repr, node.handlers))}"
+        )
+    security = config.security
+    if security.run_as_group is not None and security.run_as_user is None:
+        raise InvalidArgument("config.linux.security_context.run_as_group: needs run_as_user")
+    namespaces = security.namespaces
+    for field, mode in (("network", namespaces.network), ("ipc", namespaces.ipc)):
+        if mode not in ("pod", "node"):
+            raise InvalidArgument(f"namespace_options.{field}: a pod takes POD or NODE, not {mode.upper()}")
+    if namespaces.pid == "target":
+        raise InvalidArgument("namespace_options.pid: TARGET is for containers, not for a pod")
+    if namespaces.user != "node":
+        raise InvalidArgument("namespace_options.userns_options: user namespaces are not supported yet")
+    launch.check_sysctls(config.sysctls, namespaces)
+
+
+async def obtain(node: Node, config: SandboxConfig, handler: str) -> tuple[Shell, str]:
+    """A fragment for this pod, and why it was not a warm one ("" if it was)."""
+    namespaces = config.security.namespaces
+    profile = choose(node.profiles, namespaces, handler)
+    if profile is None:
+        return await cold(node, cold_profile(config, handler)), misfit_reason(namespaces)
+    pool = node.pools[profile.name]
+    shell = pool.claim()
+    node.metrics.pool_claim(pool.name, "miss" if shell is None else "hit")
+    if shell is not None:
+        return shell, ""
+    reason = "pool_disabled" if pool.size == 0 else "pool_empty"
+    return await cold(node, codec.replace(profile, name="")), reason
+
+
+async def cold(node: Node, profile: Profile) -> Shell:
+    return await shells.birth(node, profile, lambda shell: None)
+
+
+def cold_profile(config: SandboxConfig, handler: str) -> Profile:
+    namespaces = config.security.namespaces
+    return Profile(
+        name="",
+        handler=handler,
+        host_network=namespaces.network == "node",
+        host_pid=namespaces.pid == "node",
+        host_ipc=namespaces.ipc == "node",
+    )
+
+
+def record_of(
+    node: Node, config: SandboxConfig, handler: str, shell: Shell, cold_reason: str
+) -> SandboxRecord:
+    return SandboxRecord(
+        id=shell.id,
+        config=config,
+        created_at=time.time_ns(),
+        runtime_handler=handler,
+        fragment=shell.process,
+        ips=shell.ips,
+        cgroup_parent=config.cgroup_parent or node.config.cgroup.default_parent,
+        pool=shell.pool,
+        start="cold" if cold_reason else "warm",
+        cold_reason=cold_reason,
+        resources=config.resources,
+    )
+
+
+async def give_identity(node: Node, pod: Pod, shell: Shell, stages: Stages, undo: Undo) -> None:
+    """Host name, files, cgroup, sysctls and host ports: all that tells this pod from another."""
+    config = pod.record.config
+    host_network = config.security.namespaces.network == "node"
+    hostname = config.hostname or (os.uname().nodename if host_network else shell.id[:12])
+    with stages.stage("identity"):
+        for name, content in network.identity_files(hostname, shell.ips, config.dns, host_network).items():
+            _write(os.path.join(shell.folder, name), content)
+    with stages.stage("cgroup"):
+        path = pod_path(pod.record.cgroup_parent, pod.id)
+        undo.push("cgroup", lambda: node.cgroups.remove(path))
+        node.cgroups.adopt(path, shell.process.pid)
+    with stages.stage("adopt"):
+        plan = launch.claim_plan(None if host_network else hostname, config.sysctls)
+        await shell.fragment.adopt(plan, claim=True)
+    if config.port_mappings and not host_network:
+        with stages.stage("host ports"):
+            undo.push("host ports", lambda: node.network.release(shell.id))
+            await node.network.expose(shell.id, shell.ips, config.port_mappings)
+
+
+def _write(path: str, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+
+
+def finish(node: Node, pod: Pod, stages: Stages) -> None:
+    record = pod.record
+    node.observe(pod, "run", stages)
+    if record.start == "cold":
+        node.metrics.cold_start(record.cold_reason)
+    log.info(
+        "pod sandbox %s is ready: %s/%s, %s",
+        pod.id,
+        record.config.metadata.namespace,
+        record.config.metadata.name,
+        record.start if record.start == "warm" else f"cold ({record.cold_reason})",
+        extra={"sandbox_id": pod.id},
+    )

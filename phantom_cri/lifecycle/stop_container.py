@@ -1,0 +1,95 @@
+"""StopContainer: the stop signal once, a grace, then SIGKILL for all of it.
+
+Takes no lock: a second caller with a shorter grace must be able to shorten the first
+one's, and removal must not wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+
+from phantom_cri.errors import Internal, InvalidArgument
+from phantom_cri.launch import LaunchError
+from phantom_cri.lifecycle import endings
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.node import Node, log
+
+KILL_TIMEOUT = 10.0
+"""Seconds after SIGKILL in which the kernel must have ended the processes."""
+
+
+async def stop_container(node: Node, container_id: str, timeout_s: int) -> None:
+    """Returns when the container has exited; at once for one that never ran or is unknown."""
+    container = node.records.find_container(container_id)
+    if container is None:
+        return
+    pod = node.records.pod_of(container)
+    if container.record.state == "running" and timeout_s > 0:
+        await ask_to_stop(pod, container)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await container.exited.wait()
+        except TimeoutError:
+            log.info("container %s did not stop in %d s", container.id, timeout_s)
+    await kill(node, pod, container)
+    log.info("container %s is stopped", container.id, extra={"container_id": container.id})
+
+
+async def ask_to_stop(pod: Pod, container: Container) -> None:
+    if container.stop_sent or pod.shell is None:
+        return
+    container.stop_sent = True
+    await _signal(pod, container, signal_number(container.record.stop_signal), everything=False)
+
+
+async def kill(node: Node, pod: Pod, container: Container) -> None:
+    """SIGKILL for every process of the container, and wait until it has exited."""
+    if not container.starting and container.record.state != "running":
+        await endings.release_cgroup(node, container)
+        return
+    await _signal(pod, container, signal.SIGKILL, everything=True)
+    if container.starting:
+        async with container.lock:  # the start fails now, and says so to its caller
+            pass
+        if container.record.state != "running":
+            return
+        await _signal(pod, container, signal.SIGKILL, everything=True)
+    try:
+        async with asyncio.timeout(KILL_TIMEOUT):
+            await container.exited.wait()
+    except TimeoutError:
+        raise Internal(
+            f"container {container.id} still runs {KILL_TIMEOUT:.0f} s after SIGKILL: "
+            "a process of it hangs in the kernel"
+        ) from None
+    await endings.release_cgroup(node, container)
+
+
+async def _signal(pod: Pod, container: Container, number: int, *, everything: bool) -> None:
+    if pod.shell is None:
+        return
+    try:
+        await pod.shell.fragment.signal(container.id, number, everything=everything)
+    except LaunchError:
+        # Already gone is what was wanted; its exit, or the fragment's death, is being told.
+        if pod.shell is not None and pod.shell.alive() and not container.exited.is_set():
+            log.debug("signal %d for container %s was refused", number, container.id)
+
+
+def signal_number(name: str) -> int:
+    """`SIGTERM`, `TERM`, `15`, `SIGRTMIN+3` → number. InvalidArgument for anything else."""
+    text = name.upper().removeprefix("SIG")
+    if text.isdecimal() and 0 < int(text) <= signal.SIGRTMAX:
+        return int(text)
+    real_time = re.fullmatch(r"RTM(IN|AX)(?:([+-])(\d+))?", text)
+    if real_time:
+        base = signal.SIGRTMIN if real_time[1] == "IN" else signal.SIGRTMAX
+        number = base + int((real_time[2] or "+") + (real_time[3] or "0"))
+        if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
+            return number
+    try:
+        return signal.Signals[f"SIG{text}"]
+    except KeyError:
+        raise InvalidArgument(f"stop_signal: {name!r} is no signal") from None

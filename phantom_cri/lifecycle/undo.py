@@ -1,0 +1,68 @@
+"""Acquire = push a described undo.
+
+    async with Undo("run pod sandbox") as undo:
+        cgroups.create(path)
+        undo.push("cgroup", lambda: cgroups.remove(path))
+        ...
+        undo.keep()      # all went well: nothing is undone
+
+When the block is left without `keep()`, by an error or a cancelled request, the undos run
+last first, each even if one before it failed, shielded from further cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+log = logging.getLogger(__name__)
+
+Action = Callable[[], Awaitable[object] | object]
+
+
+class Undo:
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
+        self._actions: list[tuple[str, Action]] = []
+
+    def push(self, what: str, action: Action) -> None:
+        """`what` names the acquired thing in the log if its undo fails."""
+        self._actions.append((what, action))
+
+    def keep(self) -> None:
+        self._actions.clear()
+
+    async def __aenter__(self) -> Undo:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._actions:
+            await _to_the_end(self._run())
+
+    async def _run(self) -> None:
+        while self._actions:
+            what, action = self._actions.pop()
+            try:
+                result = action()
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:  # the undos before it must run all the same
+                log.exception("%s: undoing %s failed", self._verb, what)
+
+
+async def _to_the_end(work: Awaitable[None]) -> None:
+    """Await `work` whole even if we are cancelled meanwhile; the cancellation is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

@@ -1,0 +1,145 @@
+"""The verbs as the wire calls them: one thin method each over the functions of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from phantom_cri import __version__
+from phantom_cri.errors import NotFound
+from phantom_cri.lifecycle.create_container import create_container
+from phantom_cri.lifecycle.exec_sync import exec_sync
+from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.remove_container import remove_container
+from phantom_cri.lifecycle.run_pod_sandbox import run_pod_sandbox
+from phantom_cri.lifecycle.start_container import start_container
+from phantom_cri.lifecycle.stop_container import stop_container
+from phantom_cri.lifecycle.stop_pod_sandbox import remove_pod_sandbox, stop_pod_sandbox
+from phantom_cri.lifecycle.update_container import reopen_container_log, update_container_resources
+from phantom_cri.model import (
+    CgroupDriver,
+    ContainerConfig,
+    ContainerRecord,
+    ContainerState,
+    ExecResult,
+    Resources,
+    RuntimeCondition,
+    RuntimeHandler,
+    RuntimeStatus,
+    RuntimeVersion,
+    SandboxConfig,
+    SandboxRecord,
+    SandboxState,
+)
+
+RUNTIME_NAME = "phantom"
+"""Prefix of the kubelet's container ids: never changes."""
+
+
+class PodVerbs:
+    """`phantom_cri.cri.verbs.RuntimeVerbs` over one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def version(self) -> RuntimeVersion:
+        return RuntimeVersion(name=RUNTIME_NAME, version=__version__)
+
+    async def cgroup_driver(self) -> CgroupDriver:
+        return "cgroupfs"
+
+    async def status(self) -> RuntimeStatus:
+        node = self._node
+        ready, reason, message = node.network.ready()
+        network = RuntimeCondition(type="NetworkReady", status=ready, reason=reason, message=message)
+        return RuntimeStatus(
+            conditions=(RuntimeCondition(type="RuntimeReady", status=True), network),
+            handlers=tuple(
+                RuntimeHandler(name=name, recursive_read_only_mounts=True) for name in node.handlers
+            ),
+            supplemental_groups_policy=True,
+            details={
+                "root": node.config.root,
+                "stateDir": node.config.state,
+                "cgroups": node.cgroups.features(),
+                "network": node.network.features(),
+                "pools": [pool.report() for pool in node.pools.values()],
+            },
+        )
+
+    async def run_pod_sandbox(self, config: SandboxConfig, runtime_handler: str) -> str:
+        return await run_pod_sandbox(self._node, config, runtime_handler)
+
+    async def stop_pod_sandbox(self, sandbox_id: str) -> None:
+        await stop_pod_sandbox(self._node, sandbox_id)
+
+    async def remove_pod_sandbox(self, sandbox_id: str) -> None:
+        await remove_pod_sandbox(self._node, sandbox_id)
+
+    async def pod_sandbox_status(self, sandbox_id: str) -> SandboxRecord:
+        return self._node.records.pod(sandbox_id).record
+
+    async def list_pod_sandboxes(
+        self, sandbox_id: str = "", state: SandboxState | None = None, labels: Mapping[str, str] = {}
+    ) -> Iterable[SandboxRecord]:
+        return [
+            pod.record
+            for pod in self._node.records.pods.values()
+            if pod.id.startswith(sandbox_id)
+            and state in (None, pod.record.state)
+            and labels.items() <= pod.record.config.labels.items()
+        ]
+
+    async def create_container(
+        self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig | None
+    ) -> str:
+        """`sandbox_config` repeats what RunPodSandbox was given: our own record of it is what counts."""
+        return await create_container(self._node, sandbox_id, config)
+
+    async def start_container(self, container_id: str) -> None:
+        await start_container(self._node, container_id)
+
+    async def stop_container(self, container_id: str, timeout_s: int) -> None:
+        await stop_container(self._node, container_id, timeout_s)
+
+    async def remove_container(self, container_id: str) -> None:
+        await remove_container(self._node, container_id)
+
+    async def container_status(self, container_id: str) -> ContainerRecord:
+        return self._node.records.container(container_id).record
+
+    async def list_containers(
+        self,
+        container_id: str = "",
+        sandbox_id: str = "",
+        state: ContainerState | None = None,
+        labels: Mapping[str, str] = {},
+    ) -> Iterable[ContainerRecord]:
+        return [
+            container.record
+            for container in self._node.records.containers.values()
+            if container.id.startswith(container_id)
+            and container.record.sandbox_id.startswith(sandbox_id)
+            and state in (None, container.record.state)
+            and labels.items() <= container.record.config.labels.items()
+        ]
+
+    async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: int) -> ExecResult:
+        return await exec_sync(self._node, container_id, command, timeout_s)
+
+    async def update_container_resources(
+        self, container_id: str, resources: Resources, annotations: Mapping[str, str]
+    ) -> None:
+        await update_container_resources(self._node, container_id, resources)
+
+    async def reopen_container_log(self, container_id: str) -> None:
+        await reopen_container_log(self._node, container_id)
+
+    async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
+        """Each pod with the nanoseconds of every stage of its start."""
+        found = self._node.records.find_pod(sandbox_id) if sandbox_id else None
+        if sandbox_id and found is None:
+            raise NotFound(f"pod sandbox {sandbox_id!r} not found")
+        pods = [found] if found else self._node.records.pods.values()
+        return [
+            (pod.record, {name: round(seconds * 1e9) for name, seconds in pod.stages.items()}) for pod in pods
+        ]
