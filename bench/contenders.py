@@ -1,0 +1,240 @@
+"""The runtimes that are compared, each started on private paths and taken away without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bench.client import CriClient
+from bench.workload import PodMaker
+from phantom_cri.api.cri.v1 import api_pb2 as cri
+from tests.e2e.harness.child import Child
+from tests.e2e.harness.tools import ROOT, tool
+
+CNI_PLUGINS = Path("/usr/lib/cni")
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+class Contender(Protocol):
+    """One runtime under test."""
+
+    name: str
+    folder: Path
+
+    def launch(self) -> Child:
+        """Starts the daemon; it will listen on `folder/cri.sock`."""
+
+    def clean(self) -> None:
+        """Takes away what the daemon leaves on the host once it has ended."""
+
+    def versions(self) -> dict[str, str]:
+        """What exactly was measured."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """References on the loopback registry."""
+
+    registry: str
+    workload: str
+    pause: str
+
+
+def marker_of(contender: Contender) -> tuple[str, str]:
+    """The environment variable that tells a contender's processes from all others."""
+    return "PHANTOM_BENCH_CONTENDER", f"{contender.folder.name}-{os.getpid()}"
+
+
+class Containerd:
+    """containerd with one OCI runtime and the bridge CNI plugin in its cheapest form: no masquerading, no iptables."""
+
+    def __init__(self, folder: Path, runtime: str, number: int, images: Images):
+        self.name = f"containerd + {runtime}"
+        self.folder = folder
+        self.images = images
+        self.runtime = runtime
+        self.bridge = f"pfbench{number}"
+        self.subnet = f"10.{213 + number}.0.0/16"
+        self._had_run_folder = Path("/run/containerd").exists()
+
+    def launch(self) -> Child:
+        self.folder.mkdir(parents=True)
+        self._write_cni()
+        self._write_hosts()
+        (self.folder / "config.toml").write_text(self._config())
+        command = [tool("containerd"), "--config", self.folder / "config.toml", "--log-level", "warn"]
+        if self.runtime == "crun":
+            command = [*hide_v2_controllers(), *command]
+        return Child(command, self.folder / "daemon.log", dict([marker_of(self)]))
+
+    def _config(self) -> str:
+        folder = self.folder
+        return f"""\
+version = 4
+root = "{folder}/root"
+state = "{folder}/state"
+imports = []
+disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp"]
+[plugins.'io.containerd.server.v1.grpc']
+address = "{folder}/cri.sock"
+[plugins.'io.containerd.server.v1.ttrpc']
+address = "{folder}/ttrpc.sock"
+[plugins.'io.containerd.internal.v1.opt']
+path = "{folder}/opt"
+[plugins.'io.containerd.grpc.v1.cri']
+stream_server_address = "127.0.0.1"
+stream_server_port = "0"
+[plugins.'io.containerd.cri.v1.images']
+snapshotter = "overlayfs"
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = "{self.images.pause}"
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = "{folder}/certs.d"
+[plugins.'io.containerd.cri.v1.runtime']
+restrict_oom_score_adj = true
+[plugins.'io.containerd.cri.v1.runtime'.containerd]
+default_runtime_name = "{self.runtime}"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{self.runtime}]
+runtime_type = "io.containerd.runc.v2"
+runtime_path = "{tool("containerd-shim-runc-v2")}"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{self.runtime}.options]
+BinaryName = "{tool(self.runtime)}"
+Root = "{folder}/state/runtime"
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+bin_dirs = ["{CNI_PLUGINS}"]
+conf_dir = "{folder}/net.d"
+"""
+
+    def _write_cni(self) -> None:
+        bridge = {
+            "type": "bridge",
+            "bridge": self.bridge,
+            "isGateway": True,
+            "ipMasq": False,
+            "ipam": {
+                "type": "host-local",
+                "dataDir": str(self.folder / "ipam"),
+                "ranges": [[{"subnet": self.subnet}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        }
+        (self.folder / "net.d").mkdir()
+        network = {"cniVersion": "1.0.0", "name": self.bridge, "plugins": [bridge]}
+        (self.folder / "net.d" / "10-bench.conflist").write_text(json.dumps(network))
+
+    def _write_hosts(self) -> None:
+        hosts = self.folder / "certs.d" / self.images.registry
+        hosts.mkdir(parents=True)
+        hosts.joinpath("hosts.toml").write_text(f'server = "http://{self.images.registry}"\n')
+
+    def clean(self) -> None:
+        subprocess.run(["ip", "link", "delete", self.bridge], stderr=subprocess.DEVNULL, check=False)
+        if not self._had_run_folder:
+            shutil.rmtree("/run/containerd", ignore_errors=True)
+
+    def versions(self) -> dict[str, str]:
+        runtime = _first_line(tool(self.runtime), "--version")
+        return {"containerd": _first_line(tool("ctr"), "--version"), self.runtime: runtime}
+
+
+class Phantom:
+    """phantom-cri with pools of `pool_size` warm fragments; 0 makes every pod a cold start."""
+
+    def __init__(self, folder: Path, name: str, pool_size: int, number: int, images: Images):
+        self.name = name
+        self.folder = folder
+        self.images = images
+        self.pool_size = pool_size
+        self.number = number
+
+    def launch(self) -> Child:
+        raise NotImplementedError
+
+    def clean(self) -> None:
+        """phantom-cri takes everything away itself; a leak is the tests' concern."""
+
+    def versions(self) -> dict[str, str]:
+        return {"phantom-cri": _first_line(ROOT / ".venv/bin/phantom", "version")}
+
+
+def hide_v2_controllers() -> list[str | Path]:
+    """A command prefix that shows crun a hybrid host without v2 controllers; empty where that changes nothing.
+
+    crun refuses hybrid hosts whose v2 hierarchy has any controller left (here: hugetlb, which no pod uses). In a
+    mount namespace of its own it reads an empty list instead; nothing else changes, on the host nothing at all.
+    """
+    controllers = CGROUPS / "unified" / "cgroup.controllers"
+    if not controllers.exists() or not controllers.read_text().strip():
+        return []
+    return ["unshare", "--mount", "sh", "-c", f'mount --bind /dev/null {controllers} && exec "$@"', "sh"]
+
+
+def _first_line(*command: str | Path) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
+
+
+@dataclass
+class Running:
+    """A contender that answers, with its image pulled."""
+
+    contender: Contender
+    child: Child
+    client: CriClient
+    maker: PodMaker
+
+    @property
+    def marker(self) -> str:
+        return "=".join(marker_of(self.contender))
+
+
+@contextlib.contextmanager
+def running(contender: Contender, images: Images) -> Iterator[Running]:
+    """Starts a contender and pulls the workload's image; afterwards removes its pods, the daemon and its traces."""
+    cgroup_parent = f"/{'-'.join(marker_of(contender)).lower().replace('_', '-')}"
+    child = contender.launch()
+    client = CriClient(contender.folder / "cri.sock")
+    try:
+        child.wait_for(client.ready, f"{contender.name} to be ready", timeout=60)
+        client.pull(images.workload)
+        maker = PodMaker(client, images.workload, contender.folder / "logs", cgroup_parent)
+        try:
+            yield Running(contender, child, client, maker)
+        finally:
+            remove_all_pods(client)
+    finally:
+        client.close()
+        child.stop()
+        contender.clean()
+        unmount_below(contender.folder)
+        remove_cgroups(cgroup_parent)
+
+
+def remove_all_pods(client: CriClient) -> None:
+    for pod in client.runtime("ListPodSandbox", cri.ListPodSandboxRequest(), cri.ListPodSandboxResponse).items:
+        client.runtime("StopPodSandbox", cri.StopPodSandboxRequest(pod_sandbox_id=pod.id), cri.StopPodSandboxResponse)
+        client.runtime(
+            "RemovePodSandbox", cri.RemovePodSandboxRequest(pod_sandbox_id=pod.id), cri.RemovePodSandboxResponse
+        )
+
+
+def unmount_below(folder: Path) -> None:
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for target in sorted((mount for mount in mounts if mount.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "--lazy", target], check=False)
+
+
+def remove_cgroups(name: str) -> None:
+    """Removes the group and what is below it in every hierarchy, cgroup v1 or v2."""
+    for top in [CGROUPS, *CGROUPS.iterdir()]:
+        group = top / name.lstrip("/")
+        if group.is_dir():
+            for folder, _, _ in os.walk(group, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
