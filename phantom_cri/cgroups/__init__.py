@@ -1,0 +1,23 @@
+"""cgroups v1, v2 and hybrid behind one face, by the cgroupfs driver.
+
+`detect()` gives the node's `Cgroups`; `pod_path` names a sandbox's or container's cgroup below the pod's.
+"""
+
+from __future__ import annotations
+
+from phantom_cri.cgroups.detect import detect
+from phantom_cri.cgroups.devices import DEFAULT_RULES, DeviceRule
+from phantom_cri.cgroups.face import ABSENT, Cgroups, LaunchFds, Usage
+from phantom_cri.cgroups.paths import DEFAULT_PARENT, pod_path
+
+__all__ = [
+    "ABSENT",
+    "DEFAULT_PARENT",
+    "DEFAULT_RULES",
+    "Cgroups",
+    "DeviceRule",
+    "LaunchFds",
+    "Usage",
+    "detect",
+    "pod_path",
+]

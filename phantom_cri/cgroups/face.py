@@ -1,0 +1,253 @@
+"""What the rest of the runtime sees of cgroups, whichever version the node has.
+
+All calls are plain, quick system calls and hold no state between them, so they may be made from any thread.
+`*_async` are for the event loop: inline where nothing has to be waited for, on a thread where it has.
+Paths are the kubelet's (`/kubepods/burstable/pod1/abc`). Errors name path, field and value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, NamedTuple
+
+from phantom_cri.cgroups.devices import DeviceRule
+from phantom_cri.cgroups.limits import Setting
+from phantom_cri.cgroups.paths import exec_name, relative
+from phantom_cri.cgroups.processes import deadline_after, wait_until_empty
+from phantom_cri.cgroups.settings import replace_values, write_values
+from phantom_cri.cgroups.tree import Tree
+from phantom_cri.errors import AlreadyExists, FailedPrecondition, NotFound, kernel_error
+from phantom_cri.model import Resources
+
+Version = Literal["v1", "hybrid", "v2"]
+DRIVER = "cgroupfs"
+KILL_TIMEOUT_S = 10.0
+REMOVE_TIMEOUT_S = 5.0
+ABSENT = -1
+
+
+class LaunchFds(NamedTuple):
+    """Descriptors (close-on-exec) that put a process into a cgroup and watch over it. The caller closes them.
+
+    `clone_into`: for CLONE_INTO_CGROUP (v2, and the v2 side of hybrid); None on pure v1.
+    `procs`: one file for each v1 hierarchy; the new process writes "0" to each while it has a single thread.
+        They are `tasks` files, not `cgroup.procs`: for the writer's own thread the kernel skips the write
+        side of cgroup_threadgroup_rwsem (kernel/cgroup/cgroup.c, cgroup_procs_write_start), and with it an
+        RCU grace period: 7 ms on an idle node, during which nothing on the node can fork.
+    `kill`: with `clone_into`, `cgroup.kill` open for writing ("1" kills all, at once). Without it,
+        `cgroup.procs` open for reading: signal what it lists until it lists nothing.
+    `oom`: a file with a line `oom_kill N`; ABSENT where the node has no memory controller.
+    """
+
+    clone_into: int | None
+    procs: tuple[int, ...]
+    kill: int
+    oom: int
+
+    def close(self) -> None:
+        for fd in (self.clone_into, *self.procs, self.kill, self.oom):
+            if fd is not None and fd != ABSENT:
+                os.close(fd)
+
+    def __enter__(self) -> LaunchFds:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Usage(NamedTuple):
+    """Nanoseconds, bytes, processes; 0 where the node has no such controller."""
+
+    cpu_ns: int
+    memory_usage: int
+    memory_working_set: int  # usage without inactive file cache, as the kubelet evicts by
+    pids: int
+
+
+class Cgroups(ABC):
+    """One node's cgroups. `controllers` are those that can be used, whichever hierarchy they are in."""
+
+    version: Version
+    controllers: frozenset[str]
+    trees: tuple[Tree, ...]
+
+    @abstractmethod
+    def features(self) -> dict[str, bool]:
+        """What was found by trying, for `phantom doctor` and CRI Status."""
+
+    @abstractmethod
+    def launch_fds(self, path: str) -> LaunchFds:
+        """Raises NotFound."""
+
+    @abstractmethod
+    def kill(self, path: str, timeout_s: float = KILL_TIMEOUT_S) -> None:
+        """SIGKILL to every process in `path` and below; returns when none is left. A missing path is fine.
+
+        Raises DeadlineExceeded naming the survivors.
+        """
+
+    @abstractmethod
+    def exec_child(self, path: str, exec_id: str) -> LaunchFds:
+        """A cgroup of its own for one exec inside a container's, so that it can be killed whole.
+
+        It has no limits of its own and counts towards the container's. Raises NotFound, AlreadyExists.
+        """
+
+    @abstractmethod
+    def usage(self, path: str) -> Usage:
+        """Raises NotFound."""
+
+    @abstractmethod
+    def _settings(self, resources: Resources, *, fresh: bool) -> list[Setting]: ...
+
+    @abstractmethod
+    def _prepare(self, name: str, settings: Sequence[Setting], made: list[tuple[Tree, str]]) -> None:
+        """Make the cgroup in every hierarchy, ready to take processes and the settings' controllers."""
+
+    @abstractmethod
+    def _restrict_devices(self, name: str, rules: Sequence[DeviceRule]) -> None: ...
+
+    @abstractmethod
+    def _tree_of(self, controller: str) -> Tree | None: ...
+
+    @property
+    @abstractmethod
+    def _process_tree(self) -> Tree:
+        """The hierarchy that is asked who is in a cgroup."""
+
+    @property
+    @abstractmethod
+    def _exec_tree(self) -> Tree:
+        """The one hierarchy in which an exec gets a child."""
+
+    def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] | None) -> None:
+        """Make the cgroup with its limits; missing parents are made too. All of it, or nothing.
+
+        `devices`: what may be used; None leaves it to the parent (privileged). Raises InvalidArgument (a
+        value that the kernel refuses), AlreadyExists, FailedPrecondition (a controller is missing).
+        """
+        name = relative(path)
+        settings = self._settings(resources, fresh=True)
+        made: list[tuple[Tree, str]] = []
+        try:
+            self._prepare(name, settings, made)
+            write_values(self._tree_of, name, settings)
+            if devices is not None:
+                self._restrict_devices(name, devices)
+        except FileExistsError as error:
+            _unmake(made)
+            raise AlreadyExists(f"cgroup {path}: there is one already") from error
+        except OSError as error:
+            _unmake(made)
+            raise kernel_error(f"cgroup {path}: make", error.errno or 0) from error
+        except BaseException:
+            _unmake(made)
+            raise
+
+    def update(self, path: str, resources: Resources) -> None:
+        """Change the limits that are set (not 0, not empty): all, or after a failure none.
+
+        A memory limit without a swap limit means no swap, as in `create`: pass the container's merged values.
+        Raises NotFound, InvalidArgument, FailedPrecondition.
+        """
+        name = relative(path)
+        self._require(name)
+        replace_values(self._tree_of, name, self._settings(resources, fresh=False))
+
+    def remove(self, path: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
+        """Remove the cgroup and what is below it, from every hierarchy. A missing path is fine.
+
+        Waits for processes that are on their way out; raises FailedPrecondition naming those that stay.
+        """
+        name = relative(path)
+        deadline = deadline_after(timeout_s)
+        while not self._try_remove(name):
+            if not wait_until_empty(self.trees, name, deadline):
+                left = sorted(set().union(*(tree.pids(name) for tree in self.trees)))
+                raise FailedPrecondition(f"cgroup {path}: remove: processes {left} are still in it")
+
+    async def remove_async(self, path: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
+        """`remove`, inline in the usual case that nobody is left in it."""
+        if not self._try_remove(relative(path)):
+            await asyncio.to_thread(self.remove, path, timeout_s)
+
+    async def kill_async(self, path: str, timeout_s: float = KILL_TIMEOUT_S) -> None:
+        await asyncio.to_thread(self.kill, path, timeout_s)
+
+    def remove_exec_child(self, path: str, exec_id: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
+        """Idempotent. Raises FailedPrecondition while a process is in it."""
+        name = f"{relative(path)}/{exec_name(exec_id)}"
+        tree, deadline = self._exec_tree, deadline_after(timeout_s)
+        while not self._rmdir(tree, name):
+            if not wait_until_empty((tree,), name, deadline):
+                left = sorted(tree.pids(name))
+                raise FailedPrecondition(f"cgroup /{name}: remove: processes {left} are still in it")
+
+    def pids(self, path: str) -> set[int]:
+        """Processes in `path` and below; empty where it does not exist."""
+        return self._process_tree.pids(relative(path))
+
+    def exists(self, path: str) -> bool:
+        return self._process_tree.has(relative(path), "cgroup.procs")
+
+    def close(self) -> None:
+        for tree in self.trees:
+            tree.close()
+
+    def _require(self, name: str) -> None:
+        if not self._process_tree.has(name, "cgroup.procs"):
+            raise NotFound(f"cgroup /{name}: there is none")
+
+    def _try_remove(self, name: str) -> bool:
+        return all([self._rmdir(tree, name) for tree in self.trees])
+
+    def _rmdir(self, tree: Tree, name: str) -> bool:
+        try:
+            return tree.rmdir_with_children(name)
+        except OSError as error:
+            raise kernel_error(f"cgroup /{name}: remove from {tree.root}", error.errno or 0) from error
+
+    def _make_exec_child(self, name: str, child: str) -> None:
+        try:
+            self._exec_tree.mkdir(child)
+        except FileNotFoundError as error:
+            raise NotFound(f"cgroup /{name}: there is none") from error
+        except FileExistsError as error:
+            raise AlreadyExists(f"cgroup /{child}: there is one already") from error
+        except OSError as error:
+            raise kernel_error(f"cgroup /{child}: make", error.errno or 0) from error
+
+
+def open_together(name: str, openers: Sequence[Callable[[], int]]) -> list[int]:
+    """Open all or none. Raises NotFound naming the cgroup."""
+    fds: list[int] = []
+    try:
+        for opener in openers:
+            fds.append(opener())
+    except OSError as error:
+        for fd in fds:
+            os.close(fd)
+        if isinstance(error, FileNotFoundError):
+            raise NotFound(f"cgroup /{name}: there is none ({error.filename})") from error
+        raise kernel_error(f"cgroup /{name}: open {error.filename}", error.errno or 0) from error
+    return fds
+
+
+def flat_keyed(content: str) -> Mapping[str, int]:
+    """`usage_usec 12\\nuser_usec 3` as a mapping (cgroup-v2.rst, "flat keyed")."""
+    return {key: int(value) for key, _, value in (line.partition(" ") for line in content.splitlines())}
+
+
+def _unmake(made: list[tuple[Tree, str]]) -> None:
+    for tree, name in reversed(made):
+        # A parent that somebody has put to use meanwhile stays.
+        with contextlib.suppress(OSError):
+            tree.rmdir(name)

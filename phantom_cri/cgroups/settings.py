@@ -1,0 +1,91 @@
+"""Limits into cgroup files: in an order the kernel accepts, and for an update all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Sequence
+
+from phantom_cri.cgroups.limits import KEEP_QUOTA, Setting
+from phantom_cri.cgroups.tree import Tree
+from phantom_cri.errors import FailedPrecondition, InvalidArgument, PhantomError, kernel_error
+
+TreeOf = Callable[[str], Tree | None]
+
+_REFUSED_VALUE = (errno.EINVAL, errno.ERANGE, errno.E2BIG, errno.EOPNOTSUPP)
+
+
+def write_values(tree_of: TreeOf, name: str, settings: Sequence[Setting]) -> None:
+    """Write all. Raises InvalidArgument (the kernel refuses the value), FailedPrecondition (no controller).
+
+    Some values are legal only after another (v1: memory below memory+swap, a period that fits the quota), and
+    which goes first depends on the old values. So what fails is tried once more when the others are in place.
+    """
+    again = [setting for setting in settings if _attempt(tree_of, name, setting) is not None]
+    for setting in again:
+        error = _attempt(tree_of, name, setting)
+        if error is not None:
+            raise refusal(name, setting, error) from error
+
+
+def replace_values(tree_of: TreeOf, name: str, settings: Sequence[Setting]) -> None:
+    """`write_values`, but after a failure every file has its old value again."""
+    before = [old for setting in settings if (old := _current(tree_of, name, setting)) is not None]
+    settings = [_with_quota(setting, before) for setting in settings]
+    try:
+        write_values(tree_of, name, settings)
+    except PhantomError:
+        # The old values were legal together; a failure here could not be reported better than the first one.
+        with contextlib.suppress(PhantomError):
+            write_values(tree_of, name, before[::-1])
+        raise
+
+
+def refusal(name: str, setting: Setting, error: OSError) -> PhantomError:
+    """The error for a value that could not be written, naming field, value and file."""
+    number = error.errno or 0
+    what = f"resources.{setting.field} {setting.value!r}: cgroup /{name}: {setting.file}"
+    if number in _REFUSED_VALUE or (number == errno.ENOENT and setting.controller == "hugetlb"):
+        return InvalidArgument(f"{what}: the kernel refuses it ({errno.errorcode[number]})")
+    if number in (errno.EBUSY, errno.ENOENT, errno.ENOSPC):
+        return FailedPrecondition(f"{what}: not possible now ({errno.errorcode[number]})")
+    return kernel_error(f"{what}: write", number)
+
+
+def _attempt(tree_of: TreeOf, name: str, setting: Setting) -> OSError | None:
+    tree = tree_of(setting.controller)
+    if tree is None:
+        if setting.optional:
+            return None
+        raise FailedPrecondition(
+            f"resources.{setting.field} {setting.value!r}: this node has no {setting.controller!r} controller"
+        )
+    try:
+        tree.write(name, setting.file, setting.value)
+    except OSError as error:
+        if error.errno == errno.ENOENT and setting.optional:
+            return None
+        return error
+    return None
+
+
+def _current(tree_of: TreeOf, name: str, setting: Setting) -> Setting | None:
+    tree = tree_of(setting.controller)
+    if tree is None:
+        return None
+    try:
+        # An empty value (a v2 cpuset that follows its parent) goes back as a newline: nothing is no write.
+        value = tree.read(name, setting.file).strip() or "\n"
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise kernel_error(f"cgroup /{name}: read {setting.file}", error.errno or 0) from error
+    return setting._replace(value=value)
+
+
+def _with_quota(setting: Setting, before: Sequence[Setting]) -> Setting:
+    """Fill in the quota that the cgroup has, where a request names only the period."""
+    if KEEP_QUOTA not in setting.value:
+        return setting
+    quota = next((old.value.split()[0] for old in before if old.file == setting.file), "max")
+    return setting._replace(value=setting.value.replace(KEEP_QUOTA, quota))
