@@ -1,0 +1,85 @@
+"""Log lines on stderr, as text or JSON, with the ids of what they are about.
+
+`about(sandbox_id=…)` marks the running task: every later line of it, and of tasks it starts,
+carries the ids. `extra={"container_id": …}` does so for one line.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from contextvars import ContextVar
+from typing import Literal, TextIO
+
+from phantom_cri.codec import to_json
+
+FIELDS = ("method", "sandbox_id", "container_id")
+_CONTEXT: dict[str, ContextVar[str]] = {name: ContextVar(name, default="") for name in FIELDS}
+
+
+def about(*, method: str = "", sandbox_id: str = "", container_id: str = "") -> None:
+    """Give the current task's log lines these fields; an empty one stays as it was."""
+    for name, value in (("method", method), ("sandbox_id", sandbox_id), ("container_id", container_id)):
+        if value:
+            _CONTEXT[name].set(value)
+
+
+def configure(
+    level: str = "info", style: Literal["text", "json"] = "text", stream: TextIO | None = None
+) -> None:
+    """Send the root logger's lines to `stream` (stderr). Raises ValueError for an unknown level."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, str]:
+    """The ids of one line: its own `extra` before the task's."""
+    found = {}
+    for name, variable in _CONTEXT.items():
+        if value := getattr(record, name, None) or variable.get():
+            found[name] = printable(str(value))
+    return found
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 can carry: the surrogates of undecodable bytes become \\udc80 and the like."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, ids, traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _utc(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": printable(record.getMessage()),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            line["traceback"] = printable(self.formatException(record.exc_info))
+        return to_json(line).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """`time level logger: message key=value…`; what a caller wrote cannot start a line of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = printable(record.getMessage()).replace("\r", "\\r").replace("\n", "\\n")
+        ids = "".join(f" {name}={value}" for name, value in fields_of(record).items())
+        line = f"{_utc(record.created)} {record.levelname.lower()} {record.name}: {message}{ids}"
+        if record.exc_info:
+            line += "\n" + printable(self.formatException(record.exc_info))
+        return line
+
+
+def _utc(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1e6):06d}Z"
