@@ -1,4 +1,5 @@
 # Written by api/generate: change the .proto instead.
+# ruff: noqa
 
 import grpc.aio
 
