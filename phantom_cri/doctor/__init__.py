@@ -1,0 +1,59 @@
+"""What this node's kernel gives a runtime, found by trying, and what happens where it gives less.
+
+The attempts unshare namespaces, mount and load filters, so they run in a process of their own that
+keeps nothing: with its end, all that it tried is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from typing import Literal
+
+from phantom_cri.codec import DecodeError, Record, from_json
+from phantom_cri.errors import DeadlineExceeded, Internal
+
+EXAMINATION_SECONDS = 20.0
+
+CheckState = Literal["ok", "degraded", "missing"]
+
+
+class Check(Record, frozen=True):
+    """One feature. `detail`: what was found; for `degraded` also what happens instead."""
+
+    name: str
+    state: CheckState
+    detail: str
+    required: bool = False
+
+
+def runnable(checks: Iterable[Check]) -> bool:
+    """Whether pods can run here at all."""
+    return not any(check.required and check.state == "missing" for check in checks)
+
+
+async def examine() -> tuple[Check, ...]:
+    """Try everything in a child process (about 0.1 s). Raises Internal when that fails, DeadlineExceeded."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "phantom_cri.doctor",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(EXAMINATION_SECONDS):
+            output, complaint = await child.communicate()
+    except TimeoutError:
+        raise DeadlineExceeded(f"doctor: no answer within {EXAMINATION_SECONDS:.0f} s") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    try:
+        return from_json(output, tuple[Check, ...])
+    except DecodeError:
+        last_words = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+        raise Internal(f"doctor: exit code {child.returncode}: {last_words}") from None

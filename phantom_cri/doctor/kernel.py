@@ -1,0 +1,113 @@
+"""System calls that Python has no name for, for a process that only tries them.
+
+Numbers from 424 on are the same on all architectures (kernel: scripts/syscall.tbl).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import socket
+import struct
+
+CLONE_NEW = {
+    "mount": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+}
+CLONE_NEWUSER = 0x10000000
+
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x40000
+
+PIDFD_OPEN, CLONE3, FSOPEN, FSCONFIG, FSMOUNT = 434, 435, 430, 431, 432
+IO_URING_SETUP, MOUNT_SETATTR, LANDLOCK_CREATE_RULESET = 425, 442, 444
+SECCOMP, BPF = {"x86_64": (317, 321), "aarch64": (277, 280)}.get(platform.machine(), (-1, -1))
+
+FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 6
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def system_call(number: int, *arguments: object) -> int:
+    """Ints are passed as longs, bytes and ctypes buffers as pointers. Raises OSError."""
+    words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    return _checked(_libc.syscall(ctypes.c_long(number), *words))
+
+
+def unshare(flags: int) -> None:
+    _checked(_libc.unshare(flags))
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0) -> None:
+    _checked(_libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), None))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def filesystem(kind: str, **options: str) -> int:
+    """A detached mount of a new filesystem by fsopen(2); answers its descriptor. `_add` stands for `+`."""
+    context = system_call(FSOPEN, kind.encode(), 0)
+    for key, value in options.items():
+        name = key.replace("_add", "+").encode()
+        system_call(FSCONFIG, context, FSCONFIG_SET_STRING, name, value.encode(), 0)
+    system_call(FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
+    return system_call(FSMOUNT, context, 0, 0)
+
+
+NETLINK_NETFILTER = 12
+REQUEST, ACK, CREATE = 0x1, 0x4, 0x400
+RTM_NEWLINK = 16
+IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND, NESTED = 3, 18, 1, 0x8000
+NFNL_BATCH_BEGIN, NFNL_BATCH_END, NFT_NEWTABLE, NFT_NEWCHAIN = 16, 17, 10 << 8, 10 << 8 | 3
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One netlink attribute, padded to 4 bytes (netlink(7))."""
+    return struct.pack("=HH", len(payload) + 4, kind) + payload + b"\0" * (-len(payload) % 4)
+
+
+def message(kind: int, flags: int, payload: bytes) -> bytes:
+    return struct.pack("=IHHII", len(payload) + 16, kind, flags | REQUEST, 1, 0) + payload
+
+
+def netlink(protocol: int, request: bytes) -> None:
+    """Send and read the answer; raises OSError with the errno the kernel answers."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as connection:
+        connection.settimeout(5)
+        connection.send(request)
+        answer = connection.recv(65536)
+    number = -struct.unpack_from("=i", answer, 16)[0]
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def add_link(name: str, kind: str) -> None:
+    """`ip link add NAME type KIND`."""
+    link = attribute(IFLA_LINKINFO | NESTED, attribute(IFLA_INFO_KIND, kind.encode()))
+    header = struct.pack("=BxHiII", 0, 0, 0, 0, 0)
+    name_attribute = attribute(IFLA_IFNAME, name.encode() + b"\0")
+    netlink(socket.NETLINK_ROUTE, message(RTM_NEWLINK, ACK | CREATE, header + name_attribute + link))
+
+
+def add_nat_chain() -> None:
+    """`nft add table ip t` and a base chain of type nat in it, as one transaction."""
+    batch = struct.pack("=BB", 0, 0) + struct.pack(">H", 10)  # the nftables subsystem
+    ip = struct.pack("=BBH", socket.AF_INET, 0, 0)
+    hook = attribute(1, struct.pack(">I", 4)) + attribute(2, struct.pack(">i", 100))  # postrouting, srcnat
+    chain = attribute(1, b"t\0") + attribute(3, b"c\0") + attribute(4 | NESTED, hook) + attribute(7, b"nat\0")
+    netlink(
+        NETLINK_NETFILTER,
+        message(NFNL_BATCH_BEGIN, 0, batch)
+        + message(NFT_NEWTABLE, CREATE, ip + attribute(1, b"t\0"))
+        + message(NFT_NEWCHAIN, CREATE | ACK, ip + chain)
+        + message(NFNL_BATCH_END, 0, batch),
+    )

@@ -1,0 +1,301 @@
+"""The attempts, in order: those that only look come first, those that change this process last."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shutil
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from phantom_cri.codec import Record
+from phantom_cri.doctor import Check, kernel
+from phantom_cri.doctor.btf import function_id
+from phantom_cri.errors import errno_name
+
+_NEEDED_CAPABILITIES = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SETPCAP": 8,
+    "CAP_NET_ADMIN": 12,
+    "CAP_SYS_CHROOT": 18,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_MKNOD": 27,
+}
+# Covered by a tmpfs in a mount namespace of our own before anything is made in it.
+_SCRATCH = "/tmp"  # noqa: S108
+
+
+class Degraded(Exception):
+    """It works in another way: the text says what was found, the probe's `instead` what happens."""
+
+
+class Lacking(Exception):
+    """It is not there, as seen without an error of the kernel."""
+
+
+class Probe(Record, frozen=True):
+    """`run` answers what it found, or raises Degraded, Lacking or OSError; with `instead` that is no lack."""
+
+    name: str
+    run: Callable[[], str]
+    instead: str = ""
+    required: bool = False
+
+
+def attempt(probe: Probe) -> Check:
+    try:
+        return Check(probe.name, "ok", probe.run(), probe.required)
+    except Degraded as shortfall:
+        found = str(shortfall)
+    except (OSError, Lacking) as error:
+        found = _reason(error)
+        if not probe.instead:
+            return Check(probe.name, "missing", found, probe.required)
+    return Check(probe.name, "degraded", f"{found}: {probe.instead}", probe.required)
+
+
+def _reason(error: OSError | Lacking) -> str:
+    if isinstance(error, Lacking):
+        return str(error)
+    found = f"{errno_name(error.errno or 0)} ({error.strerror})"
+    return found if os.geteuid() == 0 else f"{found}, run as root"
+
+
+def kernel_release() -> str:
+    release, machine = os.uname().release, platform.machine()
+    if kernel.SECCOMP < 0:
+        raise Lacking(f"no system call numbers known for {machine}")
+    return f"{release} {machine}"
+
+
+def privileges() -> str:
+    effective = int(_field("/proc/self/status", "CapEff"), 16)
+    lacking = [name for name, bit in _NEEDED_CAPABILITIES.items() if not effective >> bit & 1]
+    if lacking:
+        raise Lacking(f"lacks {', '.join(lacking)}")
+    return "all capabilities that pods need"
+
+
+def cgroups() -> str:
+    kinds: dict[str, str] = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        kind = after.split()[0]
+        if kind in ("cgroup", "cgroup2"):
+            kinds.setdefault(kind, before.split()[4])
+    if "cgroup" not in kinds and "cgroup2" not in kinds:
+        raise Lacking("no cgroup hierarchy is mounted")
+    for line in Path("/proc/cgroups").read_text().splitlines()[1:]:
+        name, hierarchy, _, enabled = line.split()
+        if name == "memory" and enabled == "1" and hierarchy == "0" and "cgroup2" in kinds:
+            return f"version 2 at {kinds['cgroup2']}"
+    raise Degraded(f"version 1{' and 2 (hybrid)' if 'cgroup2' in kinds else ''}")
+
+
+def clone() -> str:
+    try:
+        kernel.system_call(kernel.CLONE3, None, 0)
+    except OSError as error:
+        if error.errno != 22:  # EINVAL: it is there and refused a size of 0
+            raise
+    os.close(kernel.system_call(kernel.PIDFD_OPEN, os.getpid(), 0))
+    return "clone3, pidfd_open"
+
+
+def landlock() -> str:
+    return f"ABI {kernel.system_call(kernel.LANDLOCK_CREATE_RULESET, None, 0, 1)}"
+
+
+def idmapped_mounts() -> str:
+    """An attribute that is known is refused for the descriptor that is no user namespace: EBADF or EINVAL."""
+    attributes = struct.pack("=QQQQ", 0x00100000, 0, 0, 1 << 20)
+    try:
+        kernel.system_call(kernel.MOUNT_SETATTR, -100, b"/", 0, attributes, len(attributes))
+    except OSError as error:
+        if error.errno not in (9, 22):
+            raise
+    return "mount_setattr knows them"
+
+
+def pressure() -> str:
+    """Without CAP_SYS_RESOURCE only windows of whole 2 s are taken (Documentation/accounting/psi.rst)."""
+    descriptor = os.open("/proc/pressure/cpu", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, b"some 150000 1000000\0")
+        return "triggers with any window"
+    except OSError:
+        os.write(descriptor, b"some 150000 2000000\0")
+        raise Degraded("triggers only with windows of 2 s") from None
+    finally:
+        os.close(descriptor)
+
+
+def io_uring() -> str:
+    os.close(kernel.system_call(kernel.IO_URING_SETUP, 1, ctypes.create_string_buffer(120)))
+    return "rings can be made"
+
+
+def oom_score() -> str:
+    file = Path("/proc/self/oom_score_adj")
+    now = int(file.read_text())
+    try:
+        file.write_text("-999")
+    except OSError:
+        raise Degraded(f"cannot be lowered below {now}") from None
+    file.write_text(str(now))
+    return "can be lowered"
+
+
+def criu() -> str:
+    path = shutil.which("criu")
+    if not path:
+        raise Lacking("criu is not installed")
+    return path
+
+
+def namespaces() -> str:
+    for name, flag in kernel.CLONE_NEW.items():
+        try:
+            kernel.unshare(flag)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: {name} namespace") from None
+    kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("tmpfs", _SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    return ", ".join(kernel.CLONE_NEW)
+
+
+def mount_interface() -> str:
+    os.close(kernel.filesystem("tmpfs"))
+    return "fsopen, fsconfig, fsmount"
+
+
+def overlayfs() -> str:
+    folders = {name: f"{_SCRATCH}/{name}" for name in ("lower", "upper", "work")}
+    _in_own_scratch()
+    for folder in folders.values():
+        os.mkdir(folder)
+    upper = {"upperdir": folders["upper"], "workdir": folders["work"]}
+    try:
+        os.close(kernel.filesystem("overlay", lowerdir_add=folders["lower"], **upper))
+        return "lowerdir+: any number of layers"
+    except OSError:
+        os.close(kernel.filesystem("overlay", lowerdir=folders["lower"], **upper))
+        raise Degraded("no lowerdir+") from None
+
+
+def bridge() -> str:
+    _in_own_network()
+    kernel.add_link("br0", "bridge")
+    kernel.add_link("ve0", "veth")
+    return "bridge and veth"
+
+
+def nftables() -> str:
+    _in_own_network()
+    kernel.add_nat_chain()
+    return "tables with nat chains"
+
+
+def ipv6() -> str:
+    if Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() != "0":
+        raise Lacking("switched off by net.ipv6.conf.all.disable_ipv6")
+    socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+    return "sockets can be made"
+
+
+def bpf_lsm() -> str:
+    """The module list needs securityfs; loading shows whether this process may use them."""
+    _in_own_scratch()
+    if not os.path.ismount("/sys/kernel/security"):
+        kernel.mount("securityfs", "/sys/kernel/security", "securityfs")
+    modules = Path("/sys/kernel/security/lsm").read_text().strip()
+    if "bpf" not in modules.split(","):
+        raise Lacking(f"lsm={modules} lacks bpf")
+    hook = function_id("bpf_lsm_bprm_check_security")
+    program = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit
+    instructions = ctypes.create_string_buffer(program)
+    license_name = ctypes.create_string_buffer(b"GPL")
+    where, terms = ctypes.addressof(instructions), ctypes.addressof(license_name)
+    request = struct.pack("=IIQQ44xI36xI4x", 29, 2, where, terms, 27, hook)  # PROG_TYPE_LSM, BPF_LSM_MAC
+    os.close(kernel.system_call(kernel.BPF, 5, request, len(request)))
+    return f"lsm={modules}"
+
+
+def seccomp() -> str:
+    """Loads a filter that allows all: nothing after this notices it."""
+    program = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000))  # return ALLOW
+    filter_program = struct.pack("=HxxxxxxQ", 1, ctypes.addressof(program))
+    kernel.system_call(kernel.SECCOMP, 1, 0, filter_program)
+    return "filters can be loaded"
+
+
+def user_namespaces() -> str:
+    kernel.unshare(kernel.CLONE_NEWUSER)
+    return "can be made"
+
+
+def _field(file: str, name: str) -> str:
+    for line in Path(file).read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return value.strip()
+    raise Lacking(f"{file} has no {name}")
+
+
+def _in_own_scratch() -> None:
+    """What follows makes folders and mounts: never outside a mount namespace of our own."""
+    _own("mnt")
+    if not os.path.ismount(_SCRATCH):
+        raise Lacking("no mount namespace to try it in")
+
+
+def _in_own_network() -> None:
+    """What follows adds links and rules: never in the network of the node."""
+    _own("net")
+
+
+def _own(kind: str) -> None:
+    if os.readlink(f"/proc/self/ns/{kind}") == _NAMESPACES_AT_START[kind]:
+        raise Lacking(f"no {kind} namespace to try it in")
+
+
+_NAMESPACES_AT_START = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "net")}
+
+PROBES = (
+    Probe("kernel", kernel_release, required=True),
+    Probe("privileges", privileges, required=True),
+    Probe(
+        "cgroups",
+        cgroups,
+        instead="processes join by writing to each controller, and stalls are not told per pod",
+        required=True,
+    ),
+    Probe("processes", clone, required=True),
+    Probe("landlock", landlock, instead="paths are protected by mounts and ids alone"),
+    Probe("idmapped mounts", idmapped_mounts, instead="pods with user namespaces are refused"),
+    Probe("pressure (PSI)", pressure, instead="pools learn of pressure later"),
+    Probe("io_uring", io_uring, instead="files are read and written one call at a time"),
+    Probe("OOM score", oom_score, instead="lower values are raised to that, openly"),
+    Probe("CRIU", criu),
+    Probe("namespaces", namespaces, required=True),
+    Probe("mount interface", mount_interface, instead="mount(2) does it"),
+    Probe(
+        "overlayfs",
+        overlayfs,
+        required=True,
+        instead="the layers of an image must fit into one page of options",
+    ),
+    Probe("bridge", bridge, required=True),
+    Probe("nftables", nftables, instead="no host ports and no masquerading"),
+    Probe("IPv6", ipv6, instead="pods get IPv4 addresses only"),
+    Probe("BPF LSM", bpf_lsm, instead="seccomp and Landlock hold the policy alone"),
+    Probe("seccomp", seccomp, required=True),
+    Probe("user namespaces", user_namespaces, instead="pods with hostUsers: false are refused"),
+)
