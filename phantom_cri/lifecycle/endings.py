@@ -6,11 +6,9 @@ import os
 import time
 
 from phantom_cri import codec
-from phantom_cri.cgroups import pod_path
 from phantom_cri.launch import Exit
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
-from phantom_cri.lifecycle.shells import end_fragment
 from phantom_cri.lifecycle.states import next_container_state, next_sandbox_state
 from phantom_cri.model import ContainerRecord
 
@@ -22,8 +20,8 @@ def watch_pod(node: Node, pod: Pod) -> None:
     """From now on the pod hears of its processes' exits and of its fragment's death."""
     if pod.shell is None:
         return
-    pod.shell.fragment.on_exit = lambda process_id, exit: container_exited(node, process_id, exit)
-    pod.shell.fragment.on_death = lambda: pod_died(node, pod)
+    pod.shell.on_exit = lambda container_id, exit: container_exited(node, container_id, exit)
+    pod.shell.on_death = lambda: pod_died(node, pod)
     if not pod.shell.alive():
         pod_died(node, pod)
 
@@ -31,7 +29,12 @@ def watch_pod(node: Node, pod: Pod) -> None:
 def container_exited(node: Node, container_id: str, exit: Exit) -> None:
     """Record an exit and wake whoever waits for it. Exits of execs are not recorded."""
     container = node.records.containers.get(container_id)
-    if container is None or container.exited.is_set() or container.starting:
+    if container is None or container.exited.is_set():
+        return
+    if container.starting:
+        shell = node.records.pod_of(container).shell
+        if shell is not None:
+            shell.keep_early_exit(container_id, exit)
         return
     container.record = with_exit(container.record, exit)
     node.records.save_container(container)
@@ -86,12 +89,11 @@ async def end_pod(node: Node, pod: Pod) -> None:
     """Kill all of the pod and give back what it had but its records; the caller holds its lock."""
     pod.stopping = True
     if pod.shell is not None:
-        await end_fragment(pod.shell.fragment)
+        await pod.shell.end()
     pod_died(node, pod)
     for container in list(pod.containers.values()):
         await release_cgroup(node, container)
     if not pod.released:
-        await node.cgroups.remove(pod_path(pod.record.cgroup_parent, pod.id))
         await node.network.release(pod.id)
         leave_pool(node, pod)
         pod.released = True
@@ -101,5 +103,5 @@ async def end_pod(node: Node, pod: Pod) -> None:
 async def release_cgroup(node: Node, container: Container) -> None:
     """Remove an exited container's cgroup with whatever is left in it; idempotent."""
     if container.has_cgroup:
-        await node.cgroups.remove(container.record.cgroup)
+        await node.cgroups.remove_async(container.record.cgroup)
         container.has_cgroup = False

@@ -3,30 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 
-from phantom_cri.launch import Fragment
-from phantom_cri.model import ContainerRecord, ProcessRef, SandboxRecord
-
-
-@dataclass(slots=True, eq=False)
-class Shell:
-    """A living fragment: what a pool keeps and what a pod runs in."""
-
-    id: str  # also the sandbox id of the pod that claims it
-    folder: str  # STATE/pods/ID
-    fragment: Fragment
-    pool: str  # "" when born for one pod
-    ips: tuple[str, ...] = ()
-    born_at: float = field(default_factory=time.monotonic)
-
-    def alive(self) -> bool:
-        return self.fragment.alive
-
-    @property
-    def process(self) -> ProcessRef:
-        return self.fragment.process
+from phantom_cri.lifecycle.shell import Shell
+from phantom_cri.model import ContainerRecord, SandboxRecord
 
 
 @dataclass(slots=True, eq=False)
@@ -51,7 +31,7 @@ class Pod:
     containers: dict[str, Container] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)  # seconds by stage, of its start
     stopping: bool = False
-    released: bool = False  # network and cgroup are given back
+    released: bool = False  # its network is given back
 
     @property
     def id(self) -> str:

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from phantom_cri.cgroups import Cgroups
+from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.config import Config
 from phantom_cri.images import ImageService
-from phantom_cri.lifecycle.live import Pod, Shell
+from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.records import Records
+from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.network import NetworkDriver
 from phantom_cri.policy import Policy
 from phantom_cri.pools import Pool, Profile
@@ -31,6 +32,7 @@ class Node:
     policy: Policy
     metrics: Metrics
     host_mounts: int  # fd of the mount namespace that host paths are meant in
+    home_cgroup: LaunchFds  # where fragments live: neither the daemon's cgroup nor a pod's
     profiles: Sequence[Profile] = ()
     pools: dict[str, Pool[Shell]] = field(default_factory=dict)
     handlers: tuple[str, ...] = ("",)

@@ -6,11 +6,11 @@ import os
 import time
 
 from phantom_cri import codec, launch, network
-from phantom_cri.cgroups import pod_path
 from phantom_cri.errors import InvalidArgument, NotFound
 from phantom_cri.lifecycle import endings, shells
-from phantom_cri.lifecycle.live import Pod, Shell
+from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
+from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import SandboxConfig, SandboxRecord
 from phantom_cri.pools import Profile, choose, misfit_reason
@@ -26,7 +26,7 @@ async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str) -> st
     async with Undo("RunPodSandbox") as undo:
         with stages.stage("claim"):
             shell, cold_reason = await obtain(node, config, handler)
-        undo.push("fragment", lambda: shells.end_shell(node, shell))
+        undo.push("fragment", lambda: shells.end(node, shell))
         pod = Pod(record=record_of(node, config, handler, shell, cold_reason), shell=shell)
         undo.push("pool's count", lambda: endings.leave_pool(node, pod))
         node.records.reserve(config.metadata, shell.id)
@@ -69,18 +69,14 @@ async def obtain(node: Node, config: SandboxConfig, handler: str) -> tuple[Shell
     namespaces = config.security.namespaces
     profile = choose(node.profiles, namespaces, handler)
     if profile is None:
-        return await cold(node, cold_profile(config, handler)), misfit_reason(namespaces)
+        return await shells.birth(node, cold_profile(config, handler)), misfit_reason(namespaces)
     pool = node.pools[profile.name]
     shell = pool.claim()
     node.metrics.pool_claim(pool.name, "miss" if shell is None else "hit")
     if shell is not None:
         return shell, ""
     reason = "pool_disabled" if pool.size == 0 else "pool_empty"
-    return await cold(node, codec.replace(profile, name="")), reason
-
-
-async def cold(node: Node, profile: Profile) -> Shell:
-    return await shells.birth(node, profile, lambda shell: None)
+    return await shells.birth(node, codec.replace(profile, name="")), reason
 
 
 def cold_profile(config: SandboxConfig, handler: str) -> Profile:
@@ -113,17 +109,13 @@ def record_of(
 
 
 async def give_identity(node: Node, pod: Pod, shell: Shell, stages: Stages, undo: Undo) -> None:
-    """Host name, files, cgroup, sysctls and host ports: all that tells this pod from another."""
+    """Host name, files, sysctls and host ports: all that tells this pod from another."""
     config = pod.record.config
     host_network = config.security.namespaces.network == "node"
     hostname = config.hostname or (os.uname().nodename if host_network else shell.id[:12])
     with stages.stage("identity"):
         for name, content in network.identity_files(hostname, shell.ips, config.dns, host_network).items():
             _write(os.path.join(shell.folder, name), content)
-    with stages.stage("cgroup"):
-        path = pod_path(pod.record.cgroup_parent, pod.id)
-        undo.push("cgroup", lambda: node.cgroups.remove(path))
-        node.cgroups.adopt(path, shell.process.pid)
     with stages.stage("adopt"):
         plan = launch.claim_plan(None if host_network else hostname, config.sysctls)
         await shell.fragment.adopt(plan, claim=True)

@@ -10,8 +10,9 @@ from phantom_cri.cgroups import LaunchFds
 from phantom_cri.errors import Internal, PhantomError
 from phantom_cri.lifecycle import endings, states
 from phantom_cri.lifecycle.container_launch import container_launch
-from phantom_cri.lifecycle.live import Container, Pod, Shell
+from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
+from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.undo import Undo
 
 START_ERROR = 128
@@ -104,7 +105,7 @@ def record_failure(node: Node, container: Container, error: PhantomError) -> Non
 
 def catch_up(node: Node, pod: Pod, container: Container) -> None:
     """An exit, or the pod's death, that came before we had recorded the start."""
-    early = pod.shell.fragment.take_early_exit(container.id) if pod.shell else None
+    early = pod.shell.take_early_exit(container.id) if pod.shell else None
     if early is not None:
         endings.container_exited(node, container.id, early)
     elif pod.record.state != "ready" and container.record.state == "running":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from phantom_cri import __version__
-from phantom_cri.errors import NotFound
 from phantom_cri.lifecycle.create_container import create_container
 from phantom_cri.lifecycle.exec_sync import exec_sync
 from phantom_cri.lifecycle.node import Node
@@ -133,13 +132,3 @@ class PodVerbs:
 
     async def reopen_container_log(self, container_id: str) -> None:
         await reopen_container_log(self._node, container_id)
-
-    async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
-        """Each pod with the nanoseconds of every stage of its start."""
-        found = self._node.records.find_pod(sandbox_id) if sandbox_id else None
-        if sandbox_id and found is None:
-            raise NotFound(f"pod sandbox {sandbox_id!r} not found")
-        pods = [found] if found else self._node.records.pods.values()
-        return [
-            (pod.record, {name: round(seconds * 1e9) for name, seconds in pod.stages.items()}) for pod in pods
-        ]

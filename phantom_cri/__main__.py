@@ -1,0 +1,183 @@
+"""The daemon: configuration → objects → serve. The only place that picks implementations."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from phantom_cri import __version__, cgroups, config
+from phantom_cri.cgroups import Cgroups, LaunchFds, pod_path
+from phantom_cri.config import Config
+from phantom_cri.cri.server import CriServer
+from phantom_cri.errors import PhantomError
+from phantom_cri.images import ImageService
+from phantom_cri.lifecycle import gauges, shells
+from phantom_cri.lifecycle.image_verbs import ImageVerbs
+from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.node_verbs import NodeVerbs
+from phantom_cri.lifecycle.ownership import Ownership
+from phantom_cri.lifecycle.records import Records
+from phantom_cri.lifecycle.recover import recover
+from phantom_cri.lifecycle.shell import Shell
+from phantom_cri.lifecycle.verbs import PodVerbs
+from phantom_cri.model import Resources
+from phantom_cri.network import NetworkConfig
+from phantom_cri.network.builtin import BuiltinNetwork
+from phantom_cri.policy import Policy
+from phantom_cri.pools import Pool, Profile
+from phantom_cri.telemetry import logs, metrics, tracing
+
+log = logging.getLogger("phantom_cri")
+
+FRAGMENTS = "fragments"
+"""Name of the fragments' own cgroup below the default parent."""
+
+
+def main() -> None:
+    """Entry point of `phantom-cri`: exit code 0 after SIGTERM or SIGINT, 1 when it cannot start."""
+    try:
+        settings = config.load(sys.argv[1:])
+        logs.configure(settings.log.level, settings.log.format)
+        asyncio.run(serve(settings))
+    except PhantomError as error:
+        sys.exit(f"phantom-cri: {error}")
+
+
+async def serve(settings: Config) -> None:
+    """Run one daemon until it is told to stop; pods go on without it."""
+    ownership = Ownership(settings.root, settings.state)
+    numbers = metrics.Metrics(__version__)
+    traces = tracing.from_environment()
+    page = metrics.serve(numbers, settings.metrics_address) if settings.metrics_address else None
+    try:
+        node = compose(settings, numbers)
+        await recover(node)
+        await run(node, traces)
+    finally:
+        if page is not None:
+            page.close()
+        traces.close()
+        ownership.close()
+
+
+def compose(settings: Config, numbers: metrics.Metrics) -> Node:
+    """All objects of one daemon, wired together; nothing is started."""
+    tree = cgroups.detect()
+    node = Node(
+        config=settings,
+        records=Records(settings.state),
+        images=make_images(settings),
+        network=BuiltinNetwork(make_network_config(settings), Path(settings.state)),
+        cgroups=tree,
+        policy=Policy.load(settings.policy.directory, settings.policy.default),
+        metrics=numbers,
+        host_mounts=os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
+        home_cgroup=home_cgroup(settings, tree),
+    )
+    add_pools(node)
+    return node
+
+
+def make_images(settings: Config) -> ImageService:
+    certs = settings.registry_config_path
+    return ImageService(
+        Path(settings.root),
+        registry_config_path=Path(certs) if certs else None,
+        pinned=settings.images.pinned,
+    )
+
+
+def make_network_config(settings: Config) -> NetworkConfig:
+    wanted = settings.network
+    return NetworkConfig(
+        bridge=wanted.bridge,
+        subnets=wanted.subnets,
+        mtu=wanted.mtu,
+        masquerade=wanted.masquerade,
+        host_ports=wanted.host_ports,
+    )
+
+
+def home_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:
+    """The fragments' own cgroup, made when it is not there; open as long as the daemon lives."""
+    path = pod_path(settings.cgroup.default_parent, FRAGMENTS)
+    if not tree.exists(path):
+        tree.create(path, Resources(), None)
+    return tree.launch_fds(path)
+
+
+def add_pools(node: Node) -> None:
+    """One pool for each profile of the configuration; the default handler is always there."""
+
+    async def end(shell: Shell) -> None:
+        await shells.end(node, shell)
+
+    profiles = []
+    for pool in node.config.pools:
+        spaces = pool.namespaces
+        profile = Profile(
+            name=pool.name,
+            handler=pool.handler,
+            host_network=spaces.host_network,
+            host_pid=spaces.host_pid,
+            host_ipc=spaces.host_ipc,
+        )
+        profiles.append(profile)
+        node.pools[pool.name] = Pool(
+            pool.name,
+            pool.size,
+            max_age=pool.max_age_seconds,
+            birth=lambda profile=profile: shells.birth(node, profile),
+            end=end,
+            check=Shell.check,
+        )
+    node.profiles = tuple(profiles)
+    node.handlers = tuple(dict.fromkeys(("", *(profile.handler for profile in profiles))))
+
+
+async def run(node: Node, traces: tracing.Tracing | tracing.NoTracing) -> None:
+    """Serve until SIGTERM or SIGINT, then let running calls end and the warm fragments go."""
+    settings = node.config
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = CriServer(
+        settings.socket_path,
+        PodVerbs(node),
+        ImageVerbs(node),
+        node.metrics,
+        traces,
+        node=NodeVerbs(node),
+        grace_s=settings.drain_timeout_seconds,
+    )
+    for pool in node.pools.values():
+        pool.start()
+    reporter = asyncio.create_task(gauges.keep_current(node), name="gauges")
+    calm_garbage_collector()
+    try:
+        async with server:
+            log.info("phantom-cri %s serves CRI at %s", __version__, settings.listen)
+            await stop.wait()
+            log.info("phantom-cri stops: calls under way are waited for, pods go on")
+    finally:
+        reporter.cancel()
+        for pool in node.pools.values():
+            await pool.stop()
+        await node.network.close()
+
+
+def calm_garbage_collector() -> None:
+    """What start-up made stays for ever; full collections of it would only show up as slow pods."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What the node tells beyond CRI: pools, how pods started, doctor; pulls and loads with progress."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from phantom_cri import doctor
+from phantom_cri.errors import NotFound
+from phantom_cri.images import LayerReport
+from phantom_cri.lifecycle.image_verbs import ImageVerbs
+from phantom_cri.lifecycle.node import Node
+from phantom_cri.model import AuthConfig, Image, ImageSpec, SandboxRecord
+from phantom_cri.pools import PoolReport, Profile
+
+
+class NodeVerbs:
+    """`phantom_cri.cri.node_service.NodeVerbs` over one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._images = ImageVerbs(node)
+
+    async def list_pools(self) -> Iterable[tuple[Profile, PoolReport]]:
+        return [(profile, self._node.pools[profile.name].report()) for profile in self._node.profiles]
+
+    async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
+        """Each pod with the nanoseconds of every stage of its start."""
+        records = self._node.records
+        pods = list(records.pods.values())
+        if sandbox_id:
+            found = records.find_pod(sandbox_id)
+            if found is None:
+                raise NotFound(f"pod sandbox {sandbox_id!r} not found")
+            pods = [found]
+        return [
+            (pod.record, {name: round(seconds * 1e9) for name, seconds in pod.stages.items()}) for pod in pods
+        ]
+
+    async def pull_with_progress(
+        self, spec: ImageSpec, auth: AuthConfig | None, report: LayerReport
+    ) -> Image:
+        return await self._images.pull_with_progress(spec, auth, report)
+
+    async def load_image(self, path: str, report: LayerReport) -> Iterable[Image]:
+        return await self._images.load_image(path, report)
+
+    async def doctor(self) -> Iterable[doctor.Check]:
+        return await asyncio.to_thread(doctor.examine)
