@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, Literal, Protocol
-
-import grpc
-from google.protobuf.message import Message
+from typing import Literal, Protocol
 
 from phantom_cri.api.phantom.v1 import node_pb2 as wire
 from phantom_cri.cri.convert.common import image_spec_from
 from phantom_cri.cri.convert.image import auth_from, image_name_from
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import AuthConfig, Image, ImageSpec, SandboxRecord
-
-SERVICE = "phantom.v1.Node"
 
 LayerState = Literal["waiting", "downloading", "unpacking", "done", "exists"]
 
@@ -103,44 +98,20 @@ class NodeVerbs(Protocol):
 
 
 class NodeService:
-    """The servicer: proto in, proto out. Errors become codes in the interceptor."""
+    """One method per RPC, as `phantom_cri.cri.interceptors.Calls` takes them."""
 
     def __init__(self, verbs: NodeVerbs) -> None:
         self._verbs = verbs
 
-    def handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
-        """What `server.add_generic_rpc_handlers` takes."""
-        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
-        methods: dict[str, tuple[Callable[..., Any], Callable[..., Any], type[Message]]] = {
-            "ListPools": (unary, self.ListPools, wire.ListPoolsRequest),
-            "ListPodStarts": (unary, self.ListPodStarts, wire.ListPodStartsRequest),
-            "Pull": (stream, self.Pull, wire.PullRequest),
-            "LoadImage": (stream, self.LoadImage, wire.LoadImageRequest),
-            "Doctor": (unary, self.Doctor, wire.DoctorRequest),
-        }
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                name: arity(
-                    behaviour,
-                    request_deserializer=request.FromString,
-                    response_serializer=_serialize,
-                )
-                for name, (arity, behaviour, request) in methods.items()
-            },
-        )
-
-    async def ListPools(self, request: wire.ListPoolsRequest, context: object) -> wire.ListPoolsResponse:
+    async def ListPools(self, request: wire.ListPoolsRequest) -> wire.ListPoolsResponse:
         pools = await self._verbs.list_pools()
         return wire.ListPoolsResponse(pools=[_pool(profile, pool) for profile, pool in pools])
 
-    async def ListPodStarts(
-        self, request: wire.ListPodStartsRequest, context: object
-    ) -> wire.ListPodStartsResponse:
+    async def ListPodStarts(self, request: wire.ListPodStartsRequest) -> wire.ListPodStartsResponse:
         starts = await self._verbs.list_pod_starts(request.pod_sandbox_id)
         return wire.ListPodStartsResponse(pods=[_start(sandbox, stages) for sandbox, stages in starts])
 
-    async def Pull(self, request: wire.PullRequest, context: object) -> AsyncIterator[wire.Progress]:
+    async def Pull(self, request: wire.PullRequest) -> AsyncIterator[wire.Progress]:
         image_name_from(request.image)
         spec = image_spec_from(request.image)
         auth = auth_from(request.auth) if request.HasField("auth") else None
@@ -151,16 +122,14 @@ class NodeService:
         async for progress in _follow(pull):
             yield progress
 
-    async def LoadImage(
-        self, request: wire.LoadImageRequest, context: object
-    ) -> AsyncIterator[wire.Progress]:
+    async def LoadImage(self, request: wire.LoadImageRequest) -> AsyncIterator[wire.Progress]:
         path = request.path
         if not path.startswith("/"):
             raise InvalidArgument(f"path: must be absolute, got {path!r}")
         async for progress in _follow(lambda report: self._verbs.load_image(path, report)):
             yield progress
 
-    async def Doctor(self, request: wire.DoctorRequest, context: object) -> wire.DoctorResponse:
+    async def Doctor(self, request: wire.DoctorRequest) -> wire.DoctorResponse:
         return wire.DoctorResponse(checks=[_check(check) for check in await self._verbs.doctor()])
 
 
@@ -221,10 +190,6 @@ def _start(sandbox: SandboxRecord, stages: Mapping[str, int]) -> wire.PodStart:
         cold_reason=sandbox.cold_reason,
         stages=[wire.Stage(name=name, duration=duration) for name, duration in stages.items()],
     )
-
-
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()
 
 
 def _image(image: Image) -> wire.LoadedImage:
