@@ -1,0 +1,14 @@
+"""Images: pulled, kept, unpacked and looked up.
+
+The rest of the runtime uses `ImageService`, `users.resolve`, `rootfs.read` and `seed_volume`.
+"""
+
+from __future__ import annotations
+
+from phantom_cri.images.install import Progress
+from phantom_cri.images.limits import Limits
+from phantom_cri.images.service import ImageService
+from phantom_cri.images.snapshots import Snapshot
+from phantom_cri.images.volumes import seed_volume
+
+__all__ = ["ImageService", "Limits", "Progress", "Snapshot", "seed_volume"]

@@ -1,0 +1,204 @@
+"""Unpacked layers, shared between images: `layers/<name>/` and its record `layers/<name>.json`.
+
+One folder per DiffID, whatever image or chain it is part of: most layers do not depend on
+what is below them. One that does (a hard link into a lower layer, a parent folder that the
+archive does not name) is kept per ChainID instead. Names are short because overlayfs takes
+all layers of a container in one option string of a page.
+
+A layer exists once its record does: the folder is synced and renamed before. Holders keep
+layers alive (`image:…`, `container:…`, `pull:…`); whoever lets go of the last hold calls
+`collect`. Holding and looking up is for the event loop's thread alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import hashlib
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from phantom_cri.codec import Record, from_json, to_json, write_atomically
+from phantom_cri.errors import DataLoss, Internal, kernel_error
+from phantom_cri.images.content import sync_folder
+from phantom_cri.images.limits import Limits
+from phantom_cri.images.manifest import DECODE_ERRORS
+from phantom_cri.images.trash import Trash
+from phantom_cri.images.unpack import unpack
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class LayerRecord(Record, frozen=True):
+    """`key` is `diff:<DiffID>` or `chain:<ChainID>`; `used_bytes` counts allocated blocks."""
+
+    name: str
+    key: str
+    diff_id: str
+    used_bytes: int
+    inodes: int
+
+
+class LayerStore:
+    def __init__(self, root: Path, trash: Trash, limits: Limits) -> None:
+        self._folder = root / "layers"
+        self._prefix = f"{self._folder}/"
+        self._staging = root / "staging"
+        self._trash = trash
+        self._limits = limits
+        self._records: dict[str, LayerRecord] = {}
+        self._by_key: dict[str, str] = {}
+        self._held: dict[str, tuple[str, ...]] = {}
+        self._counts: dict[str, int] = {}
+        self.used_bytes = 0
+        self.inodes = 0
+
+    def open(self) -> None:
+        """Load the records; throw away folders without one, records without a folder, and half-made layers."""
+        for folder in (self._folder, self._staging):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in self._staging.iterdir():
+            self._trash.discard(str(left))
+        names = {entry.name for entry in self._folder.iterdir()}
+        for name in names:
+            if name.endswith(".json"):
+                if (record := self._load(name)) is not None and record.name in names:
+                    self._add(record)
+                else:
+                    (self._folder / name).unlink(missing_ok=True)
+        for name in names:
+            if not name.endswith(".json") and name not in self._records:
+                self._trash.discard(self.path(name))
+
+    def path(self, name: str) -> str:
+        return self._prefix + name
+
+    def name_of(self, path: str) -> str:
+        return path.removeprefix(self._prefix)
+
+    def find(self, diff_id: str, chain_id: str) -> str | None:
+        """Name of the layer, if it is unpacked already."""
+        return self._by_key.get(f"diff:{diff_id}") or self._by_key.get(f"chain:{chain_id}")
+
+    def add(
+        self, blob: Path, diff_id: str, chain_id: str, lower: tuple[str, ...], cancelled: threading.Event
+    ) -> LayerRecord:
+        """Unpack `blob` over `lower` (names, top first). Blocks: for a thread, which then hands the
+        record to `adopt` in the event loop. A failure leaves nothing.
+        """
+        staged = self._staging / hashlib.sha256(chain_id.encode()).hexdigest()[:16]
+        self._trash.discard(str(staged))
+        staged.mkdir(mode=0o700)
+        try:
+            with blob.open("rb", buffering=0) as source:
+                done = unpack(
+                    source, str(staged), [self.path(name) for name in lower], self._limits, cancelled
+                )
+            if done.diff_id != diff_id:
+                raise DataLoss(
+                    f"layer {blob.name}: content has DiffID {done.diff_id}, the image says {diff_id}"
+                )
+            key = f"chain:{chain_id}" if done.needs_lower else f"diff:{diff_id}"
+            used_bytes, inodes = measure(str(staged))
+            sync_filesystem(staged)
+            record = LayerRecord(self._new_name(key), key, diff_id, used_bytes, inodes)
+            os.rename(staged, self.path(record.name))
+        except BaseException:
+            self._trash.discard(str(staged))
+            raise
+        sync_folder(self._folder)
+        write_atomically(self._record_path(record.name), to_json(record), durable=True)
+        return record
+
+    def adopt(self, record: LayerRecord) -> str:
+        self._add(record)
+        return record.name
+
+    def hold(self, holder: str, names: Iterable[str]) -> None:
+        """Keep layers for `holder`, in place of what it held before."""
+        wanted = tuple(names)
+        for name in wanted:
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self.release(holder)
+        self._held[holder] = wanted
+
+    def release(self, holder: str) -> None:
+        for name in self._held.pop(holder, ()):
+            self._counts[name] -= 1
+
+    def held(self, holder: str) -> tuple[str, ...]:
+        return self._held.get(holder, ())
+
+    def collect(self) -> None:
+        """Throw away every layer that nobody holds. The record goes first: without it the layer is rubbish."""
+        for name in [name for name in self._records if not self._counts.get(name)]:
+            record = self._records.pop(name)
+            self._counts.pop(name, None)
+            if self._by_key.get(record.key) == name:
+                del self._by_key[record.key]
+            self.used_bytes -= record.used_bytes
+            self.inodes -= record.inodes
+            self._record_path(name).unlink(missing_ok=True)
+            self._trash.discard(self.path(name))
+
+    def is_free(self, name: str) -> bool:
+        return not self._counts.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._records)
+
+    def staging(self, name: str) -> Path:
+        """A place for temporary files, swept at every start."""
+        return self._staging / name
+
+    def _add(self, record: LayerRecord) -> None:
+        self._records[record.name] = record
+        self._by_key[record.key] = record.name
+        self.used_bytes += record.used_bytes
+        self.inodes += record.inodes
+
+    def _load(self, file_name: str) -> LayerRecord | None:
+        try:
+            return from_json((self._folder / file_name).read_bytes(), LayerRecord)
+        except DECODE_ERRORS:
+            return None
+
+    def _record_path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+    def _new_name(self, key: str) -> str:
+        """Eight letters from the key's hash; more in the unlikely case that they are taken."""
+        digest = base64.b32encode(hashlib.sha256(key.encode()).digest()).decode().lower()
+        for length in range(8, 33):
+            if not os.path.lexists(self.path(digest[:length])):
+                return digest[:length]
+        raise Internal(f"no free name for layer {key}")
+
+
+def measure(folder: str) -> tuple[int, int]:
+    """(allocated bytes, inodes) of a tree, hard links counted once; iterative, so depth does not matter."""
+    status = os.lstat(folder)
+    used, seen = status.st_blocks * 512, {status.st_ino}
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                if status.st_ino not in seen:
+                    seen.add(status.st_ino)
+                    used += status.st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+    return used, len(seen)
+
+
+def sync_filesystem(folder: Path) -> None:
+    """syncfs(2): thousands of small files reach the disk with one call. Python has no name for it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(fd) != 0:
+            raise kernel_error(f"syncfs {folder}", ctypes.get_errno())
+    finally:
+        os.close(fd)

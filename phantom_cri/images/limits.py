@@ -1,0 +1,24 @@
+"""What an image may cost. Every limit is per image or per layer and has a default that real images stay under."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from phantom_cri.codec import Record
+
+
+class Limits(Record, frozen=True):
+    """Bytes and counts beyond which a pull or load is refused with ResourceExhausted.
+
+    `layer_bytes` counts the uncompressed stream, so a compression bomb stops there.
+    `duplicates`: a path that one layer names twice (a directory again is always fine) is
+    refused, since the OCI spec forbids it and its meaning depends on the reader;
+    "last_wins" takes such layers as containerd does.
+    """
+
+    layer_bytes: int = 64 << 30
+    layer_entries: int = 4_000_000
+    layers: int = 500  # OVL_MAX_STACK of the kernel's overlayfs
+    manifest_bytes: int = 4 << 20
+    config_bytes: int = 16 << 20
+    duplicates: Literal["refuse", "last_wins"] = "refuse"

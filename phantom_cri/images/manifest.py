@@ -1,0 +1,256 @@
+"""The JSON of OCI and Docker images: indexes, manifests, configs; and the choice of a platform.
+
+Wire facts: opencontainers image-spec; Docker's schema 2 differs only in media types.
+`null` counts as absent everywhere, as Go's decoder takes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform as host_platform
+from typing import Any, get_args
+
+from phantom_cri.codec import DecodeError, Document, convert, from_json
+from phantom_cri.errors import DataLoss, FailedPrecondition, NotFound
+from phantom_cri.images.reference import is_digest
+from phantom_cri.model import ImageConfig
+
+DECODE_ERRORS: tuple[type[Exception], ...] = (*get_args(DecodeError), UnicodeDecodeError, RecursionError)
+
+INDEX_TYPES = frozenset(
+    {
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    }
+)
+MANIFEST_TYPES = frozenset(
+    {
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    }
+)
+CONFIG_TYPES = frozenset(
+    {
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
+    }
+)
+SCHEMA1_PREFIX = "application/vnd.docker.distribution.manifest.v1"
+EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
+ACCEPT = ", ".join([*sorted(MANIFEST_TYPES), *sorted(INDEX_TYPES), "*/*"])
+
+_TAR_LAYER_PREFIXES = (
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+)
+_ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "i386": "386", "i686": "386", "aarch64": "arm64"}
+_WASM_SYSTEMS = frozenset({"wasi", "wasip1", "wasip2"})
+
+
+class Platform(Document, frozen=True):
+    architecture: str = ""
+    os: str = ""
+    variant: str | None = None
+
+
+class Descriptor(Document, frozen=True, rename="camel"):
+    digest: str
+    size: int
+    media_type: str = ""
+    urls: tuple[str, ...] | None = None
+    annotations: dict[str, str] | None = None
+    platform: Platform | None = None
+    data: bytes | None = None
+
+
+class Manifest(Document, frozen=True, rename="camel"):
+    config: Descriptor
+    layers: tuple[Descriptor, ...] | None = None
+    media_type: str | None = None
+
+
+class Index(Document, frozen=True, rename="camel"):
+    manifests: tuple[Descriptor, ...] | None = None
+    media_type: str | None = None
+
+
+class _Process(Document, frozen=True):
+    """`config` of an image config, keys in lower case (see `parse_config`)."""
+
+    user: str | None = None
+    env: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    workingdir: str | None = None
+    volumes: dict[str, Any] | None = None
+    stopsignal: str | None = None
+    labels: dict[str, str] | None = None
+
+
+class Rootfs(Document, frozen=True):
+    diff_ids: tuple[str, ...] | None = None
+
+
+class ConfigFile(Document, frozen=True):
+    """What we read of an image config blob."""
+
+    architecture: str | None = None
+    os: str | None = None
+    variant: str | None = None
+    created: str | None = None
+    config: _Process | None = None
+    rootfs: Rootfs | None = None
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        return (self.rootfs and self.rootfs.diff_ids) or ()
+
+    def process(self) -> ImageConfig:
+        found = self.config or _Process()
+        return ImageConfig(
+            user=found.user or "",
+            env=found.env or (),
+            entrypoint=found.entrypoint or (),
+            cmd=found.cmd or (),
+            working_dir=found.workingdir or "",
+            volumes=tuple(found.volumes or ()),
+            stop_signal=found.stopsignal or "",
+            labels=found.labels or {},
+        )
+
+
+def parse_document(content: bytes, media_type: str = "") -> Manifest | Index:
+    """Decode a manifest or an index. `media_type` is what the descriptor or the registry said.
+
+    Raises DataLoss for JSON that is neither or claims to be both (the same bytes could then
+    be read two ways), FailedPrecondition for Docker schema 1.
+    """
+    document = _decode(content, "manifest")
+    if document.get("schemaVersion") == 1 or media_type.startswith(SCHEMA1_PREFIX):
+        raise FailedPrecondition("manifest is Docker schema 1, which is no longer accepted: push it again")
+    is_index = document.get("manifests") is not None
+    if is_index and (document.get("layers") is not None or document.get("config") is not None):
+        raise DataLoss("manifest has both `manifests` and `layers` or `config`: its meaning is ambiguous")
+    named = document.get("mediaType")
+    if named and media_type in INDEX_TYPES | MANIFEST_TYPES and named != media_type:
+        raise DataLoss(f"manifest says mediaType {named!r} but was sent as {media_type!r}")
+    try:
+        parsed = convert(document, Index) if is_index else convert(document, Manifest)
+    except DECODE_ERRORS as error:
+        raise DataLoss(f"manifest: {error}") from None
+    _check_descriptors(parsed)
+    return parsed
+
+
+def parse_config(content: bytes) -> ConfigFile:
+    """Decode an image config, its keys in any case (Go's decoder, hence real images, allow it)."""
+    document = _fold(_decode(content, "image config"))
+    if isinstance(document.get("config"), dict):
+        document["config"] = _fold(document["config"])
+    try:
+        return convert(document, ConfigFile)
+    except DECODE_ERRORS as error:
+        raise DataLoss(f"image config: {error}") from None
+
+
+def is_tar_layer(media_type: str) -> bool:
+    return media_type.startswith(_TAR_LAYER_PREFIXES) and not media_type.endswith("+encrypted")
+
+
+def chain_ids(diff_ids: tuple[str, ...]) -> tuple[str, ...]:
+    """ChainID of every layer, bottom first: it names a layer *and* all those below it."""
+    chain: list[str] = []
+    for diff_id in diff_ids:
+        above = f"{chain[-1]} {diff_id}" if chain else ""
+        chain.append(f"sha256:{hashlib.sha256(above.encode()).hexdigest()}" if above else diff_id)
+    return tuple(chain)
+
+
+def choose(index: Index, machine: str = "") -> Descriptor:
+    """The entry for this machine: its own architecture, then one it can run, then Wasm, then an unnamed one.
+
+    Raises NotFound as containerd words it.
+    """
+    wanted = _preferences(machine or host_platform.machine())
+    best: tuple[int, Descriptor] | None = None
+    for entry in index.manifests or ():
+        rank = _rank(entry, wanted)
+        if rank is not None and (best is None or rank < best[0]):
+            best = (rank, entry)
+    if best is None:
+        raise NotFound(f"no match for platform in manifest: linux/{wanted[0][0]} is not offered")
+    return best[1]
+
+
+def _preferences(machine: str) -> list[tuple[str, str]]:
+    """(architecture, variant) from the best to the least that this machine runs."""
+    name = _ARCHITECTURES.get(machine, machine)
+    if name == "amd64":
+        return [("amd64", v) for v in (*_amd64_levels(), "")] + [("386", "")]
+    if name == "arm64":
+        return [("arm64", "v8"), ("arm64", ""), ("arm", "v8"), ("arm", "v7"), ("arm", "v6"), ("arm", "v5")]
+    if name.startswith("arm"):
+        return [("arm", v) for v in ("v7", "v6", "v5")]
+    return [(name, "")]
+
+
+def _amd64_levels() -> tuple[str, ...]:
+    """x86-64-v3 and v4 need these flags (x86-64 psABI); v2 is what every server of the last decade has."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as cpuinfo:
+            flags = next(
+                (set(line.split(":")[1].split()) for line in cpuinfo if line.startswith("flags")), set()
+            )
+    except OSError:
+        flags = set()
+    v2 = {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"} <= flags
+    v3 = v2 and {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"} <= flags
+    v4 = v3 and {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= flags
+    return ("v4",) * v4 + ("v3",) * v3 + ("v2",) * v2 + ("v1",)
+
+
+def _rank(entry: Descriptor, wanted: list[tuple[str, str]]) -> int | None:
+    if entry.media_type and entry.media_type not in INDEX_TYPES | MANIFEST_TYPES:
+        return None
+    platform = entry.platform
+    if platform is None:
+        return len(wanted) + 1
+    if platform.architecture == "wasm" and platform.os in _WASM_SYSTEMS:
+        return len(wanted)
+    architecture, variant = _normalised(platform)
+    if platform.os not in ("linux", "") or (architecture, variant) not in wanted:
+        return None
+    return wanted.index((architecture, variant))
+
+
+def _normalised(platform: Platform) -> tuple[str, str]:
+    architecture, variant = platform.architecture.lower(), (platform.variant or "").lower()
+    if architecture in ("armhf", "armel"):
+        return "arm", {"armhf": "v7", "armel": "v6"}[architecture]
+    if architecture == "arm" and not variant:
+        variant = "v7"
+    return _ARCHITECTURES.get(architecture, architecture), variant
+
+
+def _check_descriptors(document: Manifest | Index) -> None:
+    inner = (
+        (document.config, *(document.layers or ())) if isinstance(document, Manifest) else document.manifests
+    )
+    for descriptor in inner or ():
+        if not is_digest(descriptor.digest):
+            raise DataLoss(f"manifest: digest {descriptor.digest[:200]!r} is not sha256 or sha512")
+        if descriptor.size < 0:
+            raise DataLoss(f"manifest: size {descriptor.size} of {descriptor.digest} is negative")
+
+
+def _decode(content: bytes, what: str) -> dict[str, Any]:
+    try:
+        return from_json(content, dict[str, Any])
+    except DECODE_ERRORS as error:
+        raise DataLoss(f"{what} is not a JSON object: {error}") from None
+
+
+def _fold(document: dict[str, Any]) -> dict[str, Any]:
+    return {key.lower(): value for key, value in document.items()}

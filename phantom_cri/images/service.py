@@ -1,0 +1,346 @@
+"""All that the rest of the runtime asks of images, behind one object.
+
+Looking up is in memory and never waits; pulling, loading and removing are coroutines whose
+blocking parts run in threads. All state is touched from the event loop's thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from phantom_cri.codec import from_json, replace
+from phantom_cri.errors import DataLoss, Internal, NotFound, ResourceExhausted, Unavailable
+from phantom_cri.images import archive, auth, hosts, reference
+from phantom_cri.images.content import ContentStore
+from phantom_cri.images.flights import Flights
+from phantom_cri.images.install import Installer, Progress, Report
+from phantom_cri.images.layers import LayerStore
+from phantom_cri.images.limits import Limits
+from phantom_cri.images.manifest import DECODE_ERRORS, Manifest, choose, parse_document
+from phantom_cri.images.reference import Reference
+from phantom_cri.images.registry import Fetched, Registry
+from phantom_cri.images.snapshots import Snapshot, SnapshotStore
+from phantom_cri.images.sources import Remote, Source, Unpacked
+from phantom_cri.images.store import ImageRecord, ImageStore
+from phantom_cri.images.threads import Threads
+from phantom_cri.images.trash import Trash
+from phantom_cri.model import AuthConfig, FilesystemUsage, Image, ImageSpec
+
+_INDEX_DEPTH = 4
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _disk_errors(work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Name a full or failing disk as what it is."""
+
+    @functools.wraps(work)
+    async def named(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await work(*args, **kwargs)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise ResourceExhausted(f"no space for images: {error.strerror}") from None
+            raise Internal(f"image store: {error}") from error
+
+    return named
+
+
+class ImageService:
+    """Images under `root` (mode 0700; nothing else may live there).
+
+    `registry_config_path`: hosts.toml tree(s), `:`-separated; None for defaults only.
+    `pinned`: names that the node needs, as shell patterns on canonical names.
+    `resumable_for_s`: how long blobs and parts of a pull that a crash or a network failure
+    ended are kept for the next attempt.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        registry_config_path: Path | str | None = None,
+        pinned: Sequence[str] = (),
+        limits: Limits | None = None,
+        max_parallel: int = 3,
+        resumable_for_s: float = 3600.0,
+    ) -> None:
+        self._root = root
+        self._config_path = registry_config_path
+        self._limits = limits or Limits()
+        self._resumable_for_s = resumable_for_s
+        self._trash = Trash(root / "trash")
+        self._content = ContentStore(root)
+        self._layers = LayerStore(root, self._trash, self._limits)
+        self._images = ImageStore(root, pinned)
+        self._snapshots = SnapshotStore(root, self._trash)
+        self._threads = Threads(max_parallel + 1)
+        self._installer = Installer(self._content, self._layers, self._threads, self._limits, max_parallel)
+        self._pulls: Flights[str] = Flights()
+        self._numbers = itertools.count()
+        self._busy: dict[str, set[str]] = {}  # pulls and loads, with the blobs they need
+        self._changing = asyncio.Lock()
+
+    # Start and end
+
+    @_disk_errors
+    async def start(self, in_use: Mapping[str, tuple[str, ...]]) -> list[str]:
+        """Load what is there, sweep what a crash left, take up the holds of containers.
+
+        `in_use`: container id → its layers as absolute folders. Returns the file names of
+        image records that were unusable (layers or blobs gone) and therefore removed.
+        """
+        broken = await self._threads.run(self._open, set(in_use))
+        for container_id, folders in in_use.items():
+            self._layers.hold(
+                f"container:{container_id}", [self._layers.name_of(folder) for folder in folders]
+            )
+        for record in self._images.records():
+            self._layers.hold(f"image:{record.id}", record.layers)
+        await self._tidy(set())
+        return broken
+
+    def _open(self, container_ids: set[str]) -> list[str]:
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._root.chmod(0o700)  # layers hold set-uid files of strangers
+        self._trash.open()
+        self._content.open()
+        self._layers.open()
+        self._snapshots.open(container_ids)
+        return self._images.open(self._layers.names(), self._content.digests())
+
+    async def close(self) -> None:
+        """End the threads; pulls must have been cancelled before."""
+        await asyncio.to_thread(self._threads.close)
+        await asyncio.to_thread(self._trash.close)
+
+    # Questions: in memory, at once
+
+    def find(self, name: str) -> Image | None:
+        """By id, reference, or unique beginning (3 or more hex digits) of an id."""
+        image_id = self._images.find(name)
+        return self._images.image(image_id) if image_id else None
+
+    def list(self, name: str | None = None) -> tuple[Image, ...]:
+        """All images, or the one that `name` means."""
+        if not name:
+            return self._images.images()
+        found = self.find(name)
+        return (found,) if found else ()
+
+    def layers(self, image_id: str) -> tuple[str, ...]:
+        """Folders of an image's layers, absolute, top first; raises NotFound. Empty for an artifact."""
+        return tuple(map(self._layers.path, self._record(image_id).layers))
+
+    def artifacts(self, image_id: str) -> tuple[tuple[str, Path], ...]:
+        """(media type, file) of everything in the image that is no file system, such as a Wasm module."""
+        return tuple(
+            (each.media_type, self._content.path(each.digest)) for each in self._record(image_id).artifacts
+        )
+
+    def info(self, image_id: str) -> dict[str, Any]:
+        """For the verbose ImageStatus: `imageSpec` is the image's own config. Reads one small file."""
+        record = self._record(image_id)
+        try:
+            spec = from_json(self._content.read(record.config_digest), dict[str, Any])
+        except DECODE_ERRORS:
+            spec = {}  # an artifact's config need not be JSON
+        return {
+            "imageSpec": spec,
+            "configMediaType": record.config_type,
+            "manifestDigest": record.manifest,
+            "layers": list(self.layers(image_id)),
+            "artifacts": [{"mediaType": kind, "path": str(path)} for kind, path in self.artifacts(image_id)],
+        }
+
+    def filesystem_usage(self) -> FilesystemUsage:
+        """Allocated bytes and inodes of layers and blobs, counted as they come and go."""
+        return FilesystemUsage(
+            timestamp=time.time_ns(),
+            mountpoint=str(self._root),
+            used_bytes=self._layers.used_bytes + self._content.used_bytes,
+            inodes_used=self._layers.inodes + self._content.count,
+        )
+
+    def wait_for_trash(self) -> None:
+        """Wait until everything thrown away so far is deleted. Blocks; for tests and shutdown."""
+        self._trash.wait()
+
+    # Containers
+
+    def snapshot(self, container_id: str, image_id: str) -> Snapshot:
+        """A writable layer over the image, which is kept until `drop_snapshot`. NotFound, AlreadyExists."""
+        record = self._record(image_id)
+        snapshot = self._snapshots.create(container_id, tuple(map(self._layers.path, record.layers)))
+        self._layers.hold(f"container:{container_id}", record.layers)
+        return snapshot
+
+    def drop_snapshot(self, container_id: str) -> None:
+        """Idempotent; one rename, the deleting is done elsewhere. The overlay must be unmounted."""
+        self._snapshots.remove(container_id)
+        holder = f"container:{container_id}"
+        held = self._layers.held(holder)
+        self._layers.release(holder)
+        if any(self._layers.is_free(name) for name in held):
+            self._layers.collect()
+
+    # Pull, load, remove
+
+    async def pull(
+        self, spec: ImageSpec, credentials: AuthConfig | None = None, progress: Report | None = None
+    ) -> str:
+        """Id of the image that `spec.image` names, once it can run.
+
+        The same pull with the same credentials is done once for all who ask meanwhile (the
+        first one's `progress` is told). Raises InvalidArgument, NotFound, Unauthenticated,
+        PermissionDenied, Unavailable, DataLoss, ResourceExhausted, FailedPrecondition.
+        """
+        name = reference.parse(spec.image)
+        report = progress or (lambda _: None)
+        image_id = await self._pulls.join((name, credentials), lambda: self._pull(name, credentials, report))
+        report(Progress("done", image_id))
+        return image_id
+
+    @_disk_errors
+    async def _pull(self, name: Reference, credentials: AuthConfig | None, report: Report) -> str:
+        endpoints = await self._threads.run(hosts.endpoints, name.domain, self._config_path)
+        known = (name.domain, *(each.host for each in endpoints if each.origin))
+        keys = {each.url: auth.credentials_for(credentials, (*known, each.host)) for each in endpoints}
+        async with Registry(name, endpoints, keys, self._limits.manifest_bytes) as registry:
+            source = Remote(registry, self._content, self._threads)
+            target = await source.resolve(name)
+            report(Progress("resolved", target.digest))
+            digests = (name.with_digest(target.digest),)
+            tags = () if name.digest else (name.canonical,)
+            return await self._bring_in(target, source, tags, digests, report)
+
+    @_disk_errors
+    async def load(self, path: Path | str, progress: Report | None = None) -> tuple[str, ...]:
+        """Ids of the images in an OCI archive or `docker save` tar, compressed or not.
+
+        Raises NotFound, InvalidArgument or DataLoss that says what is wrong with the file.
+        """
+        report = progress or (lambda _: None)
+        folder = self._layers.staging(f"load-{next(self._numbers)}")
+        try:
+            images, files = await self._threads.run(archive.read, Path(path), folder, self._limits)
+            source = Unpacked(files, self._content, self._threads)
+            ids = [
+                await self._bring_in(each.fetched, source, each.tags, each.digests, report) for each in images
+            ]
+            return tuple(dict.fromkeys(ids))
+        finally:
+            self._trash.discard(str(folder))
+
+    @_disk_errors
+    async def remove(self, name: str) -> None:
+        """Remove the image that `name` means, with all its names; nothing happens when there is none.
+
+        Its layers stay as long as other images or containers use them.
+        """
+        async with self._changing:
+            image_id = self._images.find(name)
+            record = self._images.hide(image_id) if image_id else None
+            if record is None:
+                return
+            await self._threads.run(self._images.erase, record.id)
+            self._layers.release(f"image:{record.id}")
+        await self._tidy(set(record.blobs))
+
+    async def _bring_in(
+        self, target: Fetched, source: Source, tags: tuple[str, ...], digests: tuple[str, ...], report: Report
+    ) -> str:
+        """Install what `target` is or leads to, and give it its names. A failure leaves nothing,
+        but for downloads that the network (or the caller) interrupted: those can be resumed.
+        """
+        holder = f"pull:{next(self._numbers)}"
+        needed = self._busy[holder] = {target.digest}
+        resumable = False
+        try:
+            fetched, manifest = await self._platform(target, source)
+            needed |= {
+                fetched.digest,
+                manifest.config.digest,
+                *(each.digest for each in manifest.layers or ()),
+            }
+            record = await self._installer.install(
+                fetched.digest, fetched.content, manifest, source, holder, report
+            )
+            if target.digest != fetched.digest:
+                await self._threads.run(self._content.put, target.digest, target.content)
+                record = replace(record, blobs=(*record.blobs, target.digest))
+            await self._publish(record, tags, digests)
+            return record.id
+        except (Unavailable, asyncio.CancelledError):
+            resumable = True
+            raise
+        finally:
+            self._layers.release(holder)
+            del self._busy[holder]
+            await self._tidy(set() if resumable else needed)
+
+    async def _platform(self, target: Fetched, source: Source) -> tuple[Fetched, Manifest]:
+        """The manifest for this machine, through indexes and indexes of indexes."""
+        fetched = target
+        for _ in range(_INDEX_DEPTH):
+            document = parse_document(fetched.content, fetched.media_type)
+            if isinstance(document, Manifest):
+                return fetched, document
+            fetched = await source.manifest(choose(document))
+        raise DataLoss(f"index {target.digest}: nested more than {_INDEX_DEPTH} deep")
+
+    async def _publish(self, record: ImageRecord, tags: tuple[str, ...], digests: tuple[str, ...]) -> None:
+        async with self._changing:
+            old = self._images.record(record.id)
+            before = old or ImageRecord(record.id)
+            record = replace(
+                record,
+                tags=tuple(dict.fromkeys((*before.tags, *tags))),
+                digests=tuple(dict.fromkeys((*before.digests, *digests))),
+                blobs=tuple(dict.fromkeys((*record.blobs, *before.blobs))),
+                changed_at=time.time_ns(),
+            )
+            try:
+                await self._threads.run(self._images.save, record)
+            except BaseException:  # also when cancelled: what no caller was told of must not appear later
+                await asyncio.shield(self._threads.run(self._restore, record.id, old))
+                raise
+            self._layers.hold(f"image:{record.id}", record.layers)
+            for loser in self._images.show(record):
+                await self._threads.run(self._images.save, loser)
+
+    def _restore(self, image_id: str, old: ImageRecord | None) -> None:
+        if old is None:
+            self._images.erase(image_id)
+        else:
+            self._images.save(old)
+
+    async def _tidy(self, blobs: set[str]) -> None:
+        """Delete layers that nobody holds, those of `blobs` that nobody needs, and left-over downloads of old."""
+        self._layers.collect()
+        await self._threads.run(self._delete_blobs, blobs - self._needed())
+        await self._threads.run(self._content.sweep, self._needed(), older_than_s=self._resumable_for_s)
+
+    def _delete_blobs(self, digests: set[str]) -> None:
+        for digest in digests:
+            self._content.delete(digest)
+            self._content.discard_part(digest)
+
+    def _needed(self) -> set[str]:
+        kept = {digest for record in self._images.records() for digest in record.blobs}
+        return kept.union(*self._busy.values())
+
+    def _record(self, image_id: str) -> ImageRecord:
+        record = self._images.record(image_id)
+        if record is None:
+            raise NotFound(f"image {image_id}")
+        return record

@@ -1,0 +1,156 @@
+"""Which images there are and what they are called: in memory, with one record per image on disk.
+
+An image is its config: one id however many tags, digests and registries name it. A tag names
+one image, the last that was pulled under it. Removing by any name removes the image with
+all its names, as CRI asks.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from phantom_cri.codec import Record, from_json, replace, to_json, write_atomically
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.images import reference
+from phantom_cri.images.manifest import DECODE_ERRORS
+from phantom_cri.model import Image, ImageConfig
+
+_ID = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+_ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{3,63})")
+
+
+class Artifact(Record, frozen=True):
+    """A layer that is no file system: a Wasm module, an attestation. Kept as the blob it came as."""
+
+    digest: str
+    media_type: str
+    size: int
+
+
+class ImageRecord(Record, frozen=True):
+    """Everything kept of an image. `layers`: names, top first; `blobs`: digests it needs in the content store."""
+
+    id: str
+    tags: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    size: int = 0
+    config: ImageConfig = ImageConfig()
+    layers: tuple[str, ...] = ()
+    blobs: tuple[str, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    manifest: str = ""
+    config_digest: str = ""
+    config_type: str = ""
+    architecture: str = ""
+    os: str = ""
+    changed_at: int = 0
+
+
+class ImageStore:
+    """For the event loop's thread; `save` and `erase` block on the disk and take no shared state."""
+
+    def __init__(self, root: Path, pinned: Sequence[str]) -> None:
+        self._folder = root / "images"
+        self._pinned = tuple(pinned)
+        self._records: dict[str, ImageRecord] = {}
+        self._images: dict[str, Image] = {}
+        self._names: dict[str, str] = {}
+
+    def open(self, layers: Iterable[str], blobs: Iterable[str]) -> list[str]:
+        """Load what is whole; returns the ids of records that could not be used and were removed."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        have_layers, have_blobs, broken = set(layers), set(blobs), []
+        found: list[ImageRecord] = []
+        for file in self._folder.iterdir():
+            try:
+                record = from_json(file.read_bytes(), ImageRecord) if file.suffix == ".json" else None
+            except DECODE_ERRORS:
+                record = None
+            if record and have_layers.issuperset(record.layers) and have_blobs.issuperset(record.blobs):
+                found.append(record)
+            else:
+                file.unlink()
+                broken.append(file.name)
+        for record in sorted(found, key=lambda each: each.changed_at):
+            self.show(record)  # a crash between two records leaves a moved tag in both: the newer one wins
+        return broken
+
+    def find(self, name: str) -> str | None:
+        """Id of the image that `name` means: an id, a reference, or the unique beginning of an id."""
+        exact = _ID.fullmatch(name)
+        if exact:
+            image_id = f"sha256:{exact[1]}"
+            return image_id if image_id in self._records else None
+        known = self._names.get(name) or self._by_reference(name)
+        if known:
+            return known
+        prefix = _ID_PREFIX.fullmatch(name)
+        matches = [known for known in self._records if prefix and known.startswith(f"sha256:{prefix[1]}")]
+        return matches[0] if len(matches) == 1 else None
+
+    def image(self, image_id: str) -> Image:
+        return self._images[image_id]
+
+    def record(self, image_id: str) -> ImageRecord | None:
+        return self._records.get(image_id)
+
+    def images(self) -> tuple[Image, ...]:
+        return tuple(self._images.values())
+
+    def records(self) -> tuple[ImageRecord, ...]:
+        return tuple(self._records.values())
+
+    def show(self, record: ImageRecord) -> list[ImageRecord]:
+        """Make a record visible; returns the records of other images that lost a tag by it."""
+        losers = [
+            self._untag(self._records[owner], tag)
+            for tag in record.tags
+            if (owner := self._names.get(tag, record.id)) != record.id
+        ]
+        self._set(record)
+        return losers
+
+    def hide(self, image_id: str) -> ImageRecord | None:
+        """Take an image and all its names out of sight."""
+        record = self._records.pop(image_id, None)
+        if record is not None:
+            del self._images[image_id]
+            for name in (*record.tags, *record.digests):
+                self._names.pop(name, None)
+        return record
+
+    def save(self, record: ImageRecord) -> None:
+        write_atomically(self._path(record.id), to_json(record), durable=True)
+
+    def erase(self, image_id: str) -> None:
+        self._path(image_id).unlink(missing_ok=True)
+
+    def _by_reference(self, name: str) -> str | None:
+        try:
+            return self._names.get(reference.parse(name).canonical)
+        except InvalidArgument:
+            return None
+
+    def _untag(self, record: ImageRecord, tag: str) -> ImageRecord:
+        changed = replace(record, tags=tuple(each for each in record.tags if each != tag))
+        self._set(changed)
+        return changed
+
+    def _set(self, record: ImageRecord) -> None:
+        names = (*record.tags, *record.digests)
+        self._records[record.id] = record
+        self._names.update(dict.fromkeys(names, record.id))
+        self._images[record.id] = Image(
+            id=record.id,
+            repo_tags=record.tags,
+            repo_digests=record.digests,
+            size=record.size,
+            config=record.config,
+            pinned=any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in self._pinned),
+        )
+
+    def _path(self, image_id: str) -> Path:
+        return self._folder / f"{image_id.partition(':')[2]}.json"

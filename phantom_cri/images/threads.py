@@ -1,0 +1,40 @@
+"""Blocking work beside the event loop, in a few threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Threads:
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="images")
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Result of `work` in a thread. A cancelled caller still waits until the thread is done with
+        what they share (files, folders), then the cancellation goes on.
+        """
+        future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            while not future.done():
+                await _settled(future)
+            if not future.cancelled():
+                future.exception()  # taken note of: the cancellation is what the caller sees
+            raise
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+async def _settled(future: asyncio.Future[T]) -> None:
+    try:
+        await asyncio.wait([future])
+    except asyncio.CancelledError:
+        return  # a second cancellation does not make the thread any faster

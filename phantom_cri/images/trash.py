@@ -1,0 +1,91 @@
+"""Removal that costs the caller one rename: the deleting happens in a thread of its own.
+
+What waits in the folder survives a crash as rubbish and is deleted at the next start.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import stat
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Trash:
+    """A folder on the same file system as everything that is thrown into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self._names = itertools.count()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="trash")
+        self._emptying: Future[None] | None = None
+        self._again = False
+
+    def open(self) -> None:
+        """Make the folder and begin to delete what an earlier run left in it."""
+        os.makedirs(self._folder, 0o700, exist_ok=True)
+        taken = [int(name) for name in os.listdir(self._folder) if name.isdecimal()]
+        self._names = itertools.count(max(taken, default=-1) + 1)
+        self._empty_soon()
+
+    def discard(self, path: str) -> bool:
+        """Take `path` (file or folder) out of sight at once; False if it does not exist."""
+        try:
+            os.rename(path, f"{self._folder}/{next(self._names)}")
+        except FileNotFoundError:
+            return False
+        self._empty_soon()
+        return True
+
+    def wait(self) -> None:
+        """Block until all that was thrown away so far is deleted."""
+        self._thread.submit(lambda: None).result()
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _empty_soon(self) -> None:
+        if self._emptying is None or self._emptying.running() or self._emptying.done():
+            self._emptying = self._thread.submit(self._empty)
+
+    def _empty(self) -> None:
+        """Delete everything. Inner folders are first moved up here, so depth costs neither stack nor path length."""
+        root = os.open(self._folder, _FLAGS)
+        try:
+            pending = os.listdir(root)
+            while pending:
+                name = pending.pop()
+                try:
+                    pending += self._delete(root, name)
+                except OSError as error:
+                    _log.warning("cannot delete %s/%s: %s", self._folder, name, error)
+        finally:
+            os.close(root)
+
+    def _delete(self, root: int, name: str) -> list[str]:
+        """Delete one child of the trash; returns the inner folders that were moved beside it."""
+        try:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=root)
+                return []
+        except FileNotFoundError:
+            return []
+        moved: list[str] = []
+        fd = os.open(name, _FLAGS, dir_fd=root)
+        try:
+            with os.scandir(fd) as entries:
+                for entry in list(entries):
+                    if entry.is_dir(follow_symlinks=False):
+                        moved.append(str(next(self._names)))
+                        os.rename(entry.name, moved[-1], src_dir_fd=fd, dst_dir_fd=root)
+                    else:
+                        os.unlink(entry.name, dir_fd=fd)
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=root)
+        return moved

@@ -1,0 +1,363 @@
+"""One layer archive into one folder that overlayfs can use as a lower layer.
+
+The archive is hostile until proven otherwise. Every name is taken apart here and walked
+component by component inside the layer's own tree (`tree.Tree` never follows a link), so
+nothing can be written outside. What an honest builder does is done as containerd does it:
+absolute names and absolute link targets mean the image's root; a parent that is a symbolic
+link is followed inside the image. What only an attack does is refused: `..` in a name, a
+parent link that climbs above the root, device 0:0 and overlayfs's own attributes (they would
+act as whiteouts), whiteouts of `.` and `..`, a path named twice.
+
+Whiteouts (OCI layer spec) hide lower layers only, never an entry of the same archive,
+wherever they stand in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from phantom_cri.codec import Record
+from phantom_cri.errors import InvalidArgument, PhantomError, ResourceExhausted
+from phantom_cri.images import layertar, rootfs
+from phantom_cri.images.layertar import Entry, LayerStream, TarReader
+from phantom_cri.images.limits import Limits
+from phantom_cri.images.tree import Tree, copy_entry, copy_xattrs, split
+
+_WHITEOUT = ".wh."
+_WHITEOUT_META = ".wh..wh."  # aufs's own; only the opaque marker means something
+_OPAQUE = ".wh..wh..opq"
+_DEPTH_LIMIT = 512
+_NAME_LIMIT = 4095
+_NODES = {layertar.CHAR: stat.S_IFCHR, layertar.BLOCK_DEVICE: stat.S_IFBLK, layertar.FIFO: stat.S_IFIFO}
+_OURS = frozenset(  # the node's trouble, not the archive's
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EROFS,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EBADF,
+    }
+)
+_FORBIDDEN_XATTRS = ("trusted.", "user.overlay.")
+
+
+class Unpacked(Record, frozen=True):
+    """What became of a layer. `needs_lower`: its folder depends on the layers it was unpacked over."""
+
+    diff_id: str
+    needs_lower: bool
+    entries: int
+
+
+class Cancelled(PhantomError):
+    """The pull was given up while a thread was unpacking."""
+
+    code = "CANCELLED"
+
+
+def unpack(
+    source: BinaryIO, target: str, lower: Sequence[str], limits: Limits, cancelled: threading.Event
+) -> Unpacked:
+    """Unpack `source` (gzip, zstd or plain tar; empty is an empty layer) into the empty folder `target`.
+
+    `lower`: folders of the layers below, top first. Blocks; stops soon after `cancelled` is set.
+    Raises InvalidArgument for a hostile or unsupported archive, DataLoss for a broken one,
+    ResourceExhausted for one over `limits`. What was written until then stays: the caller
+    throws `target` away.
+    """
+    stream = LayerStream(source, limits.layer_bytes)
+    reader = TarReader(stream)
+    entries = 0
+    with Tree(target) as tree:
+        layer = _Layer(tree, lower, replace_duplicates=limits.duplicates == "last_wins")
+        for entry in reader:
+            entries += 1
+            if cancelled.is_set():
+                raise Cancelled("unpacking was cancelled")
+            if entries > limits.layer_entries:
+                raise ResourceExhausted(f"layer has more than {limits.layer_entries} entries")
+            layer.apply(entry, reader)
+        diff_id = stream.digest()
+        layer.finish()
+    return Unpacked(diff_id, layer.needs_lower, entries)
+
+
+class _Layer:
+    """The layer folder while it is written."""
+
+    def __init__(self, tree: Tree, lower: Sequence[str], *, replace_duplicates: bool) -> None:
+        self._tree = tree
+        self._lower = tuple(lower)
+        self._replace = replace_duplicates
+        self._opaque: set[str] = set()
+        self._times: dict[str, int] = {}
+        self._parents: dict[str, str] = {}
+        self.needs_lower = False
+        os.fchmod(tree.folder(""), 0o755)
+
+    def apply(self, entry: Entry, reader: TarReader) -> None:
+        try:
+            self._apply(entry, reader)
+        except OSError as error:
+            if error.errno in _OURS:
+                raise
+            raise InvalidArgument(
+                f"layer entry {entry.name[:512]!r} cannot be made: {error.strerror}"
+            ) from None
+
+    def finish(self) -> None:
+        """Hide what the archive wanted hidden at the root, then folder times: making children changed them."""
+        if "" in self._opaque:
+            self._hide_lower_root()
+        for path, nanoseconds in self._times.items():
+            status = self._tree.status(path)
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                self._tree.set_time(path, nanoseconds)
+
+    def _apply(self, entry: Entry, reader: TarReader) -> None:
+        names = self._components(entry.name, entry)
+        if not names:
+            if entry.kind != layertar.DIRECTORY:
+                raise InvalidArgument(f"layer entry {entry.name!r}: the root can only be a folder")
+            self._dress(entry, "")
+            self._times[""] = entry.mtime_ns
+            return
+        if any(name.startswith(_WHITEOUT_META) for name in names) and names[-1] != _OPAQUE:
+            return
+        if any(name.startswith(_WHITEOUT) for name in names[:-1]):
+            raise InvalidArgument(f"layer entry {entry.name!r}: inside a whiteout")
+        parent = self._parent(names[:-1], entry)
+        if names[-1].startswith(_WHITEOUT):
+            self._hide(parent, names[-1], entry)
+            return
+        if entry.kind != layertar.REGULAR:
+            self._parents.clear()  # a new link or folder can change where a name leads
+        path = f"{parent}/{names[-1]}" if parent else names[-1]
+        if self._make_way(path, entry):
+            self._make(path, entry, reader)
+
+    # Names
+
+    def _components(self, name: str, entry: Entry) -> list[str]:
+        if len(os.fsencode(name)) > _NAME_LIMIT:
+            raise InvalidArgument(f"layer entry {name[:80]!r}…: name longer than {_NAME_LIMIT} bytes")
+        names = [part for part in name.split("/") if part not in ("", ".")]
+        if ".." in names:
+            raise InvalidArgument(f"layer entry {entry.name!r}: `..` in {name!r}")
+        if any(len(os.fsencode(part)) > 255 for part in names) or len(names) > _DEPTH_LIMIT:
+            raise InvalidArgument(
+                f"layer entry {name[:80]!r}…: a component is over 255 bytes or the path too deep"
+            )
+        return names
+
+    def _parent(self, names: list[str], entry: Entry) -> str:
+        """Canonical folder that `names` lead to, made where it is missing."""
+        asked = "/".join(names)
+        if asked not in self._parents:
+            self._parents[asked] = self._walk(names, entry, create=True)
+        return self._parents[asked]
+
+    def _walk(self, names: list[str], entry: Entry, *, create: bool) -> str:
+        here: list[str] = []
+        pending = names[::-1]
+        links = 0
+        while pending:
+            name = pending.pop()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                if not here:
+                    raise InvalidArgument(f"layer entry {entry.name!r}: a symbolic link leads above the root")
+                here.pop()
+                continue
+            target = self._step("/".join([*here, name]), entry, create=create)
+            if target is None:
+                here.append(name)
+            else:
+                links += 1
+                here = [] if target.startswith("/") else here
+                pending.extend(target.split("/")[::-1])
+            if links > rootfs.LINK_LIMIT or len(here) > _DEPTH_LIMIT:
+                raise InvalidArgument(f"layer entry {entry.name!r}: too many levels of links or folders")
+        return "/".join(here)
+
+    def _step(self, path: str, entry: Entry, *, create: bool) -> str | None:
+        """Be sure that `path` is a folder of this layer (None), or the target of the link it is."""
+        own = self._tree.status(path)
+        if own is not None and stat.S_ISDIR(own.st_mode):
+            return None
+        if own is not None and stat.S_ISLNK(own.st_mode):
+            parent, name = split(path)
+            return os.readlink(name, dir_fd=self._tree.folder(parent))
+        hidden = own is not None and rootfs.is_whiteout(own)
+        if own is not None and not hidden:
+            raise InvalidArgument(f"layer entry {entry.name!r}: its parent {path!r} is not a folder")
+        below = None if hidden else self._below(path)
+        if below is not None and stat.S_ISLNK(below.status.st_mode):
+            return os.readlink(below.real)
+        if not create and below is None:
+            raise InvalidArgument(f"layer entry {entry.name!r}: {path!r} does not exist")
+        if hidden:
+            self._tree.remove(path)
+        self._adopt(path, below)
+        if hidden:
+            self._set_opaque(path)
+        return None
+
+    def _below(self, path: str) -> rootfs.Found | None:
+        """What the lower layers show at `path`, unless this layer hides it."""
+        self.needs_lower = True
+        above = path
+        while above:
+            above = split(above)[0]
+            if above in self._opaque:
+                return None
+        return rootfs.lookup(self._lower, path)
+
+    def _adopt(self, path: str, below: rootfs.Found | None) -> None:
+        """Make an unnamed parent: as it is below (this layer's copy will cover it), else 0755 of root."""
+        self._tree.make_folder(path, 0o755)
+        if below is None or not stat.S_ISDIR(below.status.st_mode):
+            return
+        status = below.status
+        mode = stat.S_IMODE(status.st_mode)
+        self._tree.dress(
+            path, uid=status.st_uid, gid=status.st_gid, mode=mode, xattrs=copy_xattrs(below.real)
+        )
+        self._times[path] = status.st_mtime_ns
+
+    # Whiteouts
+
+    def _hide(self, parent: str, marker: str, entry: Entry) -> None:
+        if marker == _OPAQUE:
+            self._set_opaque(parent)
+            return
+        name = marker.removeprefix(_WHITEOUT)
+        if name in ("", ".", "..") or entry.kind != layertar.REGULAR:
+            raise InvalidArgument(f"layer entry {entry.name!r}: not a whiteout that means anything")
+        path = f"{parent}/{name}" if parent else name
+        own = self._tree.status(path)
+        if own is None:
+            self._tree.whiteout(path)
+        elif stat.S_ISDIR(own.st_mode):
+            self._set_opaque(path)
+
+    def _set_opaque(self, path: str) -> None:
+        if path:
+            self._tree.make_opaque(path)
+        self._opaque.add(path)
+
+    def _hide_lower_root(self) -> None:
+        """overlayfs always merges the roots of its layers, so their children are hidden one by one."""
+        self.needs_lower = True
+        for name, _ in rootfs.children(self._lower):
+            own = self._tree.status(name)
+            if own is None:
+                self._tree.whiteout(name)
+            elif stat.S_ISDIR(own.st_mode):
+                self._tree.make_opaque(name)
+
+    # Entries
+
+    def _make_way(self, path: str, entry: Entry) -> bool:
+        """Clear the place of `entry`. False: the folder is there already and was only given its attributes."""
+        own = self._tree.status(path)
+        if own is None:
+            return True
+        folder = entry.kind == layertar.DIRECTORY
+        if folder and stat.S_ISDIR(own.st_mode):
+            self._dress(entry, path)
+            self._times[path] = entry.mtime_ns
+            return False
+        if not rootfs.is_whiteout(own) and not self._replace:
+            raise InvalidArgument(f"layer entry {entry.name!r}: the path is in this layer twice")
+        self._tree.remove(path)
+        self._parents.clear()
+        if folder:  # lower content was hidden by what stood here and stays so
+            self._make_folder(path, entry)
+            self._set_opaque(path)
+            return False
+        return True
+
+    def _make(self, path: str, entry: Entry, reader: TarReader) -> None:
+        if entry.kind == layertar.DIRECTORY:
+            self._make_folder(path, entry)
+        elif entry.kind == layertar.REGULAR:
+            self._write_file(path, entry, reader)
+        elif entry.kind == layertar.HARDLINK:
+            self._link(path, entry)
+        elif entry.kind == layertar.SYMLINK:
+            if not entry.link:
+                raise InvalidArgument(f"layer entry {entry.name!r}: symbolic link without a target")
+            self._tree.symlink(entry.link, path)
+            self._dress(entry, path)
+            self._tree.set_time(path, entry.mtime_ns)
+        else:
+            self._make_node(path, entry)
+
+    def _make_folder(self, path: str, entry: Entry) -> None:
+        self._tree.make_folder(path, 0o700)
+        self._dress(entry, path)
+        self._times[path] = entry.mtime_ns
+
+    def _write_file(self, path: str, entry: Entry, reader: TarReader) -> None:
+        fd = self._tree.create(path)
+        try:
+            reader.copy(lambda part: _write_all(fd, part))
+        finally:
+            os.close(fd)
+        self._dress(entry, path)
+        self._tree.set_time(path, entry.mtime_ns)
+
+    def _make_node(self, path: str, entry: Entry) -> None:
+        device = os.makedev(entry.major, entry.minor)
+        if entry.kind == layertar.CHAR and device == 0:
+            raise InvalidArgument(f"layer entry {entry.name!r}: device 0:0 would act as a whiteout")
+        if not self._tree.privileged and entry.kind != layertar.FIFO:
+            return  # mknod(2) is refused without CAP_MKNOD
+        self._tree.make_node(path, _NODES[entry.kind], device)
+        self._dress(entry, path)
+        self._tree.set_time(path, entry.mtime_ns)
+
+    def _link(self, path: str, entry: Entry) -> None:
+        """A hard link; a target in a lower layer is copied up first, as overlayfs's link does."""
+        names = self._components(entry.link, entry)
+        if not names:
+            raise InvalidArgument(f"layer entry {entry.name!r}: hard link to the root")
+        parent = self._walk(names[:-1], entry, create=False)
+        source = f"{parent}/{names[-1]}" if parent else names[-1]
+        own = self._tree.status(source)
+        if own is None:
+            below = self._below(source)
+            if below is None or stat.S_ISDIR(below.status.st_mode):
+                raise InvalidArgument(
+                    f"layer entry {entry.name!r}: hard link to {entry.link!r}, which is no file"
+                )
+            copy_entry(below.real, below.status, self._tree, source)
+        elif stat.S_ISDIR(own.st_mode) or rootfs.is_whiteout(own):
+            raise InvalidArgument(
+                f"layer entry {entry.name!r}: hard link to {entry.link!r}, which is no file"
+            )
+        self._tree.link(source, path)
+
+    def _dress(self, entry: Entry, path: str) -> None:
+        for name in entry.xattrs:
+            if name.startswith(_FORBIDDEN_XATTRS):
+                raise InvalidArgument(
+                    f"layer entry {entry.name!r}: attribute {name!r} is not an image's to set"
+                )
+        mode = None if entry.kind == layertar.SYMLINK else entry.mode
+        self._tree.dress(path, uid=entry.uid, gid=entry.gid, mode=mode, xattrs=entry.xattrs.items())
+
+
+def _write_all(fd: int, part: memoryview) -> None:
+    while part:
+        part = part[os.write(fd, part) :]

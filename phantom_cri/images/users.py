@@ -1,0 +1,144 @@
+"""Who a container's process is, as its image and the request say (CRI security context, OCI `User`).
+
+Names are looked up in the image's own /etc/passwd and /etc/group. What a layer stack says is
+parsed once and kept, since every container creation asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
+
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.images import rootfs
+from phantom_cri.model import User
+
+_ID_LIMIT = 2**31 - 1
+_FILE_LIMIT = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    name: str
+    uid: int
+    gid: int
+    home: str
+
+
+@dataclass(slots=True)
+class _Accounts:
+    """passwd(5) and group(5) of one image; the first line wins, as in libc."""
+
+    by_name: dict[str, _Account] = field(default_factory=dict)
+    by_uid: dict[int, _Account] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
+    member_of: dict[str, list[int]] = field(default_factory=dict)
+
+
+def resolve(
+    layers: Sequence[str],
+    config_user: str,
+    run_as_user: int | None,
+    run_as_group: int | None,
+    run_as_username: str,
+    supplemental_groups: Sequence[int],
+    policy: Literal["merge", "strict"],
+) -> User:
+    """The user to run as in an image with `layers` (absolute folders, top first).
+
+    run_as_username or run_as_user, else `config_user` (the image's `User`), else 0. The primary
+    group is run_as_group, else the image's (with the image's user), else passwd's, else 0.
+    "merge" adds the groups that /etc/group lists the user in; "strict" does not.
+    Raises InvalidArgument that names the field and the value.
+    """
+    if run_as_username and run_as_user is not None:
+        raise InvalidArgument(
+            f"run_as_username {run_as_username!r} and run_as_user {run_as_user}: only one may be set"
+        )
+    if run_as_group is not None and run_as_user is None and not run_as_username:
+        raise InvalidArgument(f"run_as_group {run_as_group} needs run_as_user or run_as_username")
+    accounts = _accounts(tuple(layers))
+    gid: int | None = None
+    if run_as_username:
+        account = accounts.by_name.get(run_as_username)
+        if account is None:
+            raise InvalidArgument(
+                f"run_as_username {run_as_username!r}: no such user in the image's /etc/passwd"
+            )
+    elif run_as_user is not None:
+        account = _by_uid(accounts, _checked(run_as_user, "run_as_user"))
+    else:
+        account, gid = _from_image(accounts, config_user)
+    if run_as_group is not None:
+        gid = _checked(run_as_group, "run_as_group")
+    gid = account.gid if gid is None else gid
+    extra: Iterable[int] = (
+        accounts.member_of.get(account.name, ()) if policy == "merge" and account.name else ()
+    )
+    listed = [_checked(each, "supplemental_groups") for each in supplemental_groups]
+    return User(account.uid, gid, tuple(dict.fromkeys((gid, *extra, *listed))), account.home)
+
+
+def _from_image(accounts: _Accounts, text: str) -> tuple[_Account, int | None]:
+    """`user[:group]`, each a name or a number; a name that looks like a number is looked up first, as docker does."""
+    name, _, group = text.partition(":")
+    if not name:
+        account = _by_uid(accounts, 0)
+    elif name in accounts.by_name:
+        account = accounts.by_name[name]
+    elif name.isascii() and name.isdecimal():
+        account = _by_uid(accounts, _checked(int(name), "image user"))
+    else:
+        raise InvalidArgument(f"image user {text!r}: no user {name!r} in the image's /etc/passwd")
+    if not group:
+        return account, None
+    if group in accounts.groups:
+        return account, accounts.groups[group]
+    if group.isascii() and group.isdecimal():
+        return account, _checked(int(group), "image group")
+    raise InvalidArgument(f"image user {text!r}: no group {group!r} in the image's /etc/group")
+
+
+def _by_uid(accounts: _Accounts, uid: int) -> _Account:
+    return accounts.by_uid.get(uid) or _Account("", uid, 0, "/")
+
+
+def _checked(number: int, what: str) -> int:
+    if not 0 <= number <= _ID_LIMIT:
+        raise InvalidArgument(f"{what} {number} is not between 0 and {_ID_LIMIT}")
+    return number
+
+
+@lru_cache(maxsize=512)
+def _accounts(layers: tuple[str, ...]) -> _Accounts:
+    """Layer folders never change and are named after their content, so what they say can be kept."""
+    found = _Accounts()
+    for fields in _lines(layers, "/etc/passwd", 7):
+        uid, gid = _number(fields[2]), _number(fields[3])
+        if fields[0] and uid is not None and gid is not None:
+            account = _Account(fields[0], uid, gid, fields[5] or "/")
+            found.by_name.setdefault(account.name, account)
+            found.by_uid.setdefault(uid, account)
+    for fields in _lines(layers, "/etc/group", 4):
+        gid = _number(fields[2])
+        if fields[0] and gid is not None:
+            found.groups.setdefault(fields[0], gid)
+            for member in filter(None, fields[3].split(",")):
+                found.member_of.setdefault(member.strip(), []).append(gid)
+    return found
+
+
+def _lines(layers: tuple[str, ...], path: str, count: int) -> Iterable[list[str]]:
+    """Colon-separated lines; short ones are filled up (a group without members may lack its last colon)."""
+    content = rootfs.read(layers, path, limit=_FILE_LIMIT) or b""
+    for line in content.decode("utf-8", "surrogateescape").splitlines():
+        fields = line.strip().split(":")
+        if len(fields) >= 3 and not line.startswith("#"):
+            yield fields + [""] * (count - len(fields))
+
+
+def _number(text: str) -> int | None:
+    valid = text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= _ID_LIMIT
+    return int(text) if valid else None

@@ -1,0 +1,57 @@
+"""The first content of a volume that an image declares: what the image has at that path."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+
+from phantom_cri.images import rootfs
+from phantom_cri.images.tree import Tree, copy_entry, copy_xattrs
+
+
+def seed_volume(layers: Sequence[str], path: str, target: str) -> None:
+    """Copy what the image shows at `path` into the empty folder `target`: content, owners, modes, attributes, times.
+
+    A folder is copied with its own owner and mode; where the image has nothing, or no folder,
+    at `path`, `target` stays as it is. `layers`: absolute folders, top first. Blocks on the disk.
+    """
+    found = rootfs.resolve(layers, path)
+    if found is None or not stat.S_ISDIR(found.status.st_mode):
+        return
+    with Tree(target) as tree:
+        _Copy(tree).folder(found)
+
+
+class _Copy:
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._links: dict[tuple[int, int], str] = {}  # inodes that have several names → the first copied
+
+    def folder(self, root: rootfs.Found) -> None:
+        pending = [("", root)]
+        finished: list[tuple[str, rootfs.Found]] = []
+        while pending:
+            path, found = pending.pop()
+            finished.append((path, found))
+            for name, inner in rootfs.children(found.folders):
+                below = f"{path}/{name}" if path else name
+                if stat.S_ISDIR(inner.status.st_mode):
+                    self._tree.make_folder(below, 0o700)
+                    pending.append((below, inner))
+                else:
+                    self._entry(below, inner)
+        for path, found in reversed(finished):
+            status = found.status
+            mode = stat.S_IMODE(status.st_mode)
+            attributes = copy_xattrs(found.real)
+            self._tree.dress(path, uid=status.st_uid, gid=status.st_gid, mode=mode, xattrs=attributes)
+            self._tree.set_time(path, status.st_mtime_ns)
+
+    def _entry(self, path: str, found: rootfs.Found) -> None:
+        key = (found.status.st_dev, found.status.st_ino)
+        if key in self._links:
+            self._tree.link(self._links[key], path)
+            return
+        copy_entry(found.real, found.status, self._tree, path)
+        if found.status.st_nlink > 1:
+            self._links[key] = path
