@@ -44,20 +44,18 @@ def test_only_a_required_lack_stops_pods() -> None:
     assert not runnable([optional, required])
 
 
-async def test_a_child_that_cannot_answer_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_child_that_cannot_answer_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mute = tmp_path / "python"
     mute.write_text("#!/bin/sh\necho a first line >&2\necho the reason >&2\nexit 3\n")
     mute.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(mute))
     with pytest.raises(Internal, match="doctor: exit code 3: the reason"):
-        await examine()
+        examine()
 
 
-async def test_examining_answers_all_and_keeps_nothing() -> None:
+def test_examining_answers_all_and_keeps_nothing() -> None:
     before = _seen_of_us()
-    checks = await examine()
+    checks = examine()
     assert [check.name for check in checks] == [probe.name for probe in PROBES]
     assert {check.name: check for check in checks}["kernel"].detail.startswith(os.uname().release)
     assert _seen_of_us() == before

@@ -1,0 +1,67 @@
+"""The `phantom` command: pods by hand, over the daemon's socket, and nothing but the socket.
+
+Modules are imported by the command that needs them: `phantom version` must answer at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
+
+from phantom_cri.cli.arguments import Namespace, build_parser
+from phantom_cri.cli.failure import Failure
+
+Command = Callable[[Namespace], Awaitable[int]]
+
+_COMMANDS = {
+    "run": ("run", "run"),
+    "ps": ("pods", "ps"),
+    "stop": ("pods", "stop"),
+    "rm": ("pods", "remove"),
+    "images": ("images", "images"),
+    "pull": ("images", "pull"),
+    "load": ("images", "load"),
+    "rmi": ("images", "remove"),
+    "pools": ("node", "pools"),
+    "doctor": ("node", "doctor"),
+    "version": ("node", "version"),
+}
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and answer its exit code; argparse's own mistakes leave by SystemExit."""
+    args = build_parser().parse_args(arguments)
+    own_failure = 125 if args.command == "run" else 1  # docker keeps 125 apart from a container's own codes
+    try:
+        return asyncio.run(_interruptible(args))
+    except Failure as failure:
+        print(f"phantom: {failure}", file=sys.stderr)
+        return failure.exit_code or own_failure
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Who read our output has left. Python would complain once more while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+async def _interruptible(args: Namespace) -> int:
+    """SIGTERM undoes what was begun, as Ctrl-C does (asyncio.run cancels its task then)."""
+    task = asyncio.current_task()
+    if task:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    code = await _command(args)
+    sys.stdout.flush()
+    return code
+
+
+async def _command(args: Namespace) -> int:
+    module, function = _COMMANDS[args.command]
+    command: Command = getattr(import_module(f"phantom_cri.cli.{module}"), function)
+    return await command(args)

@@ -1,0 +1,165 @@
+"""The flags of every command, named as docker and crictl name them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from phantom_cri import __version__
+
+__all__ = ["DEFAULT_HOST", "Namespace", "build_parser"]
+
+DEFAULT_HOST = "unix:///run/phantom/cri.sock"
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses abbreviated flags: they change their meaning when a flag is added."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage()
+        self.exit(
+            125 if self.prog.endswith(" run") else 2, f"{self.prog}: {message}\nSee '{self.prog} --help'.\n"
+        )
+
+    def print_usage(self, file: Any = None) -> None:
+        """Usage goes to --help only: a mistake is answered by one sentence."""
+
+
+class _NotYet(argparse.Action):
+    """A flag that docker has and that comes later: said so rather than ignored."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        args: Namespace,
+        values: str | Sequence[Any] | None,
+        flag: Any = None,
+    ) -> None:
+        parser.error("not supported yet: -i/-t")
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="phantom", description="Run and look after pods on Phantom Fragment.")
+    parser.add_argument("--version", action="version", version=f"phantom {__version__}")
+    _common(parser, os.environ.get("PHANTOM_HOST") or DEFAULT_HOST, False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, **options: Any) -> Parser:
+        made: Parser = commands.add_parser(name, help=text, description=text, **options)
+        _common(made, argparse.SUPPRESS, argparse.SUPPRESS)
+        return made
+
+    _run_flags(
+        command("run", "Run a command in a new pod", usage="phantom run [FLAGS] IMAGE [COMMAND] [ARG...]")
+    )
+    _pod_flags(command)
+    _image_flags(command)
+    command("pools", "List the pools of warm fragments")
+    command("doctor", "Tell what this node gives to pods, and what happens where it gives less")
+    command("version", "Show the versions of client and daemon")
+    return parser
+
+
+def _common(parser: Parser, host: str, json: Any) -> None:
+    parser.add_argument(
+        "--host",
+        metavar="unix://PATH",
+        default=host,
+        help=f"socket of the daemon (default $PHANTOM_HOST, else {DEFAULT_HOST})",
+    )
+    parser.add_argument("--json", action="store_true", default=json, help="print JSON for programs")
+
+
+def _pod_flags(command: Any) -> None:
+    ps = command("ps", "List containers")
+    ps.add_argument("-a", "--all", action="store_true", help="also those that are not running")
+    ps.add_argument("-q", "--quiet", action="store_true", help="print ids only")
+    stop = command("stop", "Stop pods")
+    stop.add_argument(
+        "-t", "--time", type=int, default=10, metavar="SECONDS", help="until SIGKILL (default 10)"
+    )
+    stop.add_argument("pods", nargs="+", metavar="POD", help="id of a pod or of a container in it, or a name")
+    rm = command("rm", "Remove pods")
+    rm.add_argument("-f", "--force", action="store_true", help="also running ones")
+    rm.add_argument("pods", nargs="+", metavar="POD", help="id of a pod or of a container in it, or a name")
+
+
+def _image_flags(command: Any) -> None:
+    images = command("images", "List images")
+    images.add_argument("-q", "--quiet", action="store_true", help="print ids only")
+    images.add_argument("--digests", action="store_true", help="show digests")
+    images.add_argument("--no-trunc", action="store_true", help="print whole ids")
+    pull = command("pull", "Pull an image from its registry")
+    credentials = pull.add_mutually_exclusive_group()
+    credentials.add_argument(
+        "--creds",
+        metavar="USER[:PASSWORD]",
+        help="credentials; without a password it is read from standard input, unseen by other users",
+    )
+    credentials.add_argument(
+        "--auth", metavar="BASE64", help="base64 of USER:PASSWORD; - reads it from standard input"
+    )
+    pull.add_argument("-q", "--quiet", action="store_true", help="print the id only")
+    pull.add_argument("image", metavar="IMAGE")
+    load = command("load", "Load images from an OCI or Docker archive")
+    load.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    load.add_argument("file", metavar="FILE")
+    rmi = command("rmi", "Remove images")
+    rmi.add_argument("images", nargs="+", metavar="IMAGE", help="name, digest or id")
+
+
+def _run_flags(run: Parser) -> None:
+    add = run.add_argument
+    add("--rm", action="store_true", help="remove the pod when its command has ended")
+    add("-d", "--detach", action="store_true", help="print the pod's id and leave it running")
+    add("-i", "--interactive", action=_NotYet, nargs=0, help="not supported yet")
+    add("-t", "--tty", action=_NotYet, nargs=0, help="not supported yet")
+    add("--name", metavar="NAME", help="name of pod and container (default: from the image)")
+    add("-e", "--env", action="append", default=[], metavar="KEY[=VALUE]", help="without a value: yours")
+    add("-v", "--volume", action="append", default=[], metavar="HOST:POD[:ro]", help="bind mount")
+    add("-w", "--workdir", default="", metavar="DIR", help="where the command starts")
+    add("-u", "--user", default="", metavar="USER[:GID]", help="name or number")
+    add("-l", "--label", action="append", default=[], metavar="KEY=VALUE")
+    add("--network", choices=("pod", "host"), default="pod", help="own network, or the node's (default pod)")
+    add(
+        "-p",
+        "--publish",
+        action="append",
+        default=[],
+        metavar="[IP:]HOST:POD[/PROTOCOL]",
+        help="open a host port",
+    )
+    add("-m", "--memory", default="", metavar="SIZE", help="limit, as 512m or 2g")
+    add("--cpus", type=float, default=0.0, metavar="NUMBER", help="limit, as 0.5")
+    add("--read-only", action="store_true", help="the root filesystem cannot be written")
+    add("--cap-add", action="append", default=[], metavar="CAPABILITY")
+    add("--cap-drop", action="append", default=[], metavar="CAPABILITY")
+    add(
+        "--security-opt",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="seccomp=unconfined, seccomp=FILE or no-new-privileges",
+    )
+    add(
+        "--pull",
+        choices=("missing", "always", "never"),
+        default="missing",
+        help="when to pull (default missing)",
+    )
+    add("--runtime-handler", default="", metavar="HANDLER", help="as a RuntimeClass names it")
+    add(
+        "--log-dir",
+        default="/var/log/phantom",
+        metavar="DIR",
+        help="where logs are kept (default /var/log/phantom)",
+    )
+    add("--timing", action="store_true", help="tell how the pod was started and where the time went")
+    add("image", metavar="IMAGE")
+    add("arguments", nargs=argparse.REMAINDER, metavar="COMMAND [ARG...]", help="instead of the image's own")

@@ -1,0 +1,30 @@
+"""Whether anybody answers at the socket: the kernel says why not, and long before grpc is imported."""
+
+from __future__ import annotations
+
+import socket
+
+from phantom_cri.cli.failure import Failure
+
+
+class Unreachable(Failure):
+    """Nobody answers at the socket."""
+
+
+def knock(host: str) -> str:
+    """The path of a socket that somebody listens at. Raises Unreachable, or Failure for no address."""
+    path = host.removeprefix("unix://")
+    if path == host or not path.startswith("/"):
+        raise Failure(f"--host: must be unix:// and an absolute path, got {host!r}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(path)
+        except PermissionError:
+            raise Failure(f"Permission denied at {host}: use root or sudo") from None
+        except OSError as error:
+            raise Unreachable(
+                f"Cannot connect to the Phantom daemon at {host} ({error.strerror or error}). "
+                f"Is it running? Start it with: phantom-cri --listen {host}"
+            ) from None
+    return path
