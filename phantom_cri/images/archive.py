@@ -75,7 +75,7 @@ class _Members:
 
 
 def read(path: Path, folder: Path, limits: Limits) -> tuple[list[ArchivedImage], dict[str, Path]]:
-    """The images in the archive at `path`, and all its files by digest, staged in `folder` (made here). Blocks.
+    """The images in the archive at `path`, and all its files by digest, staged in `folder`, made here.
 
     Raises NotFound for a missing file, InvalidArgument for one that is no image archive,
     DataLoss for a damaged one.

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, Literal, Protocol
 
-from phantom_cri.codec import Record
 from phantom_cri.errors import DataLoss, FailedPrecondition, ResourceExhausted
 from phantom_cri.images.content import ContentStore
 from phantom_cri.images.flights import Flights
@@ -32,17 +31,13 @@ from phantom_cri.images.sources import Source
 from phantom_cri.images.store import Artifact, ImageRecord
 from phantom_cri.images.threads import Threads
 
-
-class Progress(Record, frozen=True):
-    """A step of a pull. `digest`: the blob it is about; `done` of `total` bytes."""
-
-    stage: str  # "resolved", "downloading", "unpacking", "unpacked", "done"
-    digest: str = ""
-    done: int = 0
-    total: int = 0
+LayerState = Literal["waiting", "downloading", "unpacking", "done", "exists"]
 
 
-Report = Callable[[Progress], None]
+class LayerReport(Protocol):
+    """Called in the event loop as layers move: a blob's digest, and bytes done of how many."""
+
+    def __call__(self, digest: str, state: LayerState, done: int, total: int) -> None: ...
 
 
 class Installer:
@@ -60,9 +55,18 @@ class Installer:
         self._layer_flights: Flights[LayerRecord] = Flights()
 
     async def install(
-        self, digest: str, content: bytes, manifest: Manifest, source: Source, holder: str, report: Report
+        self,
+        digest: str,
+        content: bytes,
+        manifest: Manifest,
+        source: Source,
+        holder: str,
+        report: LayerReport,
     ) -> ImageRecord:
-        """Everything of one platform's manifest. `holder` holds its layers when this returns; the record has no names."""
+        """Everything of one platform's manifest, as a record that has no names yet.
+
+        `holder` holds the layers when this returns.
+        """
         descriptors = manifest.layers or ()
         if len(descriptors) > self._limits.layers:
             raise ResourceExhausted(f"image has {len(descriptors)} layers, {self._limits.layers} are allowed")
@@ -90,16 +94,14 @@ class Installer:
             os=config.os or "",
         )
 
-    async def _need(self, blob: Descriptor, source: Source, report: Report) -> None:
+    async def _need(self, blob: Descriptor, source: Source, report: LayerReport) -> None:
         """Have a blob in the content store, from the descriptor itself, another pull, or `source`."""
 
         async def fetch() -> None:
             if blob.data is not None and len(blob.data) == blob.size:
                 await self._threads.run(self._content.put, blob.digest, blob.data)
             else:
-                await source.fetch(
-                    blob, lambda done: report(Progress("downloading", blob.digest, done, blob.size))
-                )
+                await source.fetch(blob, lambda done: report(blob.digest, "downloading", done, blob.size))
 
         if not self._content.has(blob.digest):
             await self._blob_flights.join(blob.digest, fetch)
@@ -115,7 +117,7 @@ class _Job:
         config: ConfigFile,
         source: Source,
         holder: str,
-        report: Report,
+        report: LayerReport,
     ) -> None:
         self._installer = installer
         self._layers = installer._layers
@@ -141,23 +143,26 @@ class _Job:
 
     async def _layer(self, index: int) -> None:
         diff_id, chain_id = self._diff_ids[index], self._chain[index]
-        if self._layers.find(diff_id, chain_id) is None:
-            await self._fetch(self._tars[index])
+        blob, before = self._tars[index], self._layers.find(diff_id, chain_id)
+        if before is None:
+            self._report(blob.digest, "waiting", 0, blob.size)
+            await self._fetch(blob)
         async with self._unpacked:
             await self._unpacked.wait_for(lambda: len(self._names) == index)
         name = self._layers.find(diff_id, chain_id)
         while name is None:
-            await self._fetch(self._tars[index])  # was there at first sight, but collected since
+            await self._fetch(blob)  # was there at first sight, but collected since
             name = await self._unpack(index)
         self._names.append(name)
         self._layers.hold(self._holder, self._names)
+        self._report(blob.digest, "done" if before is None else "exists", blob.size, blob.size)
         async with self._unpacked:
             self._unpacked.notify_all()
 
     async def _unpack(self, index: int) -> str | None:
         blob, diff_id, chain_id = self._tars[index], self._diff_ids[index], self._chain[index]
         lower = tuple(reversed(self._names))
-        self._report(Progress("unpacking", blob.digest, 0, blob.size))
+        self._report(blob.digest, "unpacking", 0, blob.size)
 
         async def unpack() -> LayerRecord:
             cancelled = threading.Event()
@@ -177,7 +182,6 @@ class _Job:
             return record
 
         await self._installer._layer_flights.join(diff_id, unpack)
-        self._report(Progress("unpacked", blob.digest, blob.size, blob.size))
         return self._layers.find(diff_id, chain_id)
 
 

@@ -56,7 +56,7 @@ class LayerStore:
         self.inodes = 0
 
     def open(self) -> None:
-        """Load the records; throw away folders without one, records without a folder, and half-made layers."""
+        """Load the records; throw away folders without one and records without a folder."""
         for folder in (self._folder, self._staging):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._staging.iterdir():
@@ -132,7 +132,7 @@ class LayerStore:
         return self._held.get(holder, ())
 
     def collect(self) -> None:
-        """Throw away every layer that nobody holds. The record goes first: without it the layer is rubbish."""
+        """Throw away every layer that nobody holds. Without its record, which goes first, it is rubbish."""
         for name in [name for name in self._records if not self._counts.get(name)]:
             record = self._records.pop(name)
             self._counts.pop(name, None)

@@ -1,4 +1,4 @@
-"""What an image may cost. Every limit is per image or per layer and has a default that real images stay under."""
+"""What an image may cost: limits per image or per layer that real images stay under."""
 
 from __future__ import annotations
 

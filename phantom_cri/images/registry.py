@@ -85,7 +85,7 @@ class Registry:
     async def blob(
         self, digest: str, size: int, store: ContentStore, threads: Threads, progress: Callable[[int], None]
     ) -> None:
-        """Download into `store`, from the byte where an earlier attempt stopped. `progress` gets the bytes so far."""
+        """Download into `store`, from where an earlier attempt stopped; `progress` gets the bytes so far."""
 
         async def fetch(connection: Connection) -> None:
             ingest = await threads.run(store.ingest, digest, size)

@@ -20,7 +20,7 @@ from phantom_cri.errors import DataLoss, Internal, NotFound, ResourceExhausted, 
 from phantom_cri.images import archive, auth, hosts, reference
 from phantom_cri.images.content import ContentStore
 from phantom_cri.images.flights import Flights
-from phantom_cri.images.install import Installer, Progress, Report
+from phantom_cri.images.install import Installer, LayerReport, LayerState
 from phantom_cri.images.layers import LayerStore
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import DECODE_ERRORS, Manifest, choose, parse_document
@@ -55,6 +55,10 @@ def _disk_errors(work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     return named
 
 
+def _nobody(digest: str, state: LayerState, done: int, total: int) -> None:
+    """Listens to the progress of a load that no one asked about."""
+
+
 class ImageService:
     """Images under `root` (mode 0700; nothing else may live there).
 
@@ -86,6 +90,7 @@ class ImageService:
         self._threads = Threads(max_parallel + 1)
         self._installer = Installer(self._content, self._layers, self._threads, self._limits, max_parallel)
         self._pulls: Flights[str] = Flights()
+        self._audiences: dict[tuple[Reference, AuthConfig | None], list[LayerReport]] = {}
         self._numbers = itertools.count()
         self._busy: dict[str, set[str]] = {}  # pulls and loads, with the blobs they need
         self._changing = asyncio.Lock()
@@ -136,6 +141,11 @@ class ImageService:
             return self._images.images()
         found = self.find(name)
         return (found,) if found else ()
+
+    def image(self, image_id: str) -> Image:
+        """By its full id; raises NotFound."""
+        self._record(image_id)
+        return self._images.image(image_id)
 
     def layers(self, image_id: str) -> tuple[str, ...]:
         """Folders of an image's layers, absolute, top first; raises NotFound. Empty for an artifact."""
@@ -196,40 +206,51 @@ class ImageService:
     # Pull, load, remove
 
     async def pull(
-        self, spec: ImageSpec, credentials: AuthConfig | None = None, progress: Report | None = None
+        self, spec: ImageSpec, credentials: AuthConfig | None = None, progress: LayerReport | None = None
     ) -> str:
         """Id of the image that `spec.image` names, once it can run.
 
-        The same pull with the same credentials is done once for all who ask meanwhile (the
-        first one's `progress` is told). Raises InvalidArgument, NotFound, Unauthenticated,
-        PermissionDenied, Unavailable, DataLoss, ResourceExhausted, FailedPrecondition.
+        The same pull with the same credentials is done once for all who ask meanwhile.
+        Raises InvalidArgument, NotFound, Unauthenticated, PermissionDenied, Unavailable,
+        DataLoss, ResourceExhausted, FailedPrecondition.
         """
         name = reference.parse(spec.image)
-        report = progress or (lambda _: None)
-        image_id = await self._pulls.join((name, credentials), lambda: self._pull(name, credentials, report))
-        report(Progress("done", image_id))
-        return image_id
+        key = (name, credentials)
+        audience = self._audiences.setdefault(key, [])
+
+        def tell(digest: str, state: LayerState, done: int, total: int) -> None:
+            for each in audience:
+                each(digest, state, done, total)
+
+        if progress:
+            audience.append(progress)
+        try:
+            return await self._pulls.join(key, lambda: self._pull(name, credentials, tell))
+        finally:
+            if progress:
+                audience.remove(progress)
+            if not audience and self._audiences.get(key) is audience:
+                del self._audiences[key]
 
     @_disk_errors
-    async def _pull(self, name: Reference, credentials: AuthConfig | None, report: Report) -> str:
+    async def _pull(self, name: Reference, credentials: AuthConfig | None, report: LayerReport) -> str:
         endpoints = await self._threads.run(hosts.endpoints, name.domain, self._config_path)
         known = (name.domain, *(each.host for each in endpoints if each.origin))
         keys = {each.url: auth.credentials_for(credentials, (*known, each.host)) for each in endpoints}
         async with Registry(name, endpoints, keys, self._limits.manifest_bytes) as registry:
             source = Remote(registry, self._content, self._threads)
             target = await source.resolve(name)
-            report(Progress("resolved", target.digest))
             digests = (name.with_digest(target.digest),)
             tags = () if name.digest else (name.canonical,)
             return await self._bring_in(target, source, tags, digests, report)
 
     @_disk_errors
-    async def load(self, path: Path | str, progress: Report | None = None) -> tuple[str, ...]:
+    async def load(self, path: Path | str, progress: LayerReport | None = None) -> tuple[str, ...]:
         """Ids of the images in an OCI archive or `docker save` tar, compressed or not.
 
         Raises NotFound, InvalidArgument or DataLoss that says what is wrong with the file.
         """
-        report = progress or (lambda _: None)
+        report = progress or _nobody
         folder = self._layers.staging(f"load-{next(self._numbers)}")
         try:
             images, files = await self._threads.run(archive.read, Path(path), folder, self._limits)
@@ -257,7 +278,12 @@ class ImageService:
         await self._tidy(set(record.blobs))
 
     async def _bring_in(
-        self, target: Fetched, source: Source, tags: tuple[str, ...], digests: tuple[str, ...], report: Report
+        self,
+        target: Fetched,
+        source: Source,
+        tags: tuple[str, ...],
+        digests: tuple[str, ...],
+        report: LayerReport,
     ) -> str:
         """Install what `target` is or leads to, and give it its names. A failure leaves nothing,
         but for downloads that the network (or the caller) interrupted: those can be resumed.
@@ -325,7 +351,7 @@ class ImageService:
             self._images.save(old)
 
     async def _tidy(self, blobs: set[str]) -> None:
-        """Delete layers that nobody holds, those of `blobs` that nobody needs, and left-over downloads of old."""
+        """Delete layers nobody holds, those of `blobs` nobody needs, and old left-over downloads."""
         self._layers.collect()
         await self._threads.run(self._delete_blobs, blobs - self._needed())
         await self._threads.run(self._content.sweep, self._needed(), older_than_s=self._resumable_for_s)

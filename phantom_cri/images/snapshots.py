@@ -16,8 +16,12 @@ from phantom_cri.images.trash import Trash
 
 
 class Snapshot(Record, frozen=True):
-    """What overlayfs is mounted from, as absolute paths; `lower` top first."""
+    """What overlayfs is mounted from, as absolute paths; `lower` top first.
 
+    `folder` holds the others and whatever else should go with the container.
+    """
+
+    folder: str
     upper: str
     work: str
     lower: tuple[str, ...]
@@ -45,7 +49,7 @@ class SnapshotStore:
         upper, work = f"{folder}/upper", f"{folder}/work"
         os.mkdir(upper, 0o755)
         os.mkdir(work, 0o700)
-        return Snapshot(upper, work, layers)
+        return Snapshot(folder, upper, work, layers)
 
     def remove(self, container_id: str) -> None:
         """One rename; nothing happens when there is none."""

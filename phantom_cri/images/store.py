@@ -31,7 +31,7 @@ class Artifact(Record, frozen=True):
 
 
 class ImageRecord(Record, frozen=True):
-    """Everything kept of an image. `layers`: names, top first; `blobs`: digests it needs in the content store."""
+    """All that is kept of an image. `layers`: names, top first; `blobs`: needed content."""
 
     id: str
     tags: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import secrets
 import stat
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,8 @@ class Trash:
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
-        self._names = itertools.count()
+        self._prefix = secrets.token_hex(4)  # an earlier run may have left rubbish under any number
+        self._numbers = itertools.count()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trash")
         self._emptying: Future[None] | None = None
         self._again = False
@@ -29,14 +31,12 @@ class Trash:
     def open(self) -> None:
         """Make the folder and begin to delete what an earlier run left in it."""
         os.makedirs(self._folder, 0o700, exist_ok=True)
-        taken = [int(name) for name in os.listdir(self._folder) if name.isdecimal()]
-        self._names = itertools.count(max(taken, default=-1) + 1)
         self._empty_soon()
 
     def discard(self, path: str) -> bool:
         """Take `path` (file or folder) out of sight at once; False if it does not exist."""
         try:
-            os.rename(path, f"{self._folder}/{next(self._names)}")
+            os.rename(path, f"{self._folder}/{self._name()}")
         except FileNotFoundError:
             return False
         self._empty_soon()
@@ -49,12 +49,15 @@ class Trash:
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
+    def _name(self) -> str:
+        return f"{self._prefix}-{next(self._numbers)}"
+
     def _empty_soon(self) -> None:
         if self._emptying is None or self._emptying.running() or self._emptying.done():
             self._emptying = self._thread.submit(self._empty)
 
     def _empty(self) -> None:
-        """Delete everything. Inner folders are first moved up here, so depth costs neither stack nor path length."""
+        """Delete everything. Inner folders are moved up here first, so depth costs no stack."""
         root = os.open(self._folder, _FLAGS)
         try:
             pending = os.listdir(root)
@@ -81,7 +84,7 @@ class Trash:
             with os.scandir(fd) as entries:
                 for entry in list(entries):
                     if entry.is_dir(follow_symlinks=False):
-                        moved.append(str(next(self._names)))
+                        moved.append(self._name())
                         os.rename(entry.name, moved[-1], src_dir_fd=fd, dst_dir_fd=root)
                     else:
                         os.unlink(entry.name, dir_fd=fd)

@@ -159,9 +159,9 @@ class Tree:
             os.setxattr(path, key, value, follow_symlinks=False)
         except OSError as error:
             # A file system without it, or `user.` on something that is no file or folder (xattr(7)).
-            if error.errno != errno.ENOTSUP and not (error.errno == errno.EPERM and key.startswith("user.")):
-                if self.privileged:
-                    raise
+            ignored = error.errno == errno.ENOTSUP or (error.errno == errno.EPERM and key.startswith("user."))
+            if self.privileged and not ignored:
+                raise
 
     def _unlinked(self, folder: str, entry: os.DirEntry[str]) -> bool:
         if entry.is_dir(follow_symlinks=False):

@@ -114,7 +114,7 @@ class _Layer:
             ) from None
 
     def finish(self) -> None:
-        """Hide what the archive wanted hidden at the root, then folder times: making children changed them."""
+        """Hide what an opaque root hides; then folder times, which making children changed."""
         if "" in self._opaque:
             self._hide_lower_root()
         for path, nanoseconds in self._times.items():
@@ -268,7 +268,7 @@ class _Layer:
     # Entries
 
     def _make_way(self, path: str, entry: Entry) -> bool:
-        """Clear the place of `entry`. False: the folder is there already and was only given its attributes."""
+        """Clear the place of `entry`. False: it is a folder and complete already."""
         own = self._tree.status(path)
         if own is None:
             return True

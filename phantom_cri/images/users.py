@@ -13,7 +13,7 @@ from typing import Literal
 
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.images import rootfs
-from phantom_cri.model import User
+from phantom_cri.model import ContainerSecurity, User
 
 _ID_LIMIT = 2**31 - 1
 _FILE_LIMIT = 4 << 20
@@ -81,8 +81,21 @@ def resolve(
     return User(account.uid, gid, tuple(dict.fromkeys((gid, *extra, *listed))), account.home)
 
 
+def resolve_user(layers: Sequence[str], config_user: str, security: ContainerSecurity) -> User:
+    """`resolve`, from a container's security context."""
+    return resolve(
+        layers,
+        config_user,
+        security.run_as_user,
+        security.run_as_group,
+        security.run_as_username,
+        security.supplemental_groups,
+        security.supplemental_groups_policy,
+    )
+
+
 def _from_image(accounts: _Accounts, text: str) -> tuple[_Account, int | None]:
-    """`user[:group]`, each a name or a number; a name that looks like a number is looked up first, as docker does."""
+    """`user[:group]`, names or numbers; what looks like a number is looked up first, as docker does."""
     name, _, group = text.partition(":")
     if not name:
         account = _by_uid(accounts, 0)

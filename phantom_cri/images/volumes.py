@@ -10,7 +10,7 @@ from phantom_cri.images.tree import Tree, copy_entry, copy_xattrs
 
 
 def seed_volume(layers: Sequence[str], path: str, target: str) -> None:
-    """Copy what the image shows at `path` into the empty folder `target`: content, owners, modes, attributes, times.
+    """Copy what the image shows at `path` into the empty folder `target`, with all attributes.
 
     A folder is copied with its own owner and mode; where the image has nothing, or no folder,
     at `path`, `target` stays as it is. `layers`: absolute folders, top first. Blocks on the disk.
