@@ -1,0 +1,91 @@
+"""Plans for fragments, and the daemon's end of a fragment's life.
+
+`container_plan`, `exec_plan`, `claim_plan` and `birth_plan` decide; `spawn` bears a fragment; `Fragment`
+speaks with it; `Donations` owns the fds that travel along.
+"""
+
+from __future__ import annotations
+
+from phantom_cri.launch.adopt_plan import (
+    birth_plan,
+    checked_hostname,
+    checked_sysctls,
+    claim_plan,
+    oom_plan,
+    wire_plan,
+)
+from phantom_cri.launch.bits import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    KIND_CONTAINER,
+    KIND_EXEC,
+)
+from phantom_cri.launch.checks import check_container, check_namespaces, check_user_namespace
+from phantom_cri.launch.container_launch import CgroupView, Confinement, ContainerLaunch
+from phantom_cri.launch.container_plan import container_plan
+from phantom_cri.launch.devices import DeviceRule, HostDevice, device_rules, resolve_devices
+from phantom_cri.launch.donations import Donations
+from phantom_cri.launch.exec_plan import ExecLaunch, exec_plan
+from phantom_cri.launch.failure import ExecError, FragmentLost, LaunchError
+from phantom_cri.launch.fragment import Entry, Event, Exited, Fragment, Hello, Lost, Resync
+from phantom_cri.launch.message import Exit, Phase, State
+from phantom_cri.launch.mounts import anonymous_volumes, volume_folder
+from phantom_cri.launch.plan import Plan
+from phantom_cri.launch.process import Process, merged
+from phantom_cri.launch.processes import Started, identify, open_process, reap, watch_death
+
+__all__ = [
+    "CLONE_NEWIPC",
+    "CLONE_NEWNET",
+    "CLONE_NEWNS",
+    "CLONE_NEWPID",
+    "CLONE_NEWUTS",
+    "KIND_CONTAINER",
+    "KIND_EXEC",
+    "CgroupView",
+    "Confinement",
+    "ContainerLaunch",
+    "DeviceRule",
+    "Donations",
+    "Entry",
+    "Event",
+    "ExecError",
+    "ExecLaunch",
+    "Exit",
+    "Exited",
+    "Fragment",
+    "FragmentLost",
+    "Hello",
+    "HostDevice",
+    "LaunchError",
+    "Lost",
+    "Phase",
+    "Plan",
+    "Process",
+    "Resync",
+    "Started",
+    "State",
+    "anonymous_volumes",
+    "birth_plan",
+    "check_container",
+    "check_namespaces",
+    "check_user_namespace",
+    "checked_hostname",
+    "checked_sysctls",
+    "claim_plan",
+    "container_plan",
+    "device_rules",
+    "exec_plan",
+    "identify",
+    "merged",
+    "oom_plan",
+    "open_process",
+    "reap",
+    "resolve_devices",
+    "volume_folder",
+    "watch_death",
+    "wire_plan",
+]

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, ClassVar
 
-import msgspec
-
 from phantom_cri.codec import Record
 from phantom_cri.errors import Internal
 from phantom_cri.launch import bits
@@ -25,16 +23,15 @@ Slots = Mapping[int, str]
 
 
 class Op(Record, frozen=True):
-    """Base of all ops. `number` and `signature` are those of ops.def; `fields` its letters' encoders."""
+    """Base of all ops. `number`, `signature`: as in ops.def; `layout`: its fields and their encoders."""
 
     number: ClassVar[int] = 0
     signature: ClassVar[str] = ""
-    encoders: ClassVar[tuple[Callable[[Any], bytes], ...]] = ()
+    layout: ClassVar[tuple[tuple[str, Callable[[Any], bytes]], ...]] = ()
 
     def encode(self) -> bytes:
         """The op as `native/protocol.h` lays it out. Raises InvalidArgument on a NUL in a string."""
-        values = msgspec.structs.astuple(self)
-        body = b"".join([encoder(value) for encoder, value in zip(self.encoders, values, strict=True)])
+        body = b"".join([encoder(getattr(self, field)) for field, encoder in self.layout])
         return self.number.to_bytes(4, "little") + len(body).to_bytes(4, "little") + body
 
     def label(self) -> tuple[int, str] | None:
@@ -449,7 +446,8 @@ def check_table() -> None:
         if ours.get(number) != theirs.get(number):
             raise Internal(f"op {number}: ops.def says {theirs.get(number)}, ops.py {ours.get(number)}")
     for kind in OPS.values():
-        kind.encoders = tuple(ENCODERS[letter] for letter in kind.signature)
+        encoders = [ENCODERS[letter] for letter in kind.signature]
+        kind.layout = tuple(zip(kind.__struct_fields__, encoders, strict=True))
 
 
 check_table()

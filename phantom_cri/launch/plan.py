@@ -47,17 +47,21 @@ class Slots:
                 f"{len(donated)} fds for one launch, at most {bits.DONATED_MAX} are possible"
             )
         self._numbers = {name: number for number, name in enumerate(donated)}
-        self._next = len(donated)
+        self.next = len(donated)
 
     def __getitem__(self, name: str) -> int:
-        return self._numbers[name]
+        """Raises Internal when no such fd is donated."""
+        try:
+            return self._numbers[name]
+        except KeyError:
+            raise Internal(f"the plan needs fd {name!r}, donated are {list(self._numbers)}") from None
 
-    def take(self) -> int:
-        """A free slot. Raises InvalidArgument when a request needs more than there are."""
-        if self._next == bits.SLOTS:
+    def take(self, count: int = 1) -> int:
+        """The first of `count` free slots. Raises InvalidArgument when a request needs too many."""
+        first, self.next = self.next, self.next + count
+        if self.next > bits.SLOTS:
             raise InvalidArgument(f"one launch needs more than {bits.SLOTS} slots (mounts, devices)")
-        self._next += 1
-        return self._next - 1
+        return first
 
 
 class Plan(Record, frozen=True):

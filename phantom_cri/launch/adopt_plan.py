@@ -1,0 +1,102 @@
+"""Plans that a fragment runs on itself: at its birth, and when a pod claims it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.launch.container_plan import entering
+from phantom_cri.launch.ops import Hostname, Netlink, OomScore, Op, Sysctl
+from phantom_cri.launch.plan import Plan
+from phantom_cri.model import NamespaceOptions
+
+OOM_SCORE = -998
+"""Of a fragment: the kernel shall rather take anything else, as containerd has it for its pause process."""
+
+POD_SYSCTLS = {
+    "net/ipv4/ip_unprivileged_port_start": "0",
+    "net/ipv4/ping_group_range": "0 2147483647",
+}
+"""What every pod with a network of its own gets unless it says otherwise, as with containerd 2."""
+
+_HOSTNAME_MAX = 64  # __NEW_UTS_LEN (linux/utsname.h)
+
+_IPC = frozenset({"kernel/sem"})
+_IPC_PREFIXES = ("kernel/shm", "kernel/msg", "fs/mqueue/")
+
+
+def birth_plan(netlink: bytes = b"", procs: int = 0, *, own_network: bool | None = None) -> Plan:
+    """Of a warm fragment: into its cgroups (donated "procs0"…), its OOM score, its network.
+
+    `netlink`: rtnetlink requests to send from inside; `own_network`: whether the pod sysctls of a network
+    namespace apply, by default where there are requests.
+    """
+    own = bool(netlink) if own_network is None else own_network
+    parts: list[Op] = [Netlink(netlink)] if netlink else []
+    if own:
+        parts += [Sysctl(path, value) for path, value in POD_SYSCTLS.items()]
+    donated = tuple(f"procs{index}" for index in range(procs))
+    return Plan(parts=(entering(OOM_SCORE, tuple(range(procs))), *parts), donated=donated)
+
+
+def claim_plan(
+    hostname: str | None, sysctls: Mapping[str, str], namespaces: NamespaceOptions | None = None
+) -> Plan:
+    """A pod's identity. `hostname` None: the host's, whose uts namespace it shares.
+
+    Raises InvalidArgument naming the field and the value.
+    """
+    parts: list[Op] = []
+    if hostname is not None:
+        parts.append(Hostname(checked_hostname(hostname)))
+    for path, value in checked_sysctls(sysctls, namespaces or NamespaceOptions()).items():
+        parts.append(Sysctl(path, value))
+    return Plan(parts=tuple(parts))
+
+
+def wire_plan(netlink: bytes) -> Plan:
+    """Further rtnetlink requests in the fragment's network namespace."""
+    return Plan(parts=(Netlink(netlink),))
+
+
+def oom_plan(score: int) -> Plan:
+    return Plan(parts=(OomScore(score),))
+
+
+def checked_hostname(hostname: str) -> str:
+    length = len(hostname.encode("utf-8", "surrogateescape"))
+    if not hostname or length > _HOSTNAME_MAX or "\0" in hostname or "\n" in hostname:
+        raise InvalidArgument(f"hostname: {hostname!r} is not 1 to {_HOSTNAME_MAX} bytes long, or no name")
+    return hostname
+
+
+def checked_sysctls(sysctls: Mapping[str, str], namespaces: NamespaceOptions) -> dict[str, str]:
+    """{path below /proc/sys: value}. Raises InvalidArgument naming a sysctl that is not the pod's own."""
+    found = {}
+    for name, value in sysctls.items():
+        path = sysctl_path(name)
+        if path in _IPC or path.startswith(_IPC_PREFIXES):
+            if namespaces.ipc == "node":
+                raise InvalidArgument(f"sysctls: {name!r} is not allowed with the host's ipc namespace")
+        elif path.startswith("net/"):
+            if namespaces.network == "node":
+                raise InvalidArgument(f"sysctls: {name!r} is not allowed with the host's network")
+        else:
+            raise InvalidArgument(f"sysctls: {name!r} is not namespaced: it would change the whole node")
+        if "\0" in value:
+            raise InvalidArgument(f"sysctls: the value of {name!r} has a NUL byte")
+        found[path] = value
+    return found
+
+
+def sysctl_path(name: str) -> str:
+    """`net.ipv4.conf.eth0/1.forwarding` → `net/ipv4/conf/eth0.1/forwarding`.
+
+    The first separator says which of the two there are; the other one then stands for itself in the other
+    spelling, as in sysctl.d(5). Raises InvalidArgument when the name leads elsewhere.
+    """
+    first = next((letter for letter in name if letter in "./"), ".")
+    path = name if first == "/" else name.translate(str.maketrans("./", "/."))
+    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise InvalidArgument(f"sysctls: {name!r} is not the name of a sysctl")
+    return path

@@ -1,0 +1,87 @@
+"""All that can be refused before a container exists: what a later verb would fail on, named now."""
+
+from __future__ import annotations
+
+import os
+
+from phantom_cri.errors import InvalidArgument, Unimplemented
+from phantom_cri.launch.devices import resolve_devices
+from phantom_cri.launch.mounts import anonymous_volumes, check_mounts
+from phantom_cri.launch.process import merged
+from phantom_cri.model import (
+    ContainerConfig,
+    ContainerSecurity,
+    ImageConfig,
+    NamespaceOptions,
+    SandboxConfig,
+)
+
+
+def check_container(config: ContainerConfig, image: ImageConfig, sandbox: SandboxConfig) -> None:
+    """Raises InvalidArgument or Unimplemented naming the field and the value; changes nothing.
+
+    Looks at the host's devices and mounts, and at no network.
+    """
+    check_namespaces(config.security.namespaces, sandbox.security.namespaces)
+    check_supported(config)
+    merged(config, image)
+    check_mounts(config)
+    anonymous_volumes(config, image)
+    resolve_devices(config)
+
+
+def check_namespaces(asked: NamespaceOptions, pod: NamespaceOptions) -> None:
+    """A container may leave the pod's namespaces for its own, but not for the host's."""
+    for field in ("network", "ipc", "pid"):
+        mode, of_pod = getattr(asked, field), getattr(pod, field)
+        if mode == "node" and of_pod != "node":
+            raise InvalidArgument(f"namespace_options.{field}: NODE, but the pod has {of_pod.upper()}")
+        if field != "pid" and mode not in ("pod", "node"):
+            raise InvalidArgument(f"namespace_options.{field}: {mode.upper()} is for pid only")
+    if (asked.pid == "target") != bool(asked.target_id):
+        raise InvalidArgument(
+            f"namespace_options: target_id {asked.target_id!r} with pid {asked.pid.upper()}"
+        )
+    check_user_namespace(asked, "namespace_options")
+
+
+def check_user_namespace(options: NamespaceOptions, field: str) -> None:
+    if options.user != "node":
+        raise Unimplemented(f"{field}.userns_options: user namespaces are not supported yet")
+
+
+def check_supported(config: ContainerConfig) -> None:
+    """What this version does not have is refused, not left out."""
+    if config.cdi_devices:
+        raise Unimplemented(f"CDI_devices: {config.cdi_devices[0]!r}: CDI is not supported yet")
+    _check_labels(config.security)
+
+
+def _check_labels(security: ContainerSecurity) -> None:
+    if security.privileged:
+        return
+    profile = security.apparmor
+    if profile is not None and profile.kind == "localhost":
+        raise Unimplemented(
+            f"apparmor: profile {profile.localhost_ref!r}: {_lacks('AppArmor', apparmor_enabled())}"
+        )
+    if security.selinux is not None and any(
+        (security.selinux.user, security.selinux.role, security.selinux.type, security.selinux.level)
+    ):
+        raise Unimplemented(f"selinux_options: {security.selinux}: {_lacks('SELinux', selinux_enabled())}")
+
+
+def _lacks(module: str, enabled: bool) -> str:
+    return f"{module} is not supported yet" if enabled else f"{module} is not enabled on this host"
+
+
+def apparmor_enabled() -> bool:
+    try:
+        with open("/sys/module/apparmor/parameters/enabled", "rb") as switch:
+            return switch.read(1) == b"Y"
+    except OSError:
+        return False
+
+
+def selinux_enabled() -> bool:
+    return os.path.exists("/sys/fs/selinux/enforce")

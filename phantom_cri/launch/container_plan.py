@@ -1,0 +1,188 @@
+"""The plan of a container: from its request to the ops that make it.
+
+Sources are opened in the host's mount namespace, gathered as detached mounts, carried into a new mount
+namespace made from the fragment's, and hung into the container's root there. So no path of the host is walked
+after the first step, and none of the container's on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from phantom_cri.launch import bits
+from phantom_cri.launch.container_launch import CgroupView, ContainerLaunch
+from phantom_cri.launch.credentials import credentials
+from phantom_cri.launch.devices import dev_block
+from phantom_cri.launch.mounts import Bind, binds
+from phantom_cri.launch.ops import (
+    Attach,
+    CgroupProcs,
+    Exec,
+    JoinHome,
+    JoinNs,
+    Mask,
+    Mkdir,
+    OomScore,
+    Op,
+    OpenTree,
+    Overlay,
+    Pivot,
+    Readonly,
+    Remount,
+    Root,
+    Unshare,
+)
+from phantom_cri.launch.paths import covers, depth
+from phantom_cri.launch.plan import Block, Plan, Slots
+from phantom_cri.launch.standard import (
+    CGROUP,
+    SHM,
+    Shape,
+    cgroup_attributes,
+    covered_by,
+    finished_cgroup,
+    standard_mounts,
+)
+
+HOST_MOUNTS = "host_mounts"
+CGROUP_FD = "cgroup"
+PROCS = "procs"
+LOG = "log"
+KILL = "kill"
+OOM = "oom"
+STDIO = ("stdin", "stdout", "stderr")
+
+Parts = list[Op | Block]
+
+
+def container_plan(launch: ContainerLaunch, donated: Sequence[str]) -> Plan:
+    """`donated`: names of the fds that will travel along, out of "host_mounts" (the mount namespace that host
+    paths are meant in; always), "cgroup" (for CLONE_INTO_CGROUP), "procs0"… (files to write "0" to), "log",
+    "kill", "oom".
+
+    Raises InvalidArgument naming the field and the value.
+    """
+    modes = launch.config.security.namespaces
+    slots = Slots(donated)
+    flags = bits.PLAN_LOG if not launch.config.tty else bits.PLAN_TTY | bits.PLAN_LOG
+    if launch.config.stdin:
+        flags |= bits.PLAN_STDIN
+    if modes.pid != "container":
+        flags |= bits.PLAN_KILL_REST
+    return Plan(
+        parts=(*_parts(launch, slots, donated),),
+        kind=bits.KIND_CONTAINER,
+        flags=flags,
+        donated=tuple(donated),
+        clone_flags=bits.CLONE_NEWPID if modes.pid == "container" else 0,
+        cgroup=_if_donated(CGROUP_FD, donated),
+        log=_if_donated(LOG, donated),
+        kill=_if_donated(KILL, donated),
+        oom=_if_donated(OOM, donated),
+        pid_namespace_of=launch.pid_namespace_of if modes.pid == "target" else "",
+    )
+
+
+def _if_donated(name: str, donated: Sequence[str]) -> str:
+    return name if name in donated else ""
+
+
+def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Parts:
+    config, process = launch.config, launch.process
+    shape = _shape(launch)
+    standard = standard_mounts(shape, slots.next)
+    slots.take(standard.used)
+    root = slots.take()
+    sources: Parts = []
+    placed: Parts = []
+    if standard.has_cgroup and shape.cgroup == "v1":
+        _place(_hierarchies(launch), slots, sources, placed)
+        placed.append(_finished_cgroup(launch))
+    _place(_asked(launch), slots, sources, placed)
+    return [
+        entering(config.resources.oom_score_adj, procs_slots(donated)),
+        JoinNs(slots[HOST_MOUNTS], bits.CLONE_NEWNS),
+        *sources,
+        # Last of the sources: on old kernels it leaves the host's mount namespace to do its work.
+        Overlay(root, launch.layers, launch.upper, launch.work, _overlay_flags(launch)),
+        _own_namespaces(shape.cgroup == "v2" and not shape.privileged),
+        Root(root),
+        standard.sources,
+        standard.attach,
+        *([dev_block(launch.devices)] if standard.has_dev else []),
+        *placed,
+        *([Mkdir(process.cwd, 0o755)] if process.cwd != "/" else []),
+        _closing(launch.confinement.masked, launch.confinement.readonly, config.security.readonly_rootfs),
+        credentials(launch.confinement, launch.user, process.cwd),
+        Exec(process.args[0], process.args, process.env),
+    ]
+
+
+def _shape(launch: ContainerLaunch) -> Shape:
+    view = launch.cgroup_view
+    return Shape(
+        privileged=launch.config.security.privileged,
+        host_ipc=launch.sandbox.ipc == "node",
+        cgroup="" if view is None else "v1" if view.hierarchies else "v2",
+        covered=covered_by(bind.target for bind in binds(launch.config)),
+    )
+
+
+def _place(wanted: Iterable[Bind], slots: Slots, sources: Parts, placed: Parts) -> None:
+    for bind in wanted:
+        slot = slots.take()
+        sources.append(OpenTree(slot, bind.source, bind.how))
+        placed.append(Attach(slot, bind.target, bind.attributes, bind.propagation, bind.flags))
+
+
+def _asked(launch: ContainerLaunch) -> list[Bind]:
+    """The pod's files, the image's volumes and the request's mounts: a parent before what lies in it."""
+    asked = binds(launch.config)
+    targets = {bind.target for bind in asked}
+    read_only = bits.MOUNT_ATTR_RDONLY if launch.config.security.readonly_rootfs else 0
+    found = [
+        Bind(source, target, 0, read_only) for target, source in launch.pod_files if target not in targets
+    ]
+    found += [Bind(source, target) for target, source in launch.volumes]
+    if launch.sandbox.ipc == "node" and not any(covers(target, SHM) for target in targets):
+        found.append(Bind(SHM, SHM))
+    return sorted(found + asked, key=lambda bind: depth(bind.target))
+
+
+def _hierarchies(launch: ContainerLaunch) -> list[Bind]:
+    view = launch.cgroup_view or CgroupView()
+    attributes = cgroup_attributes(launch.config.security.privileged)
+    return [Bind(path, f"{CGROUP}/{name}", 0, attributes) for name, path in view.hierarchies]
+
+
+def _finished_cgroup(launch: ContainerLaunch) -> Block:
+    links = launch.cgroup_view.links if launch.cgroup_view else ()
+    return finished_cgroup(links, launch.config.security.privileged)
+
+
+def _overlay_flags(launch: ContainerLaunch) -> int:
+    return bits.OVERLAY_VOLATILE if launch.volatile else 0
+
+
+def procs_slots(donated: Sequence[str]) -> tuple[int, ...]:
+    return tuple([slot for slot, name in enumerate(donated) if name.startswith(PROCS)])
+
+
+@lru_cache(maxsize=256)
+def entering(oom_score: int, procs: tuple[int, ...]) -> Block:
+    """First of all, while the fragment's own /proc is there to write to."""
+    return Block(OomScore(oom_score), *[CgroupProcs(slot) for slot in procs])
+
+
+@lru_cache(maxsize=2)
+def _own_namespaces(cgroup: bool) -> Block:
+    new = bits.CLONE_NEWNS | (bits.CLONE_NEWCGROUP if cgroup else 0)
+    return Block(JoinHome(bits.CLONE_NEWNS), Unshare(new))
+
+
+@lru_cache(maxsize=64)
+def _closing(masked: tuple[str, ...], readonly: tuple[str, ...], root_readonly: bool) -> Block:
+    masks = [Mask(path) for path in masked]
+    root = [Remount("/", bits.MOUNT_ATTR_RDONLY)] if root_readonly else []
+    return Block(*masks, *[Readonly(path) for path in readonly], *root, Pivot())
