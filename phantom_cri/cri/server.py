@@ -71,26 +71,36 @@ class CriServer:
         await server.start()
 
     def _bind(self, server: grpc.aio.Server) -> None:
-        # grpc makes the socket inside this call; the mask closes the moment before the chmod.
+        """Bind under another name and rename.
+
+        grpc removes the path that it bound when it ends, whoever's socket is there by then; and
+        nobody can connect before the mode is right.
+        """
+        bound = _bound_path(self.path)
         mask = os.umask(0o777 & ~SOCKET_MODE)
         try:
-            server.add_insecure_port(f"unix:{self.path}")
+            server.add_insecure_port(f"unix:{bound}")
         except RuntimeError as error:
-            raise ConfigError(f"listen: cannot bind {self.path}: {error}") from error
+            raise ConfigError(f"listen: cannot bind {bound}: {error}") from error
         finally:
             os.umask(mask)
-        self.path.chmod(SOCKET_MODE)
-        self._inode = _inode(self.path)
+        try:
+            bound.chmod(SOCKET_MODE)
+            self._inode = _inode(bound)
+            bound.rename(self.path)
+        except OSError as error:
+            bound.unlink(missing_ok=True)
+            raise ConfigError(f"listen: {self.path}: {error.strerror}") from error
 
     async def stop(self) -> None:
         """Idempotent. A socket that a later daemon has put there stays."""
         server, self._server = self._server, None
         if server is None:
             return
-        ours = _inode(self.path) == self._inode
-        await server.stop(self._grace_s)
-        if ours and _inode(self.path) == self._inode:
+        # First, so that its inode number cannot be another's already: no new client finds the way.
+        if _inode(self.path) == self._inode:
             self.path.unlink(missing_ok=True)
+        await server.stop(self._grace_s)
 
     async def __aenter__(self) -> CriServer:
         await self.start()
@@ -104,8 +114,8 @@ class CriServer:
 
 def make_way(path: Path) -> None:
     """Make the folder of a socket and remove one that nobody answers at; blocks for up to a second."""
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise ConfigError(f"listen: {path} is longer than {_LONGEST_PATH} bytes")
+    if len(os.fsencode(_bound_path(path))) > _LONGEST_PATH:
+        raise ConfigError(f"listen: {path} is too long for a socket (unix(7))")
     _make_folder(path.parent)
     try:
         mode = path.lstat().st_mode
@@ -116,6 +126,10 @@ def make_way(path: Path) -> None:
     if _answers(path):
         raise AlreadyExists(f"listen: another daemon answers at {path}")
     path.unlink(missing_ok=True)
+
+
+def _bound_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _make_folder(folder: Path) -> None:
