@@ -12,8 +12,10 @@ from types import TracebackType
 import grpc.aio
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
+from phantom_cri.api.phantom.v1 import node_pb2
 from phantom_cri.cri.image_service import ImageService
 from phantom_cri.cri.interceptors import Calls
+from phantom_cri.cri.node_service import NodeService, NodeVerbs
 from phantom_cri.cri.runtime_service import RuntimeService
 from phantom_cri.cri.verbs import ImageVerbs, RuntimeVerbs
 from phantom_cri.errors import AlreadyExists, ConfigError, FailedPrecondition
@@ -30,7 +32,7 @@ _LONGEST_PATH = 107
 
 
 class CriServer:
-    """RuntimeService and ImageService at one socket.
+    """RuntimeService, ImageService and, with `node`, our own Node service at one socket.
 
     `async with CriServer(…)` listens; leaving it refuses new calls, lets running ones end within
     `grace_s` seconds, cancels the rest and takes the socket away.
@@ -44,6 +46,7 @@ class CriServer:
         metrics: Metrics,
         tracing: Tracing | NoTracing | None = None,
         *,
+        node: NodeVerbs | None = None,
         grace_s: float = 10,
     ) -> None:
         self.path = Path(path)
@@ -51,10 +54,13 @@ class CriServer:
         self._inode: tuple[int, int] | None = None
         calls = Calls(metrics, tracing or NoTracing())
         services = pb.DESCRIPTOR.services_by_name
-        self._handlers = (
+        self._handlers = [
             calls.handler(services["RuntimeService"], RuntimeService(runtime)),
             calls.handler(services["ImageService"], ImageService(images)),
-        )
+        ]
+        if node is not None:
+            node_service = node_pb2.DESCRIPTOR.services_by_name["Node"]
+            self._handlers.append(calls.handler(node_service, NodeService(node)))
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:

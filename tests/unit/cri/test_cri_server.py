@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
+from typing import cast
 
 import grpc
 import grpc.aio
@@ -20,8 +21,11 @@ from opentelemetry.trace import StatusCode
 from phantom_cri import errors
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.api.cri.v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
+from phantom_cri.api.phantom.v1 import node_pb2
+from phantom_cri.api.phantom.v1.node_pb2_grpc import NodeStub
 from phantom_cri.cri.chunks import chunks
 from phantom_cri.cri.interceptors import GRPC_CODES, Calls, status_text
+from phantom_cri.cri.node_service import CheckShape, NodeVerbs
 from phantom_cri.cri.server import MESSAGE_LIMIT, CriServer, make_way
 from phantom_cri.errors import AlreadyExists, ConfigError, FailedPrecondition, InvalidArgument, PhantomError
 from phantom_cri.model import Image, SandboxConfig, SandboxMetadata, SandboxRecord
@@ -176,6 +180,22 @@ def test_chunks_keep_every_item_once() -> None:
     runs = list(chunks(items, limit=12))
     assert [one for run in runs for one in run] == items and all(runs)
     assert list(chunks([], limit=12)) == []
+
+
+class HealthyNode:
+    """Node verbs of a host where there is nothing to tell."""
+
+    async def doctor(self) -> list[CheckShape]:
+        return []
+
+
+async def test_the_node_service_is_served_where_there_is_a_node(tmp_path: Path, wire: Wire) -> None:
+    path, node = tmp_path / "s", cast(NodeVerbs, HealthyNode())
+    server = CriServer(path, wire.verbs, wire.image_verbs, Metrics(), node=node)
+    async with server, grpc.aio.insecure_channel(f"unix:{path}") as channel:
+        assert not (await NodeStub(channel).Doctor(node_pb2.DoctorRequest())).checks
+    code, _ = await refused(NodeStub(wire.channel).Doctor(node_pb2.DoctorRequest()))
+    assert code is grpc.StatusCode.UNIMPLEMENTED
 
 
 # ------------------------------------------------------------------------------------ errors
