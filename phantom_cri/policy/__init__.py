@@ -1,0 +1,11 @@
+"""Policies as data (`policies/*.yaml`), compiled into what a container's process is held to.
+
+`load_policies(folder)` at start; `Policy.compile(security)` for each container.
+"""
+
+from __future__ import annotations
+
+from phantom_cri.policy.capabilities import CapabilitySets, names_in
+from phantom_cri.policy.policy import CompiledPolicy, Policy, SeccompFilter, load_policies
+
+__all__ = ["CapabilitySets", "CompiledPolicy", "Policy", "SeccompFilter", "load_policies", "names_in"]

@@ -1,0 +1,161 @@
+"""Capabilities by name and as bit masks, and what a container's request makes of the default set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from phantom_cri.errors import FailedPrecondition, InvalidArgument
+from phantom_cri.model import ContainerSecurity
+
+# In the order of their numbers: include/uapi/linux/capability.h
+NAMES: tuple[str, ...] = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+)
+NUMBERS = {name: number for number, name in enumerate(NAMES)}
+ALL = "ALL"
+
+
+class CapabilitySets(NamedTuple):
+    """Bit masks for the new process. `missing`: asked for by ALL or privileged, and not ours to give."""
+
+    bounding: int
+    effective: int
+    permitted: int
+    inheritable: int
+    ambient: int
+    missing: tuple[str, ...] = ()
+
+
+def normalise(name: str) -> str:
+    """`cap_net_raw` → `NET_RAW`; KeyError for a name that no kernel has."""
+    plain = name.upper().removeprefix("CAP_")
+    return NAMES[NUMBERS[plain]]
+
+
+def is_capability(name: str) -> bool:
+    return name.upper().removeprefix("CAP_") in NUMBERS
+
+
+def mask_of(names: Iterable[str]) -> int:
+    return sum(1 << NUMBERS[name] for name in set(names))
+
+
+@lru_cache(maxsize=64)
+def names_in(mask: int) -> frozenset[str]:
+    return frozenset(name for number, name in enumerate(NAMES) if mask >> number & 1)
+
+
+@lru_cache(maxsize=1)
+def grantable() -> int:
+    """What this process can pass on: its own bounding set, which holds nothing the kernel does not know.
+
+    The bounding set only ever shrinks, and the daemon does not shrink it: read once.
+    """
+    status = Path("/proc/self/status").read_text()
+    match = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if match is None:
+        raise FailedPrecondition("capabilities: /proc/self/status has no CapBnd line")
+    return int(match[1], 16)
+
+
+@lru_cache(maxsize=1)
+def known_to_kernel() -> int:
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    return (1 << (last + 1)) - 1
+
+
+def capability_sets(security: ContainerSecurity, default: frozenset[str]) -> CapabilitySets:
+    """CRI's rules: ALL first, then what is added, then what is dropped; privileged takes all there is.
+
+    Inheritable stays empty (CVE-2022-24769) but for ambient ones, which the kernel ties to it. Raises
+    InvalidArgument for a name that is unknown, FailedPrecondition for one that this node cannot give.
+    """
+    wished = security.capabilities
+    ambient = _masks("add_ambient", wished.add_ambient)
+    if security.privileged:
+        granted, missing = known_to_kernel(), known_to_kernel() & ~grantable()
+    else:
+        added, dropped = _masks("add", wished.add), _masks("drop", wished.drop)
+        granted, missing = mask_of(default), 0
+        if _has_all(wished.add):
+            granted, missing = known_to_kernel(), known_to_kernel() & ~grantable()
+        if _has_all(wished.drop):
+            granted, missing = 0, 0
+        granted = (granted | added | ambient) & ~dropped
+        ambient &= ~dropped
+        _require((added | ambient) & ~dropped)
+        missing &= granted
+    granted &= grantable()
+    names = tuple(sorted(names_in(missing)))
+    return CapabilitySets(granted, granted, granted, ambient & granted, ambient & granted, names)
+
+
+def _masks(field: str, names: tuple[str, ...]) -> int:
+    mask = 0
+    for name in names:
+        if name.upper() in (ALL, f"CAP_{ALL}"):
+            if field == "add_ambient":
+                mask |= known_to_kernel() & grantable()
+            continue
+        try:
+            mask |= 1 << NUMBERS[normalise(name)]
+        except KeyError:
+            raise InvalidArgument(f"security.capabilities.{field} {name!r}: no such capability") from None
+    return mask
+
+
+def _has_all(names: tuple[str, ...]) -> bool:
+    return any(name.upper() in (ALL, f"CAP_{ALL}") for name in names)
+
+
+def _require(asked: int) -> None:
+    lacking = asked & ~grantable()
+    if lacking:
+        names = ", ".join(sorted(names_in(lacking)))
+        raise FailedPrecondition(
+            f"security.capabilities.add {names}: not held on this node, so it cannot be given"
+        )
