@@ -1,0 +1,218 @@
+"""Who has which address: subnets, round-robin allocation, and the records that survive a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from phantom_cri import codec, errors
+from phantom_cri.model import PortMapping
+
+_SANDBOX_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_SUFFIX = ".json"
+
+
+class PodNetwork(codec.Record, frozen=True):
+    """What one sandbox holds; written before the kernel is asked for anything."""
+
+    ips: tuple[str, ...] = ()
+    ports: tuple[PortMapping, ...] = ()
+
+
+class Subnet:
+    """One subnet's addresses. An address that came back is handed out again only after all others."""
+
+    def __init__(self, cidr: str) -> None:
+        """Raises InvalidArgument naming the subnet."""
+        try:
+            self.network = ipaddress.ip_network(cidr)
+        except ValueError as error:
+            raise errors.InvalidArgument(f"network.subnets: {cidr!r}: {error}") from error
+        self._first = int(self.network.network_address) + 1
+        # IPv4 keeps its last address for broadcast
+        self._last = int(self.network.broadcast_address) - (self.network.version == 4)
+        if self._last <= self._first or self.network.is_multicast or self.network.is_loopback:
+            raise errors.InvalidArgument(f"network.subnets: {cidr!r} has no room for a gateway and a pod")
+        self.gateway = ipaddress.ip_interface((self._first, self.network.prefixlen))
+        self.cursor = self._first
+        self._used: set[int] = set()
+
+    @property
+    def version(self) -> int:
+        return self.network.version
+
+    @property
+    def capacity(self) -> int:
+        return self._last - self._first
+
+    def take(self) -> bytes:
+        """The next free address, packed. Raises ResourceExhausted naming the subnet."""
+        if len(self._used) >= self.capacity:
+            raise errors.ResourceExhausted(
+                f"network: all {self.capacity} addresses of {self.network} are in use"
+            )
+        candidate = self.cursor
+        while True:
+            candidate = candidate + 1 if self._first <= candidate < self._last else self._first + 1
+            if candidate not in self._used:
+                break
+        self._used.add(candidate)
+        self.cursor = candidate
+        return candidate.to_bytes(self.network.max_prefixlen // 8, "big")
+
+    def hold(self, address: str) -> None:
+        """Mark an address as used; one of another subnet (of an earlier config) is no matter."""
+        number = self._number(address)
+        if number is not None:
+            self._used.add(number)
+
+    def give_back(self, address: str) -> None:
+        number = self._number(address)
+        if number is not None:
+            self._used.discard(number)
+
+    def _number(self, address: str) -> int | None:
+        parsed = ipaddress.ip_address(address)
+        return int(parsed) if parsed in self.network else None
+
+
+class AddressBook:
+    """Addresses of all sandboxes, in memory and as one file per sandbox under `folder`.
+
+    All in one thread, but `write` may run in another.
+    """
+
+    def __init__(self, folder: Path, subnets: Sequence[Subnet]) -> None:
+        self.subnets = subnets
+        self.held: dict[str, PodNetwork] = {}
+        self._pods = folder / "pods"
+        self._cursor_path = folder / "cursor"
+        self._cursor = -1
+
+    def recover(self, live: Mapping[str, tuple[str, ...]]) -> None:
+        """Read the records, believe `live` where they differ, erase all others. Raises Internal."""
+        try:
+            self._pods.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._recover_records(live)
+            self._recover_cursor()
+        except OSError as error:
+            raise errors.Internal(f"network: recover addresses: {error}") from error
+
+    def _recover_records(self, live: Mapping[str, tuple[str, ...]]) -> None:
+        self.held.clear()
+        records = dict(self._read_records())
+        for sandbox_id, ips in live.items():
+            record = records.pop(sandbox_id, None)
+            if record is None or record.ips != ips:
+                record = PodNetwork(ips)
+                self.write(sandbox_id, record)
+            self.held[sandbox_id] = record
+            for ip in record.ips:
+                for subnet in self.subnets:
+                    subnet.hold(ip)
+        for sandbox_id in records:
+            self._erase(sandbox_id)
+
+    def take(self, sandbox_id: str, subnets: Sequence[Subnet]) -> list[bytes]:
+        """One packed address of each subnet. Raises InvalidArgument, AlreadyExists, ResourceExhausted."""
+        if not _SANDBOX_ID.fullmatch(sandbox_id):
+            raise errors.InvalidArgument(f"sandbox_id {sandbox_id!r} cannot name a file")
+        if sandbox_id in self.held:
+            raise errors.AlreadyExists(f"sandbox {sandbox_id} is attached already")
+        taken: list[bytes] = []
+        try:
+            for subnet in subnets:
+                taken.append(subnet.take())
+        except errors.ResourceExhausted:
+            self.give_back([str(ipaddress.ip_address(packed)) for packed in taken])
+            raise
+        if self._cursor >= 0:
+            cursors = (subnet.cursor.to_bytes(16, "big") for subnet in self.subnets)
+            os.pwrite(self._cursor, b"".join(cursors), 0)
+        return taken
+
+    def forget(self, sandbox_id: str) -> PodNetwork | None:
+        """Erase a sandbox, None if it is unknown. Its addresses stay out of use until `give_back`."""
+        record = self.held.pop(sandbox_id, None)
+        if record is not None:
+            self._erase(sandbox_id)
+        return record
+
+    def give_back(self, ips: Sequence[str]) -> None:
+        for ip in ips:
+            for subnet in self.subnets:
+                subnet.give_back(ip)
+
+    def create(self, sandbox_id: str, record: PodNetwork) -> None:
+        """The first record of a sandbox, half the cost of `write`: a crash may leave it empty, which
+        `recover` takes as nothing held, and so does the sandbox then. Raises Internal.
+        """
+        try:
+            fd = os.open(self._path(sandbox_id), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, codec.to_json(record))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise errors.Internal(f"network: write record of sandbox {sandbox_id}: {error}") from error
+
+    def write(self, sandbox_id: str, record: PodNetwork) -> None:
+        """Replace the record atomically. Raises Internal."""
+        try:
+            codec.write_atomically(self._path(sandbox_id), codec.to_json(record))
+        except OSError as error:
+            raise errors.Internal(f"network: write record of sandbox {sandbox_id}: {error}") from error
+
+    def _erase(self, sandbox_id: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(sandbox_id))
+
+    def close(self) -> None:
+        if self._cursor >= 0:
+            os.close(self._cursor)
+            self._cursor = -1
+
+    def _path(self, sandbox_id: str) -> str:
+        return f"{self._pods}/{sandbox_id}{_SUFFIX}"
+
+    def _read_records(self) -> list[tuple[str, PodNetwork]]:
+        """All records; one that a crash or a disk spoiled counts as empty, temporary files are removed."""
+        records = []
+        for path in self._pods.iterdir():
+            if path.suffix != _SUFFIX:
+                path.unlink()
+                continue
+            try:
+                record = codec.from_json(path.read_bytes(), PodNetwork)
+            except codec.DecodeError:
+                record = PodNetwork()
+            records.append((path.name.removesuffix(_SUFFIX), record))
+        return records
+
+    def _recover_cursor(self) -> None:
+        """Go on behind the last address given out, so that a restart does not bring reuse.
+
+        Written in place, without a rename: a torn value is only another place to start from.
+        """
+        self.close()
+        self._cursor = os.open(self._cursor_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        stored = os.pread(self._cursor, 16 * len(self.subnets), 0)
+        if len(stored) == 16 * len(self.subnets):
+            for subnet, (high, low) in zip(self.subnets, struct.iter_unpack(">QQ", stored), strict=True):
+                subnet.cursor = high << 64 | low
+
+
+def parse_subnets(cidrs: Sequence[str]) -> tuple[Subnet, ...]:
+    """At most one subnet per IP version, in the given order. Raises InvalidArgument."""
+    subnets = tuple(Subnet(cidr) for cidr in cidrs)
+    versions = [subnet.version for subnet in subnets]
+    if not versions or len(set(versions)) < len(versions):
+        raise errors.InvalidArgument(
+            f"network.subnets: {list(cidrs)!r}: one IPv4 subnet, one IPv6 subnet or one of each are possible"
+        )
+    return subnets

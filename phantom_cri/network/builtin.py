@@ -1,0 +1,288 @@
+"""The built-in network driver: bridge, veth pairs, own IPAM, host ports by nftables.
+
+Kernel work runs in two threads of one worker each, one for links and one for nftables, so that neither
+the event loop nor a claim's host ports ever wait for the kernel's RTNL lock; tables are changed in the
+loop only. A dead pod's veth goes with its namespace, in the kernel's own time: deleting it ourselves
+takes 30 ms (two RCU grace periods), so it is only looked after later (`_sweep`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import errno
+import functools
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from phantom_cri import errors
+from phantom_cri.codec import replace
+from phantom_cri.model import PortMapping
+from phantom_cri.network import Attachment, NetworkConfig, ground, links, listing
+from phantom_cri.network import netlink as nl
+from phantom_cri.network.addresses import AddressBook, PodNetwork, Subnet, parse_subnets
+from phantom_cri.network.firewall import Firewall
+from phantom_cri.network.ports import PortTable, forwards
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_BRIDGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
+_SWEEP_AFTER = 2.0  # seconds; the kernel takes well under one to take a namespace down
+_INDEX_BLOCK = 1 << 20
+_ATTEMPTS = 4
+_NAME_SAFE = bytes.maketrans(b"+/", b"-_")
+_FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}  # by length of a packed address
+
+
+class BuiltinNetwork:
+    """A `NetworkDriver`. All methods are called in one event loop; `close` ends its threads."""
+
+    def __init__(self, config: NetworkConfig, state: Path) -> None:
+        """state: the daemon's state directory; records go to state/network. Raises InvalidArgument."""
+        if not _BRIDGE_NAME.fullmatch(config.bridge):
+            raise errors.InvalidArgument(
+                f"network.bridge: {config.bridge!r} is not a name of at most 15 characters"
+            )
+        if config.mtu and not 1280 <= config.mtu <= 65535:
+            raise errors.InvalidArgument(f"network.mtu: {config.mtu} is not 0 or within 1280…65535")
+        self._config = config
+        self._subnets = parse_subnets(config.subnets)
+        self._owner = f"phantom-cri {state.absolute()}"[:255]
+        self._book = AddressBook(state / "network", self._subnets)
+        self._ports = PortTable()
+        self._firewall = Firewall(config)
+        self._wiring = ThreadPoolExecutor(1, "network-links")
+        self._filtering = ThreadPoolExecutor(1, "network-nftables")
+        self._route: nl.RouteSocket | None = None
+        self._ground: ground.Ground | None = None
+        self._obstacle = ("NetworkNotStarted", "network: not started")
+        self._departing: dict[str, tuple[str, ...]] = {}  # veth name → addresses that wait for its end
+        self._sweeper: asyncio.Task[None] | None = None
+        digest = hashlib.sha256(config.bridge.encode()).digest()
+        self._prefix = f"ph{_letters(config.bridge)[:4]}"
+        self._group = int.from_bytes(digest[:4], "big") | 1 << 31
+        # far above what the kernel counts up to by itself, another block for each instance
+        self._index_base = _INDEX_BLOCK * (1 + digest[0])
+        self._next_index = self._index_base + int.from_bytes(os.urandom(2), "big")
+
+    async def start(self, live: Mapping[str, tuple[str, ...]]) -> None:
+        self._book.recover(live)
+        self._ports = PortTable()
+        for sandbox_id, record in self._book.held.items():
+            self._ports.claim(sandbox_id, forwards(record.ips, record.ports))
+        self._ground = None
+        try:
+            laid = await _to_the_end(self._wiring, self._lay_ground)
+        except errors.FailedPrecondition as error:
+            self._obstacle = ("NetworkConflict", str(error))
+        except (errors.Internal, OSError) as error:
+            self._obstacle = ("NetworkUnavailable", f"network: {error}")
+        else:
+            self._template = links.VethTemplate(laid.bridge, laid.mtu)
+            self._pod_template = links.PodTemplate(laid.networks)
+            cidrs = [str(subnet.network) for subnet in laid.subnets]
+            await _to_the_end(self._filtering, self._firewall.build, cidrs, self._ports.all())
+            self._ground = laid
+
+    async def attach(self, sandbox_id: str, netns_fd: int) -> Attachment:
+        if self._ground is None:
+            raise errors.FailedPrecondition(self._obstacle[1])
+        name = self._veth_name(sandbox_id)
+        if name in self._departing:
+            await self._sweep()
+        packed = await self._take_addresses(sandbox_id, self._ground.subnets)
+        ips = tuple(socket.inet_ntop(_FAMILIES[len(address)], address) for address in packed)
+        mac = (
+            b"\x0a\x58" + packed[0][-4:]
+        )  # follows the address: neighbours' caches stay right when it is reused
+        record = self._book.held[sandbox_id] = PodNetwork(ips)
+        try:
+            await _to_the_end(self._wiring, self._wire, sandbox_id, record, name, mac, os.dup(netns_fd))
+        except BaseException:
+            self._depart(sandbox_id)
+            raise
+        return Attachment(ips, self._pod_template.batch(packed, mac))
+
+    async def expose(
+        self, sandbox_id: str, ips: tuple[str, ...], port_mappings: Sequence[PortMapping]
+    ) -> None:
+        wanted = forwards(ips, port_mappings)
+        if wanted == self._ports.held(sandbox_id):
+            return
+        record = self._book.held.get(sandbox_id)
+        if record is None or record.ports:
+            state = "is not attached" if record is None else "has other host ports already"
+            raise errors.FailedPrecondition(f"expose: sandbox {sandbox_id} {state}")
+        if self._firewall.obstacle:
+            raise errors.FailedPrecondition(f"port_mappings: no host ports here: {self._firewall.obstacle}")
+        self._ports.claim(sandbox_id, wanted)
+        exposed = replace(record, ports=tuple(mapping for mapping in port_mappings if mapping.host_port))
+        try:
+            self._book.write(sandbox_id, exposed)
+            await _to_the_end(self._filtering, self._firewall.add, wanted, self._ports.all())
+        except BaseException as error:
+            self._ports.release(sandbox_id)
+            if isinstance(error, asyncio.CancelledError):
+                await _to_the_end(self._filtering, self._firewall.remove, wanted, self._ports.all())
+            self._book.write(sandbox_id, record)
+            raise
+        self._book.held[sandbox_id] = exposed
+
+    async def release(self, sandbox_id: str) -> None:
+        held = self._ports.held(sandbox_id)
+        if held:
+            rest = {at: target for at, target in self._ports.all().items() if at not in held}
+            await _to_the_end(self._filtering, self._firewall.remove, held, rest)
+            self._ports.release(sandbox_id)
+        self._depart(sandbox_id)
+
+    def features(self) -> dict[str, str]:
+        if self._ground is None:
+            return {"network": f"off: {self._obstacle[1]}"}
+        return {**self._ground.features, **self._firewall.features()}
+
+    def ready(self) -> tuple[bool, str, str]:
+        if self._ground is None:
+            return False, *self._obstacle
+        return True, "", f"bridge {self._config.bridge}"
+
+    async def close(self) -> None:
+        """Let go of sockets and threads; pods, bridge, rules and records stay as they are."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
+        await _to_the_end(self._filtering, self._firewall.close)
+        self._wiring.shutdown()
+        self._filtering.shutdown()
+        self._book.close()
+        if self._route is not None:
+            self._route.close()
+        self._ground = self._route = None
+        self._obstacle = ("NetworkClosed", "network: closed")
+
+    async def dismantle(self) -> None:
+        """Remove bridge and table, for a node that is given up: after the last `release`, before `close`."""
+        await self._sweep()
+        await _to_the_end(self._filtering, self._firewall.dismantle)
+        if self._ground is not None:
+            await _to_the_end(self._wiring, self._ask, links.delete_link(self._config.bridge))
+        self._ground = None
+        self._obstacle = ("NetworkNotStarted", "network: dismantled")
+
+    async def _take_addresses(self, sandbox_id: str, subnets: Sequence[Subnet]) -> list[bytes]:
+        try:
+            return self._book.take(sandbox_id, subnets)
+        except errors.ResourceExhausted:
+            if not self._departing:
+                raise
+        await self._sweep()
+        return self._book.take(sandbox_id, subnets)
+
+    def _depart(self, sandbox_id: str) -> None:
+        """Forget a sandbox; its addresses stay out of use until its veth is known to be gone."""
+        record = self._book.forget(sandbox_id)
+        if record is None:
+            return
+        self._departing[self._veth_name(sandbox_id)] = record.ips
+        if self._sweeper is None or self._sweeper.done():
+            self._sweeper = asyncio.get_running_loop().create_task(self._sweep_later())
+
+    async def _sweep_later(self) -> None:
+        while self._departing:
+            await asyncio.sleep(_SWEEP_AFTER)
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        departing = dict(self._departing)
+        await _to_the_end(self._wiring, self._delete_veths, list(departing))
+        for name, ips in departing.items():
+            if self._departing.get(name) is ips:
+                del self._departing[name]
+                self._book.give_back(ips)
+
+    def _veth_name(self, sandbox_id: str) -> str:
+        """15 characters: ours, this instance's (24 bits), the sandbox's (54 bits)."""
+        return self._prefix + _letters(sandbox_id)[:9]
+
+    # What follows runs in the thread for links.
+
+    def _lay_ground(self) -> ground.Ground:
+        if self._route is None:
+            self._route = nl.RouteSocket()
+        config = self._config
+        laid = ground.lay(self._route, config.bridge, self._owner, self._subnets, config.mtu)
+        living = {self._veth_name(sandbox_id) for sandbox_id in self._book.held}
+        leftovers = []
+        for link in listing.list_links(self._route):
+            if (
+                link.kind != "veth"
+                or not link.name.startswith(self._prefix)
+                or link.master not in (0, laid.bridge)
+            ):
+                continue
+            if link.name not in living:
+                leftovers.append(link.name)
+            elif link.master == 0:  # its bridge was deleted under it
+                ground.check(f"enslave {link.name}", self._route.ask(links.enslave(link.number, laid.bridge)))
+        self._delete_veths(leftovers)
+        return laid
+
+    def _wire(self, sandbox_id: str, record: PodNetwork, name: str, mac: bytes, netns_fd: int) -> None:
+        try:
+            self._book.create(sandbox_id, record)
+            answers: list[nl.Answer] = []
+            for _ in range(_ATTEMPTS):
+                answers = self._ask(*self._template.requests(self._take_index(), name, mac, netns_fd))
+                if answers[0].error not in (errno.EEXIST, errno.EBUSY):
+                    break
+                # the index may be taken by a stranger, or the name by what a crash left of this sandbox
+                self._ask(links.delete_link(name))
+            ground.check(f"make veth {name} of sandbox {sandbox_id}", answers)
+        finally:
+            os.close(netns_fd)
+
+    def _delete_veths(self, names: Sequence[str]) -> None:
+        """Delete those that still exist, all in one go. Raises Internal."""
+        if not names:
+            return
+        marked = self._ask(*(links.mark_for_removal(name, self._group) for name in names))
+        if any(not answer.error for answer in marked):
+            self._ask(links.delete_marked(self._group))
+
+    def _ask(self, *requests: bytes) -> list[nl.Answer]:
+        if self._route is None:
+            raise errors.Internal("network: closed")
+        try:
+            return self._route.ask(requests)
+        except OSError as error:
+            raise errors.Internal(f"network: netlink: {error}") from error
+
+    def _take_index(self) -> int:
+        self._next_index = self._index_base + (self._next_index + 1) % _INDEX_BLOCK
+        return self._next_index
+
+
+def _letters(text: str) -> str:
+    """Twelve characters that stand for a text and may be part of an interface's name (no / and no :)."""
+    digest = hashlib.sha256(text.encode()).digest()[:9]
+    return binascii.b2a_base64(digest, newline=False).translate(_NAME_SAFE).decode("ascii")
+
+
+async def _to_the_end(
+    executor: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Run in a thread. A cancelled caller waits too: nobody else would know what the thread has made."""
+    job = asyncio.get_running_loop().run_in_executor(executor, functools.partial(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        await asyncio.wait([job])
+        job.exception()  # seen: asyncio would log it otherwise
+        raise

@@ -1,0 +1,89 @@
+"""Our nftables table in the kernel: masquerade and host ports. One thread at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from phantom_cri import errors
+from phantom_cri.network import NetworkConfig
+from phantom_cri.network.ground import write_sysctl
+from phantom_cri.network.nftables import Nftables, NftablesError
+from phantom_cri.network.ports import Forwards, add_elements, delete_elements, table_text
+
+
+class Firewall:
+    """`obstacle` says why there are no host ports, "" when there are."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        self._config = config
+        self._table = f"phantom_{config.bridge}"
+        self._subnets: Sequence[str] = ()
+        self._nftables: Nftables | None = None
+        self._missing = "not started"
+        self._loopback = ""
+        self.obstacle = self._missing
+
+    def build(self, subnets: Sequence[str], held: Forwards) -> None:
+        """Make or replace the table; where that cannot be, `obstacle` and `features` say so."""
+        self._subnets = subnets
+        self._missing = ""
+        try:
+            if self._nftables is None:
+                self._nftables = Nftables()
+            self._nftables.run(self._text(held))
+        except NftablesError as error:
+            self._missing = str(error)
+        else:
+            # only once the table's guard keeps pods away from the loopback
+            self._loopback = write_sysctl(f"ipv4/conf/{self._config.bridge}/route_localnet", "1")
+        self.obstacle = self._missing or ("" if self._config.host_ports else "network.host_ports is false")
+
+    def add(self, wanted: Forwards, held: Forwards) -> None:
+        """Open `wanted`; `held` is all that is open then. Raises Internal, with nothing changed."""
+        self._change(add_elements(self._table, wanted), held)
+
+    def remove(self, gone: Forwards, held: Forwards) -> None:
+        """Close `gone`; `held` is everything that stays. Raises Internal."""
+        self._change(delete_elements(self._table, gone), held)
+
+    def _change(self, commands: str, held: Forwards) -> None:
+        """If others have flushed our table (`nft flush ruleset` is common), it is written anew."""
+        if self._nftables is None:
+            raise errors.Internal(f"network: host ports: {self._missing}")
+        try:
+            self._nftables.run(commands)
+        except NftablesError:
+            try:
+                self._nftables.run(self._text(held))
+            except NftablesError as error:
+                raise errors.Internal(f"network: nftables table {self._table}: {error}") from error
+
+    def _text(self, held: Forwards) -> str:
+        return table_text(self._table, self._config.bridge, self._subnets, self._config.masquerade, held)
+
+    def features(self) -> dict[str, str]:
+        off = f"off: {self._missing}"
+        masquerade = "on" if self._config.masquerade else "off: network.masquerade is false"
+        host_ports = (
+            "on" if not self._loopback else f"on, but not at 127.0.0.1: route_localnet: {self._loopback}"
+        )
+        return {
+            "nftables": off if self._missing else f"on: table inet {self._table}",
+            "masquerade": off if self._missing else masquerade,
+            "host_ports": f"off: {self.obstacle}" if self.obstacle else host_ports,
+        }
+
+    def dismantle(self) -> None:
+        """Remove the table. Raises Internal."""
+        if self._nftables is None or self._missing:
+            return
+        try:
+            self._nftables.run(f"add table inet {self._table}\ndelete table inet {self._table}")
+        except NftablesError as error:
+            raise errors.Internal(f"network: delete nftables table {self._table}: {error}") from error
+
+    def close(self) -> None:
+        if self._nftables is not None:
+            self._nftables.close()
+            self._nftables = None
+        self._missing = self.obstacle = "not started"

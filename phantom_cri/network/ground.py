@@ -1,0 +1,160 @@
+"""The ground that all pods share: the bridge with its addresses, forwarding, and what stands in the way.
+
+Made or repaired at start. Nothing is touched that is not ours: the bridge carries its owner in its alias.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from phantom_cri import errors
+from phantom_cri.network import links, listing
+from phantom_cri.network import netlink as nl
+from phantom_cri.network.addresses import Subnet
+
+_NO_IPV6 = (errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EINVAL)
+_SYSCTL = Path("/proc/sys/net")
+_DEFAULT_MTU = 1500
+
+
+class Ground(NamedTuple):
+    """What was found and made. `features` says of each part whether it is on, and why not."""
+
+    bridge: int
+    mtu: int
+    subnets: tuple[Subnet, ...]
+    networks: tuple[links.PodSubnet, ...]
+    features: dict[str, str]
+
+
+def lay(route: nl.RouteSocket, bridge: str, owner: str, subnets: Sequence[Subnet], mtu: int) -> Ground:
+    """Make or repair the bridge. Idempotent.
+
+    owner: the alias that marks the bridge as ours. mtu: 0 takes the default route's.
+    Raises FailedPrecondition where something that is not ours is in the way, Internal, OSError.
+    """
+    index, mtu = _own_bridge(route, bridge, owner, mtu)
+    _refuse_overlap(route, index, subnets)
+    active, features = _address_bridge(route, bridge, index, mtu, subnets)
+    networks = []
+    for subnet in active:
+        forwarding = _forward(route, subnet.version)
+        features[f"forwarding_ipv{subnet.version}"] = forwarding
+        routed = subnet.version == 4 or forwarding.startswith("on")
+        networks.append(links.PodSubnet(subnet.gateway, routed))
+    features["bridge"] = f"on: {bridge}, mtu {mtu}"
+    return Ground(index, mtu, tuple(active), tuple(networks), features)
+
+
+def _own_bridge(route: nl.RouteSocket, bridge: str, owner: str, mtu: int) -> tuple[int, int]:
+    by_name = {link.name: link for link in listing.list_links(route)}
+    mtu = mtu or _outside_mtu(route, list(by_name.values()))
+    if bridge not in by_name:
+        mac = b"\x02" + hashlib.sha256(f"{owner} {bridge}".encode()).digest()[:5]
+        check(f"make bridge {bridge}", route.ask(links.make_bridge(bridge, mac, mtu, owner)))
+        by_name = {link.name: link for link in listing.list_links(route)}
+    link = by_name[bridge]
+    if link.kind != "bridge" or link.alias != owner:
+        raise errors.FailedPrecondition(
+            f"network.bridge: interface {bridge} exists and is not ours ({link.kind or 'hardware'}, alias "
+            f"{link.alias!r}, ours is {owner!r}): choose another name, or `ip link delete {bridge}`"
+        )
+    return link.number, mtu
+
+
+def _outside_mtu(route: nl.RouteSocket, found: Sequence[listing.Link]) -> int:
+    mtus = {link.number: link.mtu for link in found}
+    ways_out = [mtus[way.link] for way in listing.list_default_routes(route) if way.link in mtus]
+    return min([mtu for mtu in ways_out if 1280 <= mtu <= 65535], default=_DEFAULT_MTU)
+
+
+def _refuse_overlap(route: nl.RouteSocket, bridge: int, subnets: Sequence[Subnet]) -> None:
+    for address in listing.list_addresses(route):
+        for subnet in subnets:
+            other = address.interface
+            if (
+                address.link != bridge
+                and other.version == subnet.version
+                and other.network.overlaps(subnet.network)
+            ):
+                raise errors.FailedPrecondition(
+                    f"network.subnets: {subnet.network} overlaps with {other} of another interface"
+                )
+
+
+def _address_bridge(
+    route: nl.RouteSocket, bridge: str, index: int, mtu: int, subnets: Sequence[Subnet]
+) -> tuple[list[Subnet], dict[str, str]]:
+    """Give the bridge its gateway addresses; a version that the kernel refuses is off, with the reason."""
+    features = {f"ipv{version}": f"off: no IPv{version} subnet in network.subnets" for version in (4, 6)}
+    # a pod must not be able to advertise itself to us as a router (CVE-2020-13401)
+    write_sysctl(f"ipv6/conf/{bridge}/accept_ra", "0")
+    # while its link-local address is tentative, nothing is solicited for forwarded packets (ndisc_solicit)
+    write_sysctl(f"ipv6/conf/{bridge}/accept_dad", "0")
+    check(f"set bridge {bridge} up", route.ask([links.raise_link(index, mtu)]))
+    wanted = {subnet.gateway for subnet in subnets}
+    for address in listing.list_addresses(route):
+        if (
+            address.link == index
+            and address.interface not in wanted
+            and not address.interface.ip.is_link_local
+        ):
+            check(
+                f"remove {address.interface} of {bridge}",
+                route.ask([links.delete_address(index, address.interface)]),
+            )
+    active = []
+    for subnet in subnets:
+        answer = route.ask([links.put_address(index, subnet.gateway)])[0]
+        if answer.error and subnet.version == 6 and answer.error in _NO_IPV6:
+            features["ipv6"] = (
+                f"off: the kernel refuses {subnet.gateway} ({_explain(answer)}): IPv6 is disabled here"
+            )
+            continue
+        check(f"put {subnet.gateway} on {bridge}", [answer])
+        features[f"ipv{subnet.version}"] = f"on: {subnet.network}"
+        active.append(subnet)
+    if not active:
+        raise errors.FailedPrecondition(f"network.subnets: none can be used ({features['ipv6']})")
+    return active, features
+
+
+def _forward(route: nl.RouteSocket, version: int) -> str:
+    """Let the kernel forward, if it does not yet; on the whole host, since answers come in elsewhere."""
+    key = "ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding"
+    name = f"net.{key.replace('/', '.')}"
+    if (_SYSCTL / key).read_text().strip() not in ("", "0"):
+        return "on"
+    advertised = [way for way in listing.list_default_routes(route) if way.advertised]
+    if version == 6 and advertised:
+        # the kernel drops such routes when forwarding begins (rt6_purge_dflt_routers)
+        return f"off: {name}=1 would take the host's IPv6 default route, which a router advertises, away"
+    complaint = write_sysctl(key, "1")
+    return f"off: {name}: {complaint}" if complaint else f"on: {name} set to 1 by us"
+
+
+def write_sysctl(key: str, value: str) -> str:
+    """Write a key below net/ unless it has the value; returns what went wrong, else ""."""
+    path = _SYSCTL / key
+    try:
+        if path.read_text().strip() != value:
+            path.write_text(value)
+    except OSError as error:
+        return errors.errno_name(error.errno or 0)
+    return ""
+
+
+def check(operation: str, answers: Sequence[nl.Answer]) -> None:
+    """Raises Internal for the first refused request, with the kernel's own words where it gave any."""
+    for answer in answers:
+        if answer.error:
+            raise errors.Internal(f"network: {operation}: {_explain(answer)}")
+
+
+def _explain(answer: nl.Answer) -> str:
+    name = errors.errno_name(answer.error)
+    return f"{name}: {answer.reason}" if answer.reason else name

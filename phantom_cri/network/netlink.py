@@ -1,0 +1,161 @@
+"""Just enough rtnetlink to wire a pod in a few hundred microseconds.
+
+A message is bytes: header, a fixed struct, attributes (netlink(7), rtnetlink(7)). They are packed here
+with `struct` and sent many at a time, because the kernel works through all messages of one `sendto`
+before it returns: one system call wires a pod, a second one reads the answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE, NLM_F_DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
+NLM_F_REPLACE = 0x100
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
+_ERROR = struct.Struct("=i")
+_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+_RECEIVE_BYTES = 1 << 16
+_BATCH = 32  # answers that surely fit into a socket's default receive buffer
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
+_NLM_F_CAPPED, _NLM_F_ACK_TLVS, _NLMSGERR_ATTR_MSG = 0x100, 0x200, 1
+
+
+class Answer(NamedTuple):
+    """The kernel's verdict on one request: `error` is 0 or an errno, `reason` its words if it has any."""
+
+    error: int
+    reason: str
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One nlattr, padded to four bytes. `payload` may be a run of nested attributes."""
+    return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
+def u32(kind: int, value: int) -> bytes:
+    return struct.pack("=HHI", 8, kind, value)
+
+
+def u8(kind: int, value: int) -> bytes:
+    return struct.pack("=HHBxxx", 5, kind, value)
+
+
+def text(kind: int, value: str) -> bytes:
+    return attribute(kind, value.encode("ascii") + b"\0")
+
+
+def message(kind: int, flags: int, body: bytes, sequence: int = 0) -> bytes:
+    """A whole message; `NLM_F_REQUEST` is added, the length is padded to four bytes."""
+    length = _HEADER.size + len(body)
+    return _HEADER.pack(length, kind, flags | NLM_F_REQUEST, sequence, 0) + body + bytes(-length % 4)
+
+
+def messages(packet: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(type, flags, sequence, body) of each message in what was received or is to be sent."""
+    offset = 0
+    while offset + _HEADER.size <= len(packet):
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(packet, offset)
+        if length < _HEADER.size:
+            return
+        yield kind, flags, sequence, packet[offset + _HEADER.size : offset + length]
+        offset += length + (-length % 4)
+
+
+def attributes(body: bytes, offset: int) -> dict[int, bytes]:
+    """The attributes that follow the fixed struct of `offset` bytes; of repeated ones the last."""
+    found = {}
+    while offset + 4 <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if length < 4:
+            break
+        found[kind & _TYPE_MASK] = body[offset + 4 : offset + length]
+        offset += length + (-length % 4)
+    return found
+
+
+class RouteSocket:
+    """One NETLINK_ROUTE socket of the namespace it was opened in. For one thread at a time.
+
+    Raises OSError where the kernel has no rtnetlink for us at all; requests that it refuses come
+    back as `Answer`s.
+    """
+
+    def __init__(self) -> None:
+        self._socket = _open()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def ask(self, requests: Sequence[bytes]) -> list[Answer]:
+        """Send all, each with `NLM_F_ACK`, and return one answer for each.
+
+        The kernel goes on after a refused request, so a later one can fail as a consequence.
+        """
+        answers: list[Answer] = []
+        with self._renewed_on_error():
+            for start in range(0, len(requests), _BATCH):
+                self._ask(requests[start : start + _BATCH], answers)
+        return answers
+
+    def _ask(self, requests: Sequence[bytes], answers: list[Answer]) -> None:
+        wanted = len(answers) + len(requests)
+        self._socket.send(b"".join(requests))
+        while len(answers) < wanted:
+            for kind, flags, _, body in messages(self._socket.recv(_RECEIVE_BYTES)):
+                if kind == NLMSG_ERROR:
+                    answers.append(_answer(flags, body))
+
+    def dump(self, kind: int, body: bytes) -> list[tuple[int, bytes]]:
+        """(type, body) of everything a dump request yields. Raises OSError on refusal."""
+        with self._renewed_on_error():
+            return self._dump(message(kind, NLM_F_DUMP, body))
+
+    def _dump(self, request: bytes) -> list[tuple[int, bytes]]:
+        self._socket.send(request)
+        rows: list[tuple[int, bytes]] = []
+        while True:
+            for answer, _, _, row in messages(self._socket.recv(_RECEIVE_BYTES)):
+                if answer == NLMSG_DONE:
+                    return rows
+                if answer == NLMSG_ERROR:
+                    raise OSError(-_ERROR.unpack_from(row)[0], "netlink dump")
+                rows.append((answer, row))
+
+    @contextlib.contextmanager
+    def _renewed_on_error(self) -> Iterator[None]:
+        """After an error the next request must not read answers that are still under way."""
+        try:
+            yield
+        except OSError:
+            self._socket.close()
+            self._socket = _open()
+            raise
+
+
+def _open() -> socket.socket:
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    try:
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+            opened.setsockopt(_SOL_NETLINK, option, 1)
+        opened.settimeout(5)  # answers are there when send returns: this is for a broken kernel only
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _answer(flags: int, body: bytes) -> Answer:
+    error = -_ERROR.unpack_from(body)[0]
+    if not error or not flags & _NLM_F_ACK_TLVS:
+        return Answer(error, "")
+    # nlmsgerr holds the request's header, and its body too unless capped (include/uapi/linux/netlink.h)
+    echoed = _HEADER.size if flags & _NLM_F_CAPPED else _HEADER.unpack_from(body, 4)[0]
+    reason = attributes(body, 4 + echoed + (-echoed % 4)).get(_NLMSGERR_ATTR_MSG, b"")
+    return Answer(error, reason.rstrip(b"\0").decode("utf-8", "replace"))
