@@ -36,6 +36,7 @@ enum ph_type {
     PH_GET = 7,              /* id -> PH_ENTRY, with the pidfd while it runs */
     PH_FORGET = 8,           /* id: an exited process's entry (and exits/ID) is dropped; ENOENT is PH_OK */
     PH_SHUTDOWN = 9,         /* kill everything, answer PH_OK, exit 0 */
+    PH_CLOSE_STDIN = 10,     /* id: closes the fragment's end of a PH_PLAN_STDIN pipe */
 
     PH_OK = 64,              /* reply */
     PH_ERROR = 65,           /* reply: error = errno, value = enum ph_stage, value2 = op index, text */
@@ -110,6 +111,9 @@ struct ph_plan {
 #define PH_OPEN_NOFOLLOW 2u
 #define PH_OPEN_OPTIONAL 4u   /* a missing source leaves the slot empty; ATTACH of an empty slot does nothing */
 #define PH_OPEN_CREATE 8u     /* make a missing source directory, 0755 */
+#define PH_OVERLAY_VOLATILE 1u          /* no sync of the upper layer at unmount (overlayfs "volatile") */
+#define PH_OVERLAY_JOINED (1u << 30)    /* only the fallbacks: layers as one string */
+#define PH_OVERLAY_CLASSIC (1u << 31)   /* only the last fallback: mount(2) */
 #define PH_ATTACH_RECURSIVE 1u /* attributes apply to submounts as well (recursive read-only) */
 #define PH_ATTACH_CREATE 2u   /* make a missing target: a directory for a directory, an empty file for anything else */
 

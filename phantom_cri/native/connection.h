@@ -1,0 +1,43 @@
+/* The daemon's connections to this fragment. Nothing here waits for a peer. */
+#ifndef PHANTOM_CONNECTION_H
+#define PHANTOM_CONNECTION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "plan.h"
+#include "protocol.h"
+
+#define CONNECTION_MAX 8
+
+/* Whom an answer goes to; an answer to a connection that is gone is dropped. */
+struct reply_to {
+    uint32_t index;
+    uint32_t generation;
+    uint64_t serial;
+};
+
+/* A request, as the handlers in request.c get it. */
+struct request {
+    struct ph_message message;
+    struct reply_to from;
+    int fds[PH_DONATED_MAX + 1];
+    uint32_t fd_count;
+};
+
+void connection_accept(int listener);
+void connection_ready(uint32_t index, uint32_t generation, bool readable, bool writable);
+
+void connection_subscribe(struct reply_to to);
+/* Streams the entries of all processes, then PH_OK, as fast as the peer reads. */
+void connection_list(struct reply_to to);
+
+/* A peer that does not read its answers is hung up on: it comes back and lists. fds are not taken. */
+void reply(struct reply_to to, struct ph_message *message, const int *fds, uint32_t fd_count);
+void reply_ok(struct reply_to to, int64_t value, int64_t value2);
+void reply_failure(struct reply_to to, const struct failure *failure);
+
+/* To every subscriber; one that is too slow gets PH_RESYNC later instead. */
+void broadcast(struct ph_message *event);
+
+#endif

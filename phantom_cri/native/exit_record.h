@@ -1,0 +1,24 @@
+/* exits/ID below the pod's state directory: how a container ended, for a daemon that was not there. */
+#ifndef PHANTOM_EXIT_RECORD_H
+#define PHANTOM_EXIT_RECORD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "protocol.h"
+
+#define EXIT_RECORD_MAX 256
+
+/* Letters, digits, '_', '-' and '.', not first a '.': what may become a file name. */
+bool id_is_sound(const char id[PH_ID_MAX]);
+
+/* One line of JSON; its length. */
+size_t exit_record_format(const struct ph_exit *exit, char text[EXIT_RECORD_MAX]);
+
+/* Replaces exits/`id` below `directory`, whole or not at all. 0 or -errno. */
+int exit_record_write(int directory, const char *id, const struct ph_exit *exit);
+
+/* 0 also when there is none. */
+int exit_record_remove(int directory, const char *id);
+
+#endif

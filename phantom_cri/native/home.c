@@ -1,0 +1,96 @@
+#include <sys/stat.h>
+
+#include "home.h"
+#include "kernel.h"
+
+#define HARMLESS (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+
+struct option {
+    const char *key;
+    const char *value;
+};
+
+static int new_fs(const char *type, const struct option *options, unsigned attributes)
+{
+    OWNED_FD fs = kernel_fsopen(type);
+    int result = fs < 0 ? fs : 0;
+
+    for (; result == 0 && options->key; options++)
+        result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, options->key, options->value);
+    if (result == 0)
+        result = kernel_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL);
+    return result < 0 ? result : kernel_fsmount(fs, attributes);
+}
+
+static int attach(int mount, const char *path)
+{
+    OWNED_FD owned = mount;
+
+    return owned < 0 ? owned : kernel_move_mount(owned, AT_FDCWD, path, 0);
+}
+
+static int make_places(int root)
+{
+    static const char *const directories[] = {"proc", "shm", "empty", "rootfs"};
+    OWNED_FD file = -1;
+
+    for (unsigned i = 0; i < sizeof(directories) / sizeof(directories[0]); i++)
+        if (mkdirat(root, directories[i], 0755) < 0)
+            return -errno;
+    file = kernel_result(openat(root, "null", O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666));
+    return file < 0 ? file : 0;
+}
+
+/* The new root is mounted on /proc, which every host has, for the moment between the two. */
+static int enter_root(void)
+{
+    static const struct option options[] = {{"mode", "0755"}, {"size", "64k"}, {"nr_inodes", "16"}, {0}};
+    OWNED_FD root = new_fs("tmpfs", options, MOUNT_ATTR_NOSUID);
+    int result = root < 0 ? root : make_places(root);
+
+    if (result == 0)
+        result = kernel_move_mount(root, AT_FDCWD, "/proc", 0);
+    if (result == 0)
+        result = kernel_result(fchdir(root));
+    return result == 0 ? kernel_pivot_here() : result;
+}
+
+static int attach_empty(void)
+{
+    struct mount_attr sealed = {.attr_set = MOUNT_ATTR_RDONLY | HARMLESS};
+    OWNED_FD empty = kernel_open_tree(AT_FDCWD, HOME_EMPTY, OPEN_TREE_CLONE);
+    int result = empty < 0 ? empty : kernel_mount_setattr(empty, "", AT_EMPTY_PATH, &sealed);
+
+    return result == 0 ? kernel_move_mount(empty, AT_FDCWD, HOME_EMPTY, 0) : result;
+}
+
+int home_init(const char **step)
+{
+    static const struct option no_options[] = {{0}};
+    static const struct option shm_options[] = {{"mode", "1777"}, {"size", "65536k"}, {0}};
+    struct mount_attr private = {.propagation = PH_MS_PRIVATE};
+    OWNED_FD null = -1;
+    int result;
+
+    *step = "make mounts private";
+    result = kernel_mount_setattr(-1, "/", AT_RECURSIVE, &private);
+    if (result < 0)
+        return result;
+    *step = "clone /dev/null";
+    null = kernel_open_tree(AT_FDCWD, "/dev/null", OPEN_TREE_CLONE);
+    if (null < 0)
+        return null;
+    *step = "enter the own root";
+    result = enter_root();
+    if (result < 0)
+        return result;
+    *step = "attach /null, /empty, /proc and /shm";
+    result = attach(fd_take(&null), HOME_NULL);
+    if (result == 0)
+        result = attach_empty();
+    if (result == 0)
+        result = attach(new_fs("proc", no_options, HARMLESS), "/proc");
+    if (result == 0)
+        result = attach(new_fs("tmpfs", shm_options, HARMLESS), HOME_SHM);
+    return result;
+}

@@ -1,0 +1,94 @@
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+#include "kernel.h"
+#include "launch.h"
+
+typedef int op_function(struct launch *launch, const struct op *op);
+
+static op_function *const functions[OP_NUMBER_MAX] = {
+#define OP(number, name, signature, fields) [number] = op_##name,
+#include "ops.def"
+#undef OP
+};
+
+void launch_init(const struct plan *plan, const int *donated, int home, struct launch *launch)
+{
+    launch->plan = plan;
+    for (uint32_t i = 0; i < plan->slot_limit; i++)
+        launch->slots[i] = i < plan->head->slot_count ? donated[i] : -1;
+    launch->home = home;
+    launch->root = -1;
+    launch->status = -1;
+    launch->handoff = -1;
+    launch->orphanable = false;
+    launch->console_open = false;
+    launch->step = "";
+    launch->reason[0] = 0;
+}
+
+void launch_deinit(struct launch *launch)
+{
+    for (uint32_t i = launch->plan->head->slot_count; i < launch->plan->slot_limit; i++)
+        fd_close(&launch->slots[i]);
+}
+
+static int run_op(struct launch *launch, const struct op *op)
+{
+    int result;
+
+    launch->step = "";
+    launch->reason[0] = 0;
+    /* The pty belongs to the root's devpts, and its owner follows IDS: after the mounts, before the rest. */
+    if (launch->handoff >= 0 && !launch->console_open && op->number >= OP_NO_NEW_PRIVS) {
+        launch->step = "console";
+        result = console_open(launch);
+        if (result < 0)
+            return result;
+        launch->console_open = true;
+    }
+    return functions[op->number](launch, op);
+}
+
+int launch_run(struct launch *launch, struct failure *failure)
+{
+    struct plan_cursor cursor;
+    struct op op;
+
+    plan_rewind(launch->plan, &cursor);
+    while (plan_next(&cursor, &op)) {
+        int result = run_op(launch, &op);
+
+        if (result < 0) {
+            failure_set(PH_STAGE_OP, result, op.index, launch->reason[0] ? launch->reason : launch->step,
+                        failure);
+            return result;
+        }
+    }
+    return 0;
+}
+
+_Noreturn void launch_child(struct launch *launch, const int stdio[3])
+{
+    uint64_t none = 0;
+    struct failure failure;
+
+    failure_set(PH_STAGE_CLONE, 0, -1, "standard streams", &failure);
+    for (int fd = 0; fd < 3; fd++)
+        if (stdio[fd] >= 0 && dup2(stdio[fd], fd) < 0)
+            failure.error = errno;
+    /* The fragment's stderr may be the daemon's log. */
+    if (stdio[2] < 0 && dup2(0, 2) < 0)
+        failure.error = errno;
+    if (failure.error == 0) {
+        setsid();
+        /* Everything is blocked in the fragment; its dispositions are the default ones. */
+        syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));
+        launch_run(launch, &failure);
+    }
+    while (write(launch->status, &failure, sizeof(failure)) < 0 && errno == EINTR)
+        ;
+    _exit(127);
+}

@@ -1,0 +1,219 @@
+/* OVERLAY, in the three ways that kernels offer.
+ *
+ * 1. fsconfig "lowerdir+", one call a layer: Linux 6.8 (24e16e385f22), no limit on the length.
+ * 2. fsconfig "lowerdir": any overlayfs, but its value is cut off at 256 bytes (fs/fsopen.c).
+ * 3. mount(2): 4096 bytes of options. It mounts on a path, so that happens in a private copy of the
+ *    mount namespace, from which the mount is then cloned off.
+ */
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "kernel.h"
+#include "launch.h"
+
+#define OPTIONS_MAX     4096 /* one page: copy_mount_options() */
+#define FSCONFIG_STRING 256
+
+struct overlay {
+    const char *lower;
+    uint32_t lower_count;
+    const char *upper;
+    const char *work;
+    bool is_volatile;
+};
+
+struct options {
+    size_t used;
+    char text[OPTIONS_MAX];
+};
+
+static bool append(struct options *options, const char *text)
+{
+    size_t length = strlen(text);
+
+    if (options->used + length >= sizeof(options->text))
+        return false;
+    memcpy(options->text + options->used, text, length + 1);
+    options->used += length;
+    return true;
+}
+
+/* mount(2) takes options apart at commas, overlayfs layers at colons; both heed a backslash. */
+static bool append_escaped(struct options *options, const char *path)
+{
+    for (; *path; path++) {
+        char piece[3] = {*path, 0, 0};
+
+        if (*path == ',' || *path == ':') {
+            piece[0] = '\\';
+            piece[1] = *path;
+        }
+        if (!append(options, piece))
+            return false;
+    }
+    return true;
+}
+
+/* Length of the longest directory that all layers share, with its slash. */
+static size_t common_directory(const struct overlay *overlay)
+{
+    const char *layer = overlay->lower, *first = overlay->lower;
+    const char *slash = strrchr(first, '/');
+    size_t common = slash ? (size_t)(slash - first) + 1 : 0;
+
+    for (uint32_t i = 1; i < overlay->lower_count; i++) {
+        layer = plan_string_after(layer);
+        while (common && strncmp(first, layer, common))
+            for (common--; common && first[common - 1] != '/';)
+                common--;
+    }
+    return common;
+}
+
+static bool append_lower(const struct overlay *overlay, size_t skip, bool escape, struct options *options)
+{
+    const char *layer = overlay->lower;
+
+    for (uint32_t i = 0; i < overlay->lower_count; i++, layer = plan_string_after(layer)) {
+        if (i && !append(options, ":"))
+            return false;
+        if (escape ? !append_escaped(options, layer + skip) : !append(options, layer + skip))
+            return false;
+    }
+    return true;
+}
+
+static int configure_layers(int fs, const struct overlay *overlay)
+{
+    const char *layer = overlay->lower;
+    int result = 0;
+
+    for (uint32_t i = 0; result == 0 && i < overlay->lower_count; i++, layer = plan_string_after(layer))
+        result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, "lowerdir+", layer);
+    return result;
+}
+
+/* The layers as one string; -E2BIG where only mount(2) takes it. */
+static int configure_joined(int fs, const struct overlay *overlay)
+{
+    struct options options = {0};
+
+    if (!append_lower(overlay, 0, false, &options) || options.used >= FSCONFIG_STRING)
+        return -E2BIG;
+    for (const char *layer = overlay->lower; *layer; layer++)
+        if (*layer == ':' || *layer == ',')
+            return -E2BIG;
+    return kernel_fsconfig(fs, FSCONFIG_SET_STRING, "lowerdir", options.text);
+}
+
+static int mount_by_fsconfig(struct launch *launch, const struct overlay *overlay, bool joined)
+{
+    OWNED_FD fs = kernel_fsopen("overlay");
+    int result = fs;
+
+    launch->step = "overlay by fsconfig";
+    if (result >= 0)
+        result = joined ? configure_joined(fs, overlay) : configure_layers(fs, overlay);
+    if (result == 0 && *overlay->upper)
+        result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, "upperdir", overlay->upper);
+    if (result == 0 && *overlay->upper)
+        result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, "workdir", overlay->work);
+    if (result == 0 && overlay->is_volatile)
+        result = kernel_fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL);
+    if (result == 0)
+        result = kernel_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL);
+    if (result == 0)
+        result = kernel_fsmount(fs, 0);
+    if (result < 0 && fs >= 0)
+        mount_reason(fs, launch);
+    return result;
+}
+
+/* /proc as the mount point: every host has it, and in a namespace of our own nobody misses it. */
+static int mount_classically(struct launch *launch, const struct overlay *overlay)
+{
+    static struct options options;
+    char directory[PATH_MAX];
+    size_t common = common_directory(overlay);
+    struct mount_attr private = {.propagation = PH_MS_PRIVATE};
+    int result;
+
+    launch->step = "overlay by mount";
+    if (common >= sizeof(directory))
+        return -ENAMETOOLONG;
+    memcpy(directory, overlay->lower, common);
+    directory[common] = 0;
+    options.used = 0;
+    if (!append(&options, "lowerdir=") || !append_lower(overlay, common, true, &options))
+        return -E2BIG;
+    if (*overlay->upper && (!append(&options, ",upperdir=") || !append_escaped(&options, overlay->upper) ||
+                            !append(&options, ",workdir=") || !append_escaped(&options, overlay->work)))
+        return -E2BIG;
+    if (overlay->is_volatile && !append(&options, ",volatile"))
+        return -E2BIG;
+    if (unshare(CLONE_NEWNS) < 0)
+        return -errno;
+    result = kernel_mount_setattr(-1, "/", AT_RECURSIVE, &private);
+    if (result == 0 && common)
+        result = kernel_result(chdir(directory));
+    if (result == 0)
+        result = kernel_mount("overlay", "/proc", "overlay", 0, options.text);
+    return result == 0 ? kernel_open_tree(AT_FDCWD, "/proc", OPEN_TREE_CLONE) : result;
+}
+
+static bool layers_are_sound(const struct overlay *overlay)
+{
+    const char *layer = overlay->lower;
+
+    /* overlayfs takes a backslash for an escape in some of the ways and not in others. */
+    for (uint32_t i = 0; i < overlay->lower_count; i++, layer = plan_string_after(layer))
+        if (*layer != '/' || strchr(layer, '\\'))
+            return false;
+    return overlay->lower_count && !strchr(overlay->upper, '\\') && !strchr(overlay->work, '\\');
+}
+
+/* A single layer without an upper one is no overlay (overlayfs refuses it): the directory itself, read-only.
+ */
+static int bind_layer(const struct overlay *overlay)
+{
+    struct mount_attr read_only = {.attr_set = MOUNT_ATTR_RDONLY, .propagation = PH_MS_PRIVATE};
+    OWNED_FD tree = kernel_open_tree(AT_FDCWD, overlay->lower, OPEN_TREE_CLONE);
+    int result = tree < 0 ? tree : kernel_mount_setattr(tree, "", AT_EMPTY_PATH, &read_only);
+
+    return result < 0 ? result : fd_take(&tree);
+}
+
+int op_OVERLAY(struct launch *launch, const struct op *op)
+{
+    uint64_t flags = op->field[4].number;
+    struct overlay overlay = {
+        .lower = op->field[1].bytes,
+        .lower_count = op->field[1].length,
+        .upper = op->field[2].bytes,
+        .work = op->field[3].bytes,
+        .is_volatile = flags & PH_OVERLAY_VOLATILE,
+    };
+    int result = -EINVAL;
+
+    if (flags & ~(uint64_t)(PH_OVERLAY_VOLATILE | PH_OVERLAY_JOINED | PH_OVERLAY_CLASSIC))
+        return -ENOSYS;
+    launch->step = "layers";
+    if (!layers_are_sound(&overlay))
+        return -EINVAL;
+    if (overlay.lower_count == 1 && !*overlay.upper) {
+        result = bind_layer(&overlay);
+    } else {
+        if (!(flags & (PH_OVERLAY_JOINED | PH_OVERLAY_CLASSIC)))
+            result = mount_by_fsconfig(launch, &overlay, false);
+        /* EINVAL: a kernel that does not know "lowerdir+"; E2BIG: too long for one string. */
+        if (result == -EINVAL && !(flags & PH_OVERLAY_CLASSIC))
+            result = mount_by_fsconfig(launch, &overlay, true);
+        if (result == -EINVAL || result == -E2BIG)
+            result = mount_classically(launch, &overlay);
+    }
+    if (result < 0)
+        return result;
+    launch->slots[op->field[0].number] = result;
+    return 0;
+}

@@ -1,0 +1,72 @@
+/* The plan's decoder: turns bytes from the daemon into ops, after checking all of them. */
+#ifndef PHANTOM_PLAN_H
+#define PHANTOM_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "protocol.h"
+
+#define PLAN_FIELDS_MAX 6
+#define PLAN_SIZE_MAX   (16u << 20)
+
+enum op_number {
+#define OP(number, name, signature, fields) OP_##name = number,
+#include "ops.def"
+#undef OP
+    OP_NUMBER_MAX = 64
+};
+
+/* A field of an op: u, i: number; s, b: bytes and their length (a NUL follows); v: first string and count. */
+struct field {
+    uint64_t number;
+    const char *bytes;
+    uint32_t length;
+};
+
+struct op {
+    uint32_t index;
+    uint16_t number;
+    struct field field[PLAN_FIELDS_MAX];
+};
+
+struct plan {
+    const struct ph_plan *head;
+    const uint8_t *ops;
+    const uint8_t *end;
+    uint32_t slot_limit; /* no op names a slot at or above it */
+};
+
+struct plan_cursor {
+    const struct plan *plan;
+    const uint8_t *next;
+    uint32_t index;
+};
+
+/* Why something did not work; travels through the status pipe and as PH_ERROR. */
+struct failure {
+    uint32_t stage; /* enum ph_stage */
+    int32_t error;  /* errno */
+    int64_t op;     /* index of the op, -1: none */
+    char text[128]; /* the step that failed, in few words */
+};
+
+void failure_set(uint32_t stage, int error, int64_t op, const char *text, struct failure *failure);
+
+/* Checks every byte of `size` bytes at `memory` (8-aligned) and sets *plan, which points into them.
+ * `donated`: number of fds that came along; `kinds`: mask of 1 << PH_KIND_* (1 << 0: ADOPT) allowed here.
+ * 0, or -errno and *failure. */
+int plan_open(const void *memory, size_t size, uint32_t donated, uint32_t kinds, struct plan *plan,
+              struct failure *failure);
+
+void plan_rewind(const struct plan *plan, struct plan_cursor *cursor);
+/* The next op of a plan that plan_open() accepted; false at the end. */
+bool plan_next(struct plan_cursor *cursor, struct op *op);
+
+/* The string after `string` in a vector. */
+const char *plan_string_after(const char *string);
+
+const char *op_name(uint16_t number);
+
+#endif

@@ -1,0 +1,277 @@
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "exit_record.h"
+#include "kernel.h"
+#include "launch.h"
+#include "process.h"
+#include "request.h"
+
+#define SEALS             (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+#define SHUTDOWN_LIMIT_NS 2000000000LL
+
+static enum ph_phase phase = PH_WARM;
+static int home = -1;
+static struct reply_to shutdown_asker;
+static int64_t shutdown_deadline;
+
+void requests_init(int home_pidfd)
+{
+    home = home_pidfd;
+}
+
+static int refuse(struct request *request, int error, const char *text)
+{
+    struct failure failure;
+
+    failure_set(PH_STAGE_REQUEST, error, -1, text, &failure);
+    reply_failure(request->from, &failure);
+    return -1;
+}
+
+static struct process *find(struct request *request)
+{
+    struct process *process = process_find(request->message.id);
+
+    if (!process)
+        refuse(request, ENOENT, "no such process");
+    return process;
+}
+
+/* ---- plans ---- */
+
+struct mapping {
+    void *memory;
+    size_t size;
+    struct plan plan;
+};
+
+static void mapping_deinit(struct mapping *mapping)
+{
+    if (mapping->memory)
+        munmap(mapping->memory, mapping->size);
+}
+
+/* Maps and checks the plan that came as the first fd. */
+static int mapping_init(struct request *request, uint32_t kinds, struct mapping *mapping,
+                        struct failure *failure)
+{
+    struct stat status;
+    int seals = request->fd_count ? fcntl(request->fds[0], F_GET_SEALS) : -1;
+    void *memory;
+
+    mapping->memory = NULL;
+    if (seals < 0 || (seals & SEALS) != SEALS || fstat(request->fds[0], &status) < 0 || status.st_size <= 0 ||
+        status.st_size > PLAN_SIZE_MAX) {
+        failure_set(PH_STAGE_REQUEST, EINVAL, -1, "the plan must be a sealed memfd", failure);
+        return -EINVAL;
+    }
+    memory = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, request->fds[0], 0);
+    if (memory == MAP_FAILED) {
+        failure_set(PH_STAGE_REQUEST, errno, -1, "mmap", failure);
+        return -failure->error;
+    }
+    mapping->memory = memory;
+    mapping->size = (size_t)status.st_size;
+    return plan_open(memory, mapping->size, request->fd_count - 1, kinds, &mapping->plan, failure);
+}
+
+static void run_on_self(struct request *request)
+{
+    __attribute__((cleanup(mapping_deinit))) struct mapping mapping = {0};
+    struct failure failure;
+    static struct launch launch;
+    int result = mapping_init(request, 1u << 0, &mapping, &failure);
+
+    if (result == 0) {
+        launch_init(&mapping.plan, request->fds + 1, home, &launch);
+        result = launch_run(&launch, &failure);
+        launch_deinit(&launch);
+    }
+    if (result < 0) {
+        reply_failure(request->from, &failure);
+        return;
+    }
+    if (request->message.flags & PH_FLAG_CLAIM)
+        phase = PH_CLAIMED;
+    reply_ok(request->from, 0, 0);
+}
+
+static void adopt(struct request *request)
+{
+    if (request->message.flags & ~PH_FLAG_CLAIM) {
+        refuse(request, ENOSYS, "flags");
+    } else if (request->message.flags & PH_FLAG_CLAIM && phase != PH_WARM) {
+        refuse(request, EBUSY, "claimed already");
+    } else if (request->fd_count) {
+        run_on_self(request);
+    } else {
+        if (request->message.flags & PH_FLAG_CLAIM)
+            phase = PH_CLAIMED;
+        reply_ok(request->from, 0, 0);
+    }
+}
+
+static void start(struct request *request)
+{
+    __attribute__((cleanup(mapping_deinit))) struct mapping mapping = {0};
+    struct failure failure;
+    const char *id = request->message.id;
+    int result;
+
+    if (phase == PH_STOPPING) {
+        refuse(request, ESHUTDOWN, "shutting down");
+        return;
+    }
+    if (!id_is_sound(id) || process_find(id)) {
+        refuse(request, id_is_sound(id) ? EEXIST : EINVAL, "id");
+        return;
+    }
+    result = mapping_init(request, 1u << PH_KIND_CONTAINER | 1u << PH_KIND_EXEC, &mapping, &failure);
+    if (result == 0)
+        result = process_start(id, &mapping.plan, request->fds + 1, request->from, &failure);
+    if (result < 0)
+        reply_failure(request->from, &failure);
+}
+
+/* ---- the rest ---- */
+
+static void hello(struct request *request)
+{
+    connection_subscribe(request->from);
+    reply_ok(request->from, PH_VERSION, phase);
+}
+
+static void send_signal(struct request *request)
+{
+    struct process *process = find(request);
+    int64_t signal = request->message.value;
+    int result;
+
+    if (!process)
+        return;
+    if (signal < 0 || signal > 64 || request->message.flags & ~PH_FLAG_ALL) {
+        refuse(request, EINVAL, "signal");
+        return;
+    }
+    result = process_signal(process, (int)signal, request->message.flags & PH_FLAG_ALL);
+    if (result < 0)
+        refuse(request, result, "signal");
+    else
+        reply_ok(request->from, 0, 0);
+}
+
+static void reopen(struct request *request)
+{
+    struct process *process = find(request);
+
+    if (!process)
+        return;
+    if (request->fd_count != 1) {
+        refuse(request, EINVAL, "one fd, the new log file");
+        return;
+    }
+    if (process->phase != PROCESS_EXITED)
+        log_reopen(&process->log, fd_take(&request->fds[0]));
+    reply_ok(request->from, 0, 0);
+}
+
+static void get(struct request *request)
+{
+    struct process *process = find(request);
+    struct ph_message message;
+    int fds[2];
+
+    if (!process)
+        return;
+    process_entry(process, &message);
+    fds[0] = process->pidfd;
+    fds[1] = process->console;
+    reply(request->from, &message, fds, process->pidfd < 0 ? 0 : process->console < 0 ? 1 : 2);
+}
+
+static void forget(struct request *request)
+{
+    struct process *process = process_find(request->message.id);
+    int result = process ? process_forget(process) : 0;
+
+    if (result < 0)
+        refuse(request, result, "forget");
+    else
+        reply_ok(request->from, 0, 0);
+}
+
+static void close_stdin(struct request *request)
+{
+    struct process *process = find(request);
+
+    if (!process)
+        return;
+    if (!(process->flags & PH_PLAN_TTY))
+        fd_close(&process->console);
+    reply_ok(request->from, 0, 0);
+}
+
+void request_handle(struct request *request)
+{
+    /* The id is looked up as a string. */
+    request->message.id[PH_ID_MAX - 1] = 0;
+    switch (request->message.type) {
+    case PH_HELLO:
+        return hello(request);
+    case PH_ADOPT:
+        return adopt(request);
+    case PH_START:
+        return start(request);
+    case PH_SIGNAL:
+        return send_signal(request);
+    case PH_REOPEN:
+        return reopen(request);
+    case PH_LIST:
+        return connection_list(request->from);
+    case PH_GET:
+        return get(request);
+    case PH_FORGET:
+        return forget(request);
+    case PH_CLOSE_STDIN:
+        return close_stdin(request);
+    case PH_SHUTDOWN:
+        return shutdown_begin(request->from);
+    default:
+        refuse(request, ENOSYS, "request type");
+    }
+}
+
+/* ---- the fragment's end ---- */
+
+void shutdown_begin(struct reply_to to)
+{
+    if (to.generation || phase != PH_STOPPING)
+        shutdown_asker = to;
+    if (phase != PH_STOPPING)
+        shutdown_deadline = clock_now() + SHUTDOWN_LIMIT_NS;
+    phase = PH_STOPPING;
+    processes_kill();
+}
+
+bool shutdown_is_done(void)
+{
+    return phase == PH_STOPPING && (!processes_are_live() || clock_now() >= shutdown_deadline);
+}
+
+int64_t shutdown_wait(void)
+{
+    int64_t left;
+
+    if (phase != PH_STOPPING)
+        return -1;
+    left = shutdown_deadline - clock_now();
+    return left < 0 ? 0 : left;
+}
+
+void shutdown_answer(void)
+{
+    reply_ok(shutdown_asker, 0, 0);
+}
