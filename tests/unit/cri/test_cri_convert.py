@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
@@ -48,6 +48,9 @@ from phantom_cri.model import (
 )
 from tests.unit.cri.any_message import any_message
 
+# A busy machine is no failure.
+UNHURRIED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 def unknown(value: int) -> Any:
     """An enum's value that the types do not know, but the wire lets through."""
@@ -76,8 +79,9 @@ def pod_security(**fields: Any) -> pb.PodSandboxConfig:
 
 
 @given(any_message(pb.ContainerConfig.DESCRIPTOR))
-@settings(max_examples=150, deadline=None)
+@UNHURRIED
 def test_any_container_is_converted_or_refused(message: pb.ContainerConfig) -> None:
+    message.metadata.name = message.image.image = "x"
     try:
         config = container_config_from(message)
     except InvalidArgument as error:
@@ -93,8 +97,9 @@ def test_any_container_is_converted_or_refused(message: pb.ContainerConfig) -> N
 
 
 @given(any_message(pb.PodSandboxConfig.DESCRIPTOR))
-@settings(max_examples=150, deadline=None)
+@UNHURRIED
 def test_any_pod_is_converted_or_refused(message: pb.PodSandboxConfig) -> None:
+    message.metadata.name = "x"
     try:
         config = sandbox_config_from(message)
     except InvalidArgument as error:
@@ -116,12 +121,14 @@ def test_any_pod_is_converted_or_refused(message: pb.PodSandboxConfig) -> None:
         pids_limit=st.just(0),
     )
 )
+@UNHURRIED
 def test_resources_come_back(resources: Resources) -> None:
     message = pb.LinuxContainerResources.FromString(resources_message(resources).SerializeToString())
     assert resources_from(message, "linux") == resources
 
 
 @given(any_message(pb.ImageSpec.DESCRIPTOR))
+@UNHURRIED
 def test_image_specs_come_back(message: pb.ImageSpec) -> None:
     assert image_spec_message(image_spec_from(message)) == message
 
