@@ -36,6 +36,7 @@ from phantom_cri.launch.mounts import anonymous_volumes, volume_folder
 from phantom_cri.launch.plan import Plan
 from phantom_cri.launch.process import Process, merged
 from phantom_cri.launch.processes import Started, identify, open_process, reap, watch_death
+from phantom_cri.launch.spawn import SOCKET, Born, spawn
 
 __all__ = [
     "CLONE_NEWIPC",
@@ -45,6 +46,8 @@ __all__ = [
     "CLONE_NEWUTS",
     "KIND_CONTAINER",
     "KIND_EXEC",
+    "SOCKET",
+    "Born",
     "CgroupView",
     "Confinement",
     "ContainerLaunch",
@@ -85,6 +88,7 @@ __all__ = [
     "open_process",
     "reap",
     "resolve_devices",
+    "spawn",
     "volume_folder",
     "watch_death",
     "wire_plan",

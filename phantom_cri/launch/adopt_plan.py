@@ -21,8 +21,11 @@ POD_SYSCTLS = {
 
 _HOSTNAME_MAX = 64  # __NEW_UTS_LEN (linux/utsname.h)
 
-_IPC = frozenset({"kernel/sem"})
-_IPC_PREFIXES = ("kernel/shm", "kernel/msg", "fs/mqueue/")
+_IPC = frozenset(
+    f"kernel/{name}"
+    for name in ("sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced", "msgmax", "msgmnb", "msgmni")
+)
+"""The IPC sysctls that Kubernetes knows as namespaced (ipc/ipc_sysctl.c); fs/mqueue beside them."""
 
 
 def birth_plan(netlink: bytes = b"", procs: int = 0, *, own_network: bool | None = None) -> Plan:
@@ -75,7 +78,7 @@ def checked_sysctls(sysctls: Mapping[str, str], namespaces: NamespaceOptions) ->
     found = {}
     for name, value in sysctls.items():
         path = sysctl_path(name)
-        if path in _IPC or path.startswith(_IPC_PREFIXES):
+        if path in _IPC or path.startswith("fs/mqueue/"):
             if namespaces.ipc == "node":
                 raise InvalidArgument(f"sysctls: {name!r} is not allowed with the host's ipc namespace")
         elif path.startswith("net/"):

@@ -31,6 +31,7 @@ _VERBS = {
     Type.GET: "get",
     Type.FORGET: "forget",
     Type.SHUTDOWN: "shut down",
+    Type.CLOSE_STDIN: "close stdin of",
 }
 
 
@@ -59,20 +60,21 @@ class Hello(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A process as the fragment holds it. `pidfd` (-1: none) is the caller's, `pid` the fragment's view."""
+    """A process as the fragment holds it. The fds (-1: none) are the caller's, `pid` the fragment's view."""
 
     process_id: str
     kind: int
     state: State
     pid: int
     exit: Exit
-    pidfd: int
+    pidfd: int = -1
+    console: int = -1
 
 
 class _Request:
     """What waits for its answer: what was asked, for the error's words, and what came of it."""
 
-    __slots__ = ("done", "entries", "pidfd", "plan", "process_id", "type")
+    __slots__ = ("done", "entries", "fds", "plan", "process_id", "type")
 
     def __init__(self, type: Type, process_id: str, plan: Plan | None, done: asyncio.Future[Message]) -> None:
         self.type = type
@@ -80,13 +82,13 @@ class _Request:
         self.plan = plan
         self.done = done
         self.entries: list[Entry] = []
-        self.pidfd = -1
+        self.fds: list[int] = []
 
     def discard(self) -> None:
         """Close what came for a caller that is gone."""
-        for pidfd in (self.pidfd, *[entry.pidfd for entry in self.entries]):
-            if pidfd >= 0:
-                os.close(pidfd)
+        for fd in (*self.fds, *[fd for entry in self.entries for fd in (entry.pidfd, entry.console)]):
+            if fd >= 0:
+                os.close(fd)
 
 
 class Fragment:
@@ -127,9 +129,9 @@ class Fragment:
         """Start a process; returns once its execve succeeded. Raises LaunchError, AlreadyExists."""
         request = self._send_plan(Type.START, process_id, plan, donations)
         await self._answer(request)
-        if request.pidfd < 0:
+        if not request.fds:
             raise DataLoss(f"start {process_id}: the fragment sent no pidfd")
-        return Started(identify(request.pidfd), request.pidfd)
+        return Started(identify(request.fds[0]), *request.fds)
 
     async def signal(self, process_id: str, number: int, *, everything: bool = False) -> None:
         """Signal the first process, or all that is in its cgroup. Raises NotFound when it has ended."""
@@ -139,6 +141,10 @@ class Fragment:
     async def reopen_log(self, process_id: str, fd: int) -> None:
         """From now on log to `fd`, which stays the caller's to close. Raises NotFound."""
         await self._ask(Type.REOPEN, process_id, fds=[fd])
+
+    async def close_stdin(self, process_id: str) -> None:
+        """Close the fragment's end of a stdin pipe: end of file, once all others are closed too."""
+        await self._ask(Type.CLOSE_STDIN, process_id)
 
     async def list_processes(self) -> list[Entry]:
         request = self._send(Type.LIST, "")
@@ -242,7 +248,7 @@ class Fragment:
         if request is None or request.done.done():
             return
         if message.type == Type.OK:
-            request.pidfd = fds.pop() if fds else -1
+            request.fds = _taken(fds)
             request.done.set_result(message)
         else:
             request.done.set_exception(_refused(request, message))
@@ -260,8 +266,14 @@ def _entry(message: Message, fds: list[int]) -> Entry:
         state = State(message.value)
     except ValueError:
         raise DataLoss(f"the fragment has {message.process_id} in unknown state {message.value}") from None
-    pidfd = fds.pop() if fds else -1
-    return Entry(message.process_id, message.flags, state, message.value2, message.exit, pidfd)
+    return Entry(message.process_id, message.flags, state, message.value2, message.exit, *_taken(fds))
+
+
+def _taken(fds: list[int]) -> list[int]:
+    """Pidfd and console, in this order; what is more than that stays, to be closed."""
+    taken = fds[:2]
+    del fds[:2]
+    return taken
 
 
 def _refused(request: _Request, message: Message) -> PhantomError:

@@ -23,6 +23,7 @@ class Type(IntEnum):
     GET = 7
     FORGET = 8
     SHUTDOWN = 9
+    CLOSE_STDIN = 10
     OK = 64
     ERROR = 65
     ENTRY = 66

@@ -12,10 +12,14 @@ from phantom_cri.model import ProcessRef
 
 
 class Started(NamedTuple):
-    """A process after its execve. The caller owns `pidfd`. `process`: None if it had already gone."""
+    """A process after its execve. The caller owns the fds; `process`: None if it had already gone.
+
+    console: the master of its pty, or the writing end of its stdin pipe; -1 where there is neither.
+    """
 
     process: ProcessRef | None
     pidfd: int
+    console: int = -1
 
 
 def _read(path: str) -> bytes:

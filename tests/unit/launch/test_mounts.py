@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phantom_cri.errors import InvalidArgument, Unimplemented
+from phantom_cri.launch import bits
+from phantom_cri.launch.mountinfo import HostMount, find
+from phantom_cri.launch.mounts import Bind, anonymous_volumes, binds, check_mounts, volume_folder
+from phantom_cri.model import IdMapping, ImageConfig, ImageSpec
+from tests.unit.launch.requests import container, mount
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("/a", "data", r"mounts\[0\].container_path: 'data' is not an absolute path"),
+        ("a", "/data", r"mounts\[0\].host_path: 'a' is not an absolute path"),
+        ("", "/data", r"mounts\[0\].host_path: ''"),
+        ("/a", "/data/../etc", r"mounts\[0\].container_path: '/data/../etc' has a \"..\""),
+        ("/a", "/data\0", "NUL"),
+        ("/a", "//", "is the container's root"),
+        ("/a", "/proc", "only the host's /proc"),
+        ("/a", "/proc/self/attr", "inside /proc"),
+        ("/a", "/" + "x" * 5000, "more than 4095 bytes"),
+    ],
+)
+def test_impossible_paths_are_named(source: str, target: str, words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words):
+        binds(container(mounts=(mount(source, target),)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"recursive_read_only": True},
+        {"recursive_read_only": True, "readonly": True, "propagation": "host_to_container"},
+        {"recursive_read_only": True, "readonly": True, "propagation": "bidirectional"},
+    ],
+)
+def test_recursive_read_only_conflicts(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument, match=r"RROUnsupported: mounts\[0\].recursive_read_only"):
+        binds(container(mounts=(mount("/a", "/b", **fields),)))
+
+
+def test_what_this_version_lacks_is_said() -> None:
+    with pytest.raises(Unimplemented, match="ImageVolumeMountFailed"):
+        binds(container(mounts=(mount("", "/b", image=ImageSpec(image="i")),)))
+    mapping = (IdMapping(host_id=1, container_id=0, length=1),)
+    with pytest.raises(Unimplemented, match="uid_mappings"):
+        binds(container(mounts=(mount("/a", "/b", uid_mappings=mapping),)))
+    with pytest.raises(InvalidArgument, match="'sideways' is not known"):
+        binds(container(mounts=(mount("/a", "/b", propagation="sideways"),)))
+
+
+def test_binds() -> None:
+    config = container(
+        mounts=(
+            mount("/a", "/x/"),
+            mount("/b/", "//y", readonly=True, propagation="host_to_container"),
+            mount("/c", "/z", readonly=True, recursive_read_only=True),
+            mount("/d", "/proc/meminfo", propagation="bidirectional"),
+        )
+    )
+    how, create = bits.OPEN_RECURSIVE | bits.OPEN_CREATE, bits.ATTACH_CREATE
+    read_only = bits.MOUNT_ATTR_RDONLY
+    assert binds(config) == [
+        Bind("/a", "/x", how, 0, bits.MS_PRIVATE, create),
+        Bind("/b", "/y", how, read_only, bits.MS_SLAVE, create),
+        Bind("/c", "/z", how, read_only, bits.MS_PRIVATE, create | bits.ATTACH_RECURSIVE),
+        Bind("/d", "/proc/meminfo", how, 0, bits.MS_SHARED, create),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("propagation", "shared", "slave", "words"),
+    [
+        ("bidirectional", False, False, 'is mounted on "/m" but it is not a shared mount'),
+        ("bidirectional", False, True, 'is mounted on "/m" but it is not a shared mount'),
+        ("host_to_container", False, False, 'is mounted on "/m" but it is not a shared or slave mount'),
+        ("bidirectional", True, False, ""),
+        ("host_to_container", True, False, ""),
+        ("host_to_container", False, True, ""),
+        ("private", False, False, ""),
+    ],
+)
+def test_propagation_needs_a_fitting_mount(
+    tmp_path: Path, propagation: str, shared: bool, slave: bool, words: str
+) -> None:
+    config = container(mounts=(mount(str(tmp_path), "/b", propagation=propagation),))
+    if not words:
+        check_mounts(config, lambda path: HostMount("/m", shared, slave))
+        return
+    with pytest.raises(InvalidArgument, match=words):
+        check_mounts(config, lambda path: HostMount("/m", shared, slave))
+
+
+def test_sources(tmp_path: Path) -> None:
+    check_mounts(container(mounts=(mount(str(tmp_path / "made later"), "/b"),)))
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidArgument, match="Not a directory"):
+        check_mounts(container(mounts=(mount(str(tmp_path / "file/below"), "/b"),)))
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(InvalidArgument, match="dangling symlink"):
+        check_mounts(container(mounts=(mount(str(tmp_path / "link"), "/b"),)))
+
+
+def test_propagation_follows_symlinks_to_the_mount(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    asked: list[str] = []
+
+    def holding(path: str) -> HostMount:
+        asked.append(path)
+        return HostMount("/", True, False)
+
+    link = str(tmp_path / "link")
+    check_mounts(container(mounts=(mount(link, "/b", propagation="bidirectional"),)), holding)
+    assert asked == [str((tmp_path / "real").resolve())]
+
+
+TABLE = rb"""21 1 8:1 / / rw,relatime - ext4 /dev/vda rw
+22 21 0:5 / /mnt/a\040b rw shared:7 - tmpfs t rw
+23 22 0:6 / /mnt/a\040b/deep rw master:7 - tmpfs t rw
+24 21 0:7 / /mnt/twice rw - tmpfs t rw
+25 24 0:8 / /mnt/twice rw shared:9 master:1 propagate_from:2 - tmpfs t rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/", HostMount("/", False, False)),
+        ("/mnt/a", HostMount("/", False, False)),
+        ("/mnt/a b", HostMount("/mnt/a b", True, False)),
+        ("/mnt/a b/x", HostMount("/mnt/a b", True, False)),
+        ("/mnt/a b/deep/x", HostMount("/mnt/a b/deep", False, True)),
+        ("/mnt/a b/deeper", HostMount("/mnt/a b", True, False)),
+        ("/mnt/twice", HostMount("/mnt/twice", True, True)),
+    ],
+)
+def test_the_mount_below_a_path(path: str, expected: HostMount) -> None:
+    assert find(TABLE, path) == expected
+
+
+def test_anonymous_volumes_are_those_that_nothing_covers() -> None:
+    image = ImageConfig(volumes=("/data", "/var/lib/db", "cache", "/logs/"))
+    config = container(mounts=(mount("/a", "/var/lib"), mount("/b", "/logs")))
+    assert anonymous_volumes(config, image) == ("/data", "/cache")
+    with pytest.raises(InvalidArgument, match=r"image\.volumes"):
+        anonymous_volumes(config, ImageConfig(volumes=("/../etc",)))
+    with pytest.raises(InvalidArgument, match=r"image\.volumes"):
+        anonymous_volumes(config, ImageConfig(volumes=("/proc/sys",)))
+
+
+def test_volume_folders_do_not_collide() -> None:
+    assert volume_folder("/a/b") == "volume%2Fa%2Fb"
+    assert len({volume_folder(path) for path in ("/a/b", "/a%2Fb", "/a%252Fb")}) == 3
