@@ -27,6 +27,13 @@ class Parser(argparse.ArgumentParser):
             125 if self.prog.endswith(" run") else 2, f"{self.prog}: {message}\nSee '{self.prog} --help'.\n"
         )
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """A command's parser refuses by itself: its answer names the command, and has its exit code."""
+        parsed, surplus = super().parse_known_args(args, namespace)
+        if surplus:
+            self.error(f"unrecognized arguments: {' '.join(surplus)}")
+        return parsed, surplus
+
     def print_usage(self, file: Any = None) -> None:
         """Usage goes to --help only: a mistake is answered by one sentence."""
 

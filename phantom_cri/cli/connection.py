@@ -30,7 +30,12 @@ class Daemon:
 async def connect(host: str) -> AsyncIterator[Daemon]:
     """Raises Failure when nobody answers there, and for what the daemon refuses inside."""
     path = knock(host)
-    options = [("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.default_authority", "localhost")]
+    options = [
+        ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+        ("grpc.default_authority", "localhost"),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
     async with grpc.aio.insecure_channel(f"unix:{path}", options=options) as channel:
         try:
             yield Daemon(channel)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+import grpc
 import grpc.aio
 
 from phantom_cri.api.cri.v1 import api_pb2 as cri
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 INTERRUPT_GRACE = 2
 """Seconds between SIGTERM and SIGKILL for a container whose user pressed Ctrl-C."""
+
+RESTART_SECONDS = 30
 
 POLL_SECONDS = (0.002, 0.1)
 """Shortest and longest pause between two looks at log and state."""
@@ -143,8 +146,15 @@ async def _follow(daemon: Daemon, args: Namespace, config: cri.PodSandboxConfig,
 
 
 async def _status(daemon: Daemon, container_id: str) -> cri.ContainerStatus:
-    answer = await daemon.runtime.ContainerStatus(cri.ContainerStatusRequest(container_id=container_id))
-    return answer.status
+    """Sits out a restart of the daemon: the container goes on without it, and so does its log."""
+    message = cri.ContainerStatusRequest(container_id=container_id)
+    try:
+        return (await daemon.runtime.ContainerStatus(message)).status
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
+    call = daemon.runtime.ContainerStatus(message, wait_for_ready=True, timeout=RESTART_SECONDS)
+    return (await call).status
 
 
 def _exit_code(status: cri.ContainerStatus) -> int:
