@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from phantom_cri.api.cri.v1 import api_pb2 as cri
 from phantom_cri.api.phantom.v1 import node_pb2 as wire
 from phantom_cri.cli import progress, tables
+from phantom_cri.cli.arguments import build_parser
 from phantom_cri.cli.failure import Failure
 from phantom_cri.cli.images import images_table
 from phantom_cri.cli.logs import LogFollower
@@ -176,3 +179,15 @@ def test_refuses_what_is_no_log(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a line of a CRI log"):
         list(log.read())
     log.close()
+
+
+def test_the_page_names_every_command_and_flag() -> None:
+    page = (Path(__file__).parents[3] / "docs/cli.md").read_text()
+    (commands,) = [
+        action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)
+    ]
+    for name, parser in commands.choices.items():
+        assert f"`phantom {name}" in page
+        flags = {flag for action in parser._actions for flag in action.option_strings} - {"-h", "--help"}
+        absent = [flag for flag in flags if not re.search(rf"`{re.escape(flag)}[` ]", page)]
+        assert not absent, name
