@@ -50,8 +50,9 @@ class NetworkDriver(Protocol):
     async def start(self, live: Mapping[str, tuple[str, ...]]) -> None:
         """Make or repair what all pods share, and undo what sandboxes not in `live` left behind.
 
-        live: sandbox id → ips of every sandbox whose namespace still exists. What the machine lacks
-        does not raise: it shows in `ready` and `features`. Raises InvalidArgument for a wrong config.
+        live: sandbox id → ips of every sandbox whose namespace still exists; one without ips counts as
+        not attached. What the machine lacks does not raise: it shows in `ready` and `features`.
+        Raises Internal when the state directory cannot be read or written.
         """
         ...
 

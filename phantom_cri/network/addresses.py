@@ -107,6 +107,8 @@ class AddressBook:
         self.held.clear()
         records = dict(self._read_records())
         for sandbox_id, ips in live.items():
+            if not ips:  # in the host's network, or never attached as far as its owner knows
+                continue
             record = records.pop(sandbox_id, None)
             if record is None or record.ips != ips:
                 record = PodNetwork(ips)

@@ -60,7 +60,7 @@ class BuiltinNetwork:
         self._firewall = Firewall(config)
         self._wiring = ThreadPoolExecutor(1, "network-links")
         self._filtering = ThreadPoolExecutor(1, "network-nftables")
-        self._route: nl.RouteSocket | None = None
+        self._route: nl.NetlinkSocket | None = None
         self._ground: ground.Ground | None = None
         self._obstacle = ("NetworkNotStarted", "network: not started")
         self._departing: dict[str, tuple[str, ...]] = {}  # veth name → addresses that wait for its end
@@ -215,7 +215,7 @@ class BuiltinNetwork:
 
     def _lay_ground(self) -> ground.Ground:
         if self._route is None:
-            self._route = nl.RouteSocket()
+            self._route = nl.NetlinkSocket()
         config = self._config
         laid = ground.lay(self._route, config.bridge, self._owner, self._subnets, config.mtu)
         living = {self._veth_name(sandbox_id) for sandbox_id in self._book.held}

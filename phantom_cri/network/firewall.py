@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from phantom_cri import errors
 from phantom_cri.network import NetworkConfig
+from phantom_cri.network.conntrack import FlowTable
 from phantom_cri.network.ground import write_sysctl
 from phantom_cri.network.nftables import Nftables, NftablesError
 from phantom_cri.network.ports import Forwards, add_elements, delete_elements, table_text
@@ -19,6 +20,8 @@ class Firewall:
         self._table = f"phantom_{config.bridge}"
         self._subnets: Sequence[str] = ()
         self._nftables: Nftables | None = None
+        self._flows = FlowTable()
+        self._stale = ""
         self._missing = "not started"
         self._loopback = ""
         self.obstacle = self._missing
@@ -41,10 +44,12 @@ class Firewall:
     def add(self, wanted: Forwards, held: Forwards) -> None:
         """Open `wanted`; `held` is all that is open then. Raises Internal, with nothing changed."""
         self._change(add_elements(self._table, wanted), held)
+        self._stale = self._flows.forget(wanted)
 
     def remove(self, gone: Forwards, held: Forwards) -> None:
         """Close `gone`; `held` is everything that stays. Raises Internal."""
         self._change(delete_elements(self._table, gone), held)
+        self._stale = self._flows.forget(gone)
 
     def _change(self, commands: str, held: Forwards) -> None:
         """If others have flushed our table (`nft flush ruleset` is common), it is written anew."""
@@ -67,7 +72,9 @@ class Firewall:
         host_ports = (
             "on" if not self._loopback else f"on, but not at 127.0.0.1: route_localnet: {self._loopback}"
         )
+        flows = f"off: old UDP flows of host ports stay: {self._stale}" if self._stale else "on"
         return {
+            "conntrack": off if self._missing else flows,
             "nftables": off if self._missing else f"on: table inet {self._table}",
             "masquerade": off if self._missing else masquerade,
             "host_ports": f"off: {self.obstacle}" if self.obstacle else host_ports,
@@ -83,6 +90,7 @@ class Firewall:
             raise errors.Internal(f"network: delete nftables table {self._table}: {error}") from error
 
     def close(self) -> None:
+        self._flows.close()
         if self._nftables is not None:
             self._nftables.close()
             self._nftables = None

@@ -31,7 +31,7 @@ class Ground(NamedTuple):
     features: dict[str, str]
 
 
-def lay(route: nl.RouteSocket, bridge: str, owner: str, subnets: Sequence[Subnet], mtu: int) -> Ground:
+def lay(route: nl.NetlinkSocket, bridge: str, owner: str, subnets: Sequence[Subnet], mtu: int) -> Ground:
     """Make or repair the bridge. Idempotent.
 
     owner: the alias that marks the bridge as ours. mtu: 0 takes the default route's.
@@ -50,7 +50,7 @@ def lay(route: nl.RouteSocket, bridge: str, owner: str, subnets: Sequence[Subnet
     return Ground(index, mtu, tuple(active), tuple(networks), features)
 
 
-def _own_bridge(route: nl.RouteSocket, bridge: str, owner: str, mtu: int) -> tuple[int, int]:
+def _own_bridge(route: nl.NetlinkSocket, bridge: str, owner: str, mtu: int) -> tuple[int, int]:
     by_name = {link.name: link for link in listing.list_links(route)}
     mtu = mtu or _outside_mtu(route, list(by_name.values()))
     if bridge not in by_name:
@@ -66,13 +66,13 @@ def _own_bridge(route: nl.RouteSocket, bridge: str, owner: str, mtu: int) -> tup
     return link.number, mtu
 
 
-def _outside_mtu(route: nl.RouteSocket, found: Sequence[listing.Link]) -> int:
+def _outside_mtu(route: nl.NetlinkSocket, found: Sequence[listing.Link]) -> int:
     mtus = {link.number: link.mtu for link in found}
     ways_out = [mtus[way.link] for way in listing.list_default_routes(route) if way.link in mtus]
     return min([mtu for mtu in ways_out if 1280 <= mtu <= 65535], default=_DEFAULT_MTU)
 
 
-def _refuse_overlap(route: nl.RouteSocket, bridge: int, subnets: Sequence[Subnet]) -> None:
+def _refuse_overlap(route: nl.NetlinkSocket, bridge: int, subnets: Sequence[Subnet]) -> None:
     for address in listing.list_addresses(route):
         for subnet in subnets:
             other = address.interface
@@ -87,7 +87,7 @@ def _refuse_overlap(route: nl.RouteSocket, bridge: int, subnets: Sequence[Subnet
 
 
 def _address_bridge(
-    route: nl.RouteSocket, bridge: str, index: int, mtu: int, subnets: Sequence[Subnet]
+    route: nl.NetlinkSocket, bridge: str, index: int, mtu: int, subnets: Sequence[Subnet]
 ) -> tuple[list[Subnet], dict[str, str]]:
     """Give the bridge its gateway addresses; a version that the kernel refuses is off, with the reason."""
     features = {f"ipv{version}": f"off: no IPv{version} subnet in network.subnets" for version in (4, 6)}
@@ -112,7 +112,7 @@ def _address_bridge(
         answer = route.ask([links.put_address(index, subnet.gateway)])[0]
         if answer.error and subnet.version == 6 and answer.error in _NO_IPV6:
             features["ipv6"] = (
-                f"off: the kernel refuses {subnet.gateway} ({_explain(answer)}): IPv6 is disabled here"
+                f"off: the kernel refuses {subnet.gateway} ({nl.explain(answer)}): IPv6 is disabled here"
             )
             continue
         check(f"put {subnet.gateway} on {bridge}", [answer])
@@ -123,7 +123,7 @@ def _address_bridge(
     return active, features
 
 
-def _forward(route: nl.RouteSocket, version: int) -> str:
+def _forward(route: nl.NetlinkSocket, version: int) -> str:
     """Let the kernel forward, if it does not yet; on the whole host, since answers come in elsewhere."""
     key = "ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding"
     name = f"net.{key.replace('/', '.')}"
@@ -152,9 +152,4 @@ def check(operation: str, answers: Sequence[nl.Answer]) -> None:
     """Raises Internal for the first refused request, with the kernel's own words where it gave any."""
     for answer in answers:
         if answer.error:
-            raise errors.Internal(f"network: {operation}: {_explain(answer)}")
-
-
-def _explain(answer: nl.Answer) -> str:
-    name = errors.errno_name(answer.error)
-    return f"{name}: {answer.reason}" if answer.reason else name
+            raise errors.Internal(f"network: {operation}: {nl.explain(answer)}")

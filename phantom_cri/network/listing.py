@@ -42,7 +42,7 @@ class DefaultRoute(NamedTuple):
     advertised: bool
 
 
-def list_links(route: nl.RouteSocket) -> list[Link]:
+def list_links(route: nl.NetlinkSocket) -> list[Link]:
     """Raises OSError."""
     rows = route.dump(links.RTM_GETLINK, links.IFINFO.pack(0, 0, 0, 0, 0))
     return [_link(body) for _, body in rows]
@@ -61,7 +61,7 @@ def _link(body: bytes) -> Link:
     )
 
 
-def list_addresses(route: nl.RouteSocket) -> list[Address]:
+def list_addresses(route: nl.NetlinkSocket) -> list[Address]:
     """Raises OSError."""
     listed = []
     for _, body in route.dump(links.RTM_GETADDR, links.IFADDR.pack(0, 0, 0, 0, 0)):
@@ -72,7 +72,7 @@ def list_addresses(route: nl.RouteSocket) -> list[Address]:
     return listed
 
 
-def list_default_routes(route: nl.RouteSocket) -> list[DefaultRoute]:
+def list_default_routes(route: nl.NetlinkSocket) -> list[DefaultRoute]:
     """Those of the main table. Raises OSError."""
     listed = []
     for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):

@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from phantom_cri import errors
+
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE, NLM_F_DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
 NLM_F_REPLACE = 0x100
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -80,15 +82,16 @@ def attributes(body: bytes, offset: int) -> dict[int, bytes]:
     return found
 
 
-class RouteSocket:
-    """One NETLINK_ROUTE socket of the namespace it was opened in. For one thread at a time.
+class NetlinkSocket:
+    """One socket of the namespace it was opened in. For one thread at a time.
 
-    Raises OSError where the kernel has no rtnetlink for us at all; requests that it refuses come
+    Raises OSError where the kernel has no such netlink for us at all; requests that it refuses come
     back as `Answer`s.
     """
 
-    def __init__(self) -> None:
-        self._socket = _open()
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        self._protocol = protocol
+        self._socket = _open(protocol)
 
     def close(self) -> None:
         self._socket.close()
@@ -135,12 +138,12 @@ class RouteSocket:
             yield
         except OSError:
             self._socket.close()
-            self._socket = _open()
+            self._socket = _open(self._protocol)
             raise
 
 
-def _open() -> socket.socket:
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+def _open(protocol: int) -> socket.socket:
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     try:
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             opened.setsockopt(_SOL_NETLINK, option, 1)
@@ -159,3 +162,9 @@ def _answer(flags: int, body: bytes) -> Answer:
     echoed = _HEADER.size if flags & _NLM_F_CAPPED else _HEADER.unpack_from(body, 4)[0]
     reason = attributes(body, 4 + echoed + (-echoed % 4)).get(_NLMSGERR_ATTR_MSG, b"")
     return Answer(error, reason.rstrip(b"\0").decode("utf-8", "replace"))
+
+
+def explain(answer: Answer) -> str:
+    """`ENODEV`, or `EINVAL: <the kernel's words>`."""
+    name = errors.errno_name(answer.error)
+    return f"{name}: {answer.reason}" if answer.reason else name

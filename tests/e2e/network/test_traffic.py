@@ -207,3 +207,46 @@ def test_many_at_once_get_addresses_of_their_own(node: Node) -> None:
         assert len({ip for pair in ips for ip in pair}) == 40
 
     node.run(scenario)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_udp_client_that_never_pauses_follows_the_host_port(node: Node, version: int) -> None:
+    at = 0 if version == 4 else 1
+
+    async def scenario(network: BuiltinNetwork) -> None:
+        pods = {name: await wired(network, node, name) for name in ("first", "second")}
+        with pytest.raises(OSError):
+            ask(node.world.outside, UDP, NODE_IPS[at], 8080, own_port=5000)
+        for name, (pod, ips) in pods.items():
+            await network.expose(name, ips, [PortMapping("udp", 80, 8080)])
+            with serve(pod, UDP, ips[at], 80):
+                assert ask(node.world.outside, UDP, NODE_IPS[at], 8080, own_port=5000)[0] == ips[at]
+            await network.release(name)
+        assert network.features()["conntrack"] == "on"
+
+    node.run(scenario)
+
+
+def test_every_protocol_opens_and_closes(node: Node) -> None:
+    """SCTP too, which has no sockets on every kernel: its elements are looked at instead."""
+
+    async def scenario(network: BuiltinNetwork) -> None:
+        _, ips = await wired(network, node, "pod")
+        before = node.world.node.run("nft", "list", "ruleset")
+        mappings = [
+            PortMapping("tcp", 80, 8080),
+            PortMapping("udp", 80, 8080, NODE_IPS[1]),
+            PortMapping("sctp", 80, 8080),
+        ]
+        await network.expose("pod", ips, mappings)
+        opened = node.world.node.run("nft", "list", "ruleset")
+        for element in (
+            f"sctp . 8080 : {ips[0]} . 80",
+            f"sctp . 8080 : {ips[1]} . 80",
+            f"{NODE_IPS[1]} . udp . 8080 : {ips[1]} . 80",
+        ):
+            assert element in opened
+        await network.release("pod")
+        assert node.world.node.run("nft", "list", "ruleset") == before
+
+    node.run(scenario)

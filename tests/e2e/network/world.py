@@ -70,7 +70,7 @@ class Namespace:
         """Do what a fragment does with `pod_batch`: send the messages one by one, check each answer."""
 
         def send() -> None:
-            with contextlib.closing(nl.RouteSocket()) as route:
+            with contextlib.closing(nl.NetlinkSocket()) as route:
                 for request in split(attachment.pod_batch):
                     (answer,) = route.ask([request])
                     assert answer.error == 0, (answer, request.hex())
@@ -144,9 +144,13 @@ def _answer_all(listener: socket.socket, kind: socket.SocketKind) -> None:
             listener.sendto(f"{listener.getsockname()[0]} {caller[0]}".encode(), caller)
 
 
-def ask(namespace: Namespace, kind: socket.SocketKind, address: str, port: int) -> tuple[str, str]:
+def ask(
+    namespace: Namespace, kind: socket.SocketKind, address: str, port: int, own_port: int = 0
+) -> tuple[str, str]:
     """Call a server; returns (its own address, our address as it sees it). Raises OSError."""
     with namespace.socket(kind, address) as client:
+        if own_port:
+            client.bind(("::" if ":" in address else "0.0.0.0", own_port))
         client.connect((address, port))
         if kind == socket.SOCK_DGRAM:
             client.send(b"ask")

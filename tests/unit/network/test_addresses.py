@@ -182,6 +182,15 @@ def test_forgetting_erases_the_record_but_keeps_the_address_back(tmp_path: Path)
     book.close()
 
 
+def test_a_sandbox_that_knows_no_address_holds_none(tmp_path: Path) -> None:
+    before = open_book(tmp_path, {})
+    take(before, "half")
+    before.close()
+    after = open_book(tmp_path, {"half": (), "host-network": ()})
+    assert after.held == {} and list((tmp_path / "pods").iterdir()) == []
+    after.close()
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.Internal, match="recover addresses"):
