@@ -33,7 +33,7 @@ class CriClient:
         self._calls: dict[str, Any] = {}
 
     def call(self, service: str, verb: str, request: Any, response: type[Response]) -> Response:
-        """One unary call, e.g. `call("RuntimeService", "Status", …, cri.StatusResponse)`; raises grpc.RpcError."""
+        """One unary call of `verb` in `service` (RuntimeService or ImageService); raises grpc.RpcError."""
         path = f"/runtime.v1.{service}/{verb}"
         if path not in self._calls:
             self._calls[path] = self._channel.unary_unary(

@@ -14,9 +14,13 @@ from typing import Protocol
 
 from bench.client import CriClient
 from bench.workload import PodMaker
+from phantom_cri import __version__
 from phantom_cri.api.cri.v1 import api_pb2 as cri
+from tests.e2e.harness.cgroups import remove_cgroups
 from tests.e2e.harness.child import Child
-from tests.e2e.harness.tools import ROOT, tool
+from tests.e2e.harness.daemon import Daemon
+from tests.e2e.harness.host import unmount_below
+from tests.e2e.harness.tools import tool
 
 CNI_PLUGINS = Path("/usr/lib/cni")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -53,7 +57,7 @@ def marker_of(contender: Contender) -> tuple[str, str]:
 
 
 class Containerd:
-    """containerd with one OCI runtime and the bridge CNI plugin in its cheapest form: no masquerading, no iptables."""
+    """containerd with one OCI runtime and the bridge CNI plugin in its cheapest form: no masquerading."""
 
     def __init__(self, folder: Path, runtime: str, number: int, images: Images):
         self.name = f"containerd + {runtime}"
@@ -69,7 +73,8 @@ class Containerd:
         self._write_cni()
         self._write_hosts()
         (self.folder / "config.toml").write_text(self._config())
-        command = [tool("containerd"), "--config", self.folder / "config.toml", "--log-level", "warn"]
+        config = self.folder / "config.toml"
+        command: list[str | Path] = [tool("containerd"), "--config", config, "--log-level", "warn"]
         if self.runtime == "crun":
             command = [*hide_v2_controllers(), *command]
         return Child(command, self.folder / "daemon.log", dict([marker_of(self)]))
@@ -145,30 +150,33 @@ conf_dir = "{folder}/net.d"
 
 
 class Phantom:
-    """phantom-cri with pools of `pool_size` warm fragments; 0 makes every pod a cold start."""
+    """phantom-cri with a pool of `pool_size` warm fragments; 0 makes every pod a cold start."""
 
-    def __init__(self, folder: Path, name: str, pool_size: int, number: int, images: Images):
+    def __init__(self, folder: Path, name: str, pool_size: int, images: Images):
         self.name = name
         self.folder = folder
         self.images = images
+        marker = dict([marker_of(self)])
         self.pool_size = pool_size
-        self.number = number
+        self.daemon = Daemon(folder, {"pools": [{"name": "bench", "size": pool_size}]}, marker)
 
     def launch(self) -> Child:
-        raise NotImplementedError
+        self.folder.mkdir(parents=True)
+        return self.daemon.launch()
 
     def clean(self) -> None:
-        """phantom-cri takes everything away itself; a leak is the tests' concern."""
+        """Its fragments outlive it by design; a benchmark's end is the node's end."""
+        self.daemon.destroy()
 
     def versions(self) -> dict[str, str]:
-        return {"phantom-cri": _first_line(ROOT / ".venv/bin/phantom", "version")}
+        return {"phantom-cri": __version__}
 
 
 def hide_v2_controllers() -> list[str | Path]:
-    """A command prefix that shows crun a hybrid host without v2 controllers; empty where that changes nothing.
+    """A command prefix that lets crun run on a hybrid host; empty where it needs none.
 
-    crun refuses hybrid hosts whose v2 hierarchy has any controller left (here: hugetlb, which no pod uses). In a
-    mount namespace of its own it reads an empty list instead; nothing else changes, on the host nothing at all.
+    crun refuses hosts with v1 and v2 mounted whose v2 hierarchy has a controller (often hugetlb, which no
+    pod here uses). In a mount namespace of its own it reads an empty list; the host stays as it is.
     """
     controllers = CGROUPS / "unified" / "cgroup.controllers"
     if not controllers.exists() or not controllers.read_text().strip():
@@ -196,7 +204,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(contender: Contender, images: Images) -> Iterator[Running]:
-    """Starts a contender and pulls the workload's image; afterwards removes its pods, the daemon and its traces."""
+    """A started contender with the workload's image; afterwards its pods, daemon and traces are removed."""
     cgroup_parent = f"/{'-'.join(marker_of(contender)).lower().replace('_', '-')}"
     child = contender.launch()
     client = CriClient(contender.folder / "cri.sock")
@@ -217,24 +225,14 @@ def running(contender: Contender, images: Images) -> Iterator[Running]:
 
 
 def remove_all_pods(client: CriClient) -> None:
-    for pod in client.runtime("ListPodSandbox", cri.ListPodSandboxRequest(), cri.ListPodSandboxResponse).items:
-        client.runtime("StopPodSandbox", cri.StopPodSandboxRequest(pod_sandbox_id=pod.id), cri.StopPodSandboxResponse)
+    for pod in client.runtime(
+        "ListPodSandbox", cri.ListPodSandboxRequest(), cri.ListPodSandboxResponse
+    ).items:
         client.runtime(
-            "RemovePodSandbox", cri.RemovePodSandboxRequest(pod_sandbox_id=pod.id), cri.RemovePodSandboxResponse
+            "StopPodSandbox", cri.StopPodSandboxRequest(pod_sandbox_id=pod.id), cri.StopPodSandboxResponse
         )
-
-
-def unmount_below(folder: Path) -> None:
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for target in sorted((mount for mount in mounts if mount.startswith(f"{folder}/")), reverse=True):
-        subprocess.run(["umount", "--lazy", target], check=False)
-
-
-def remove_cgroups(name: str) -> None:
-    """Removes the group and what is below it in every hierarchy, cgroup v1 or v2."""
-    for top in [CGROUPS, *CGROUPS.iterdir()]:
-        group = top / name.lstrip("/")
-        if group.is_dir():
-            for folder, _, _ in os.walk(group, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+        client.runtime(
+            "RemovePodSandbox",
+            cri.RemovePodSandboxRequest(pod_sandbox_id=pod.id),
+            cri.RemovePodSandboxResponse,
+        )

@@ -30,8 +30,15 @@ def publish_images(folder: Path, registry: Registry) -> Images:
     build_image(folder / "workload", ImageConfig(cmd=WORKLOAD))
     program = folder / "pause-program"
     subprocess.run(
-        ["gcc", "-Os", "-static", "-s", "-x", "c", "-", "-o", program], input=PAUSE_SOURCE, text=True, check=True
+        ["gcc", "-Os", "-static", "-s", "-x", "c", "-", "-o", program],
+        input=PAUSE_SOURCE,
+        text=True,
+        check=True,
     )
     layer = LayerBuilder().file("pause", program.read_bytes(), 0o755).finish()
     write_layout(folder / "pause", [layer], ImageConfig(entrypoint=["/pause"], cmd=()))
-    return Images(registry.host, registry.push(folder / "workload", "workload"), registry.push(folder / "pause", "pause"))
+    return Images(
+        registry.host,
+        registry.push(folder / "workload", "workload"),
+        registry.push(folder / "pause", "pause"),
+    )

@@ -1,4 +1,4 @@
-"""What a runtime costs per idle pod: PSS and processes of all that is its own, the containers' processes left out."""
+"""What a runtime costs per idle pod: PSS and processes of all its own, the containers' processes left out."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def own_processes(marker: str) -> set[int]:
 
 def _is_workload(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return (PROC / str(pid) / "cmdline").read_bytes() == b"".join(word.encode() + b"\0" for word in WORKLOAD)
+        return (PROC / str(pid) / "cmdline").read_bytes() == b"".join(
+            word.encode() + b"\0" for word in WORKLOAD
+        )
     return False
 
 
@@ -70,7 +72,7 @@ def footprint(marker: str) -> Footprint:
 
 
 def settled_footprint(marker: str, timeout: float = 30.0) -> Footprint:
-    """The footprint once the number of processes has stood still for two seconds (pools refill, shims leave)."""
+    """The footprint once the number of processes stood still for two seconds: pools refill, shims leave."""
     seen: list[int] = []
 
     def still() -> bool:

@@ -78,7 +78,7 @@ class PodMaker:
                 cgroup_parent=self.cgroup_parent,
                 security_context=cri.LinuxSandboxSecurityContext(
                     namespace_options=POD_NAMESPACES, seccomp=RUNTIME_DEFAULT
-                )
+                ),
             ),
         )
 
@@ -133,11 +133,13 @@ class PodMaker:
         return milliseconds
 
     def check_runs(self, pod: Pod) -> None:
-        """Raises RuntimeError unless the container is RUNNING: a start that started nothing would look fast."""
+        """Raises RuntimeError unless the container runs: a start that started nothing would look fast."""
         request = cri.ContainerStatusRequest(container_id=pod.container_id)
         state = self.client.runtime("ContainerStatus", request, cri.ContainerStatusResponse).status.state
         if state != cri.CONTAINER_RUNNING:
-            raise RuntimeError(f"container {pod.container_id} is {cri.ContainerState.Name(state)}, not running")
+            raise RuntimeError(
+                f"container {pod.container_id} is {cri.ContainerState.Name(state)}, not running"
+            )
 
     def remove(self, pod: Pod) -> dict[str, float]:
         """StopPodSandbox, RemovePodSandbox; durations by verb and their sum as `teardown`."""
@@ -163,7 +165,7 @@ def measure_serial(maker: PodMaker, pods: int, execs: int, pause: float, samples
 
 
 def measure_burst(maker: PodMaker, workers: int, seconds: float, samples: Samples) -> None:
-    """`workers` threads run whole pod cycles for `seconds`; adds cycles per second and each start under load."""
+    """`workers` threads run pod cycles for `seconds`; adds cycles per second and each start under load."""
     lock = threading.Lock()
     begin = time.monotonic()
 

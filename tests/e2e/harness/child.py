@@ -15,7 +15,9 @@ from tests.e2e.harness.waiting import wait_until
 class Child:
     """A running program in a session of its own, with stdout and stderr appended to `log`."""
 
-    def __init__(self, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None):
+    def __init__(
+        self, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
+    ):
         self.command = [str(word) for word in command]
         self.log = log
         with log.open("ab") as output:
@@ -46,7 +48,7 @@ class Child:
         self.wait_for(path.exists, str(path), timeout)
 
     def wait_for(self, check: Callable[[], object], what: str, timeout: float = 20.0) -> None:
-        """Waits until `check()` is true; raises RuntimeError with the log's end when the program dies first."""
+        """Waits until `check()` is true; RuntimeError with the log's end when the program dies first."""
         try:
             wait_until(lambda: check() or not self.running(), what, timeout)
         except TimeoutError as error:

@@ -71,7 +71,7 @@ class LayerBuilder:
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=tarfile.PAX_FORMAT)
+        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=tarfile.PAX_FORMAT)
 
     def member(self, name: str, kind: bytes, mode: int, content: bytes = b"", **more: Any) -> LayerBuilder:
         """Adds one member as it is said, sane or not: hostile layers are built with this too."""
@@ -101,9 +101,23 @@ class LayerBuilder:
 
 
 def busybox_layer(binaries: Iterable[Path] = ()) -> bytes:
-    """A root file system with busybox, its applets in /bin, and `binaries` of this machine with their libraries."""
+    """A root with busybox, its applets in /bin, and `binaries` of this machine with their libraries."""
     layer = LayerBuilder()
-    for path in ("bin", "dev", "etc", "home", "lib", "lib64", "proc", "root", "run", "sys", "usr", "usr/bin", "var"):
+    for path in (
+        "bin",
+        "dev",
+        "etc",
+        "home",
+        "lib",
+        "lib64",
+        "proc",
+        "root",
+        "run",
+        "sys",
+        "usr",
+        "usr/bin",
+        "var",
+    ):
         layer.directory(path)
     layer.directory("tmp", mode=0o1777)
     layer.file("etc/passwd", PASSWD).file("etc/group", GROUP)
@@ -112,8 +126,8 @@ def busybox_layer(binaries: Iterable[Path] = ()) -> bytes:
     for applet in sorted(set(applets) - {"busybox"}):
         layer.hard_link(f"bin/{applet}", "bin/busybox")
     binaries = list(binaries)
-    for path in sorted({library for binary in (BUSYBOX, *binaries) for library in shared_libraries(binary)}):
-        layer.file(path.relative_to("/").as_posix(), path.read_bytes(), 0o755)
+    for library in sorted({one for binary in (BUSYBOX, *binaries) for one in shared_libraries(binary)}):
+        layer.file(library.relative_to("/").as_posix(), library.read_bytes(), 0o755)
     for binary in binaries:
         layer.file(f"usr/bin/{binary.name}", binary.read_bytes(), 0o755)
     return layer.finish()
@@ -169,7 +183,7 @@ def build_image(
     binaries: Iterable[Path] = (),
     compression: Compression = "gzip",
 ) -> str:
-    """A busybox image with `files` (path → content) in a layer of their own; answers the manifest's digest."""
+    """A busybox image, `files` (path → content) in a layer of their own; answers the manifest's digest."""
     layers = [busybox_layer(binaries)]
     if files:
         layer = LayerBuilder()

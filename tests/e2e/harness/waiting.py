@@ -9,7 +9,9 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-def wait_until(check: Callable[[], Result], what: str, timeout: float = 10.0, interval: float = 0.01) -> Result:
+def wait_until(
+    check: Callable[[], Result], what: str, timeout: float = 10.0, interval: float = 0.01
+) -> Result:
     """Calls `check` until it answers something true, and answers that.
 
     `timeout` and `interval` are seconds. Raises TimeoutError naming `what` and the last answer.

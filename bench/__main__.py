@@ -1,0 +1,125 @@
+"""`python -m bench`: all contenders in one run, taking turns, so that drift of the machine hits all alike."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.contenders import Containerd, Contender, Images, Phantom, Running, running
+from bench.images import publish_images
+from bench.memory import measure_memory
+from bench.numbers import EMPTY_POOL, PEERS, PHANTOM, Result, targets
+from bench.report import Report
+from bench.stages import Stage, measure_floor, read_stages
+from bench.workload import Samples, measure_burst, measure_serial
+from tests.e2e.harness.registry import Registry
+from tests.e2e.harness.tools import ROOT
+
+WORKERS = 8
+POOL_SIZE = 16
+WARM_UP_PODS = 3
+ALL = (PHANTOM, EMPTY_POOL, *PEERS)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description="Phantom beside its peers, over CRI")
+    parser.add_argument("--quick", action="store_true", help="a few samples of each: does it work at all?")
+    parser.add_argument("--only", nargs="+", choices=ALL, default=ALL, metavar="NAME", help=f"some of {ALL}")
+    parser.add_argument("--rounds", type=int, default=10, help="times that all contenders take turns")
+    parser.add_argument("--pods", type=int, default=20, help="serial pods of each contender in a round")
+    parser.add_argument("--execs", type=int, default=5, help="ExecSync calls in each serial pod")
+    parser.add_argument("--pause", type=float, default=0.05, help="seconds between serial pods, for all")
+    parser.add_argument("--burst", type=float, default=3.0, help="seconds of 8 at once in a round")
+    parser.add_argument("--idle-pods", type=int, default=20, help="pods that memory is measured over")
+    parser.add_argument("--results", type=Path, default=ROOT / "bench/results", help="where JSON and plot go")
+    parser.add_argument("--docs", type=Path, help="page whose table is replaced, e.g. docs/benchmarks.md")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.pods, options.execs = 1, 3, 2
+        options.burst, options.idle_pods = 1.0, 3
+    return options
+
+
+def contenders(folder: Path, images: Images, names: list[str]) -> list[Contender]:
+    """In the order of ALL."""
+    found: list[Contender] = []
+    if PHANTOM in names:
+        found.append(Phantom(folder / "warm", PHANTOM, POOL_SIZE, images))
+    if EMPTY_POOL in names:
+        found.append(Phantom(folder / "empty", EMPTY_POOL, 0, images))
+    for number, runtime in enumerate(("runc", "crun")):
+        if f"containerd + {runtime}" in names:
+            found.append(Containerd(folder / runtime, runtime, number, images))
+    return found
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure(options: argparse.Namespace, everyone: list[Running]) -> dict[str, Result]:
+    """All rounds, then memory; results by contender's name."""
+    samples = {one.contender.name: Samples() for one in everyone}
+    for one in everyone:
+        measure_serial(one.maker, WARM_UP_PODS, 1, options.pause, Samples())
+    for number in range(options.rounds):
+        for one in everyone:
+            say(f"round {number + 1} of {options.rounds}: {one.contender.name}")
+            measure_serial(one.maker, options.pods, options.execs, options.pause, samples[one.contender.name])
+            measure_burst(one.maker, WORKERS, options.burst, samples[one.contender.name])
+    results = {}
+    for one in everyone:
+        say(f"memory: {one.contender.name}")
+        seen = samples[one.contender.name]
+        result = Result(one.contender.versions(), dict(seen.milliseconds), seen.cycles_per_second)
+        result.memory = measure_memory(one.maker, one.marker, options.idle_pods)
+        result.summarise()
+        results[one.contender.name] = result
+    return results
+
+
+def stages_of(everyone: list[Running]) -> list[Stage]:
+    return [
+        stage
+        for one in everyone
+        if isinstance(one.contender, Phantom)
+        for stage in read_stages(one.contender.daemon.metrics())
+        if stage.start == ("warm" if one.contender.pool_size else "cold")
+    ]
+
+
+def run(options: argparse.Namespace) -> Report:
+    # Not pytest's folders: socket paths have to be short.
+    with tempfile.TemporaryDirectory(prefix="phantom-bench-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        registry = stack.enter_context(Registry(folder / "registry"))
+        images = publish_images(folder, registry)
+        everyone = [
+            stack.enter_context(running(contender, images))
+            for contender in contenders(folder, images, list(options.only))
+        ]
+        results = measure(options, everyone)
+        settings = {key: value for key, value in vars(options).items() if isinstance(value, int | float)}
+        return Report(results, stages_of(everyone), measure_floor(200), settings)
+
+
+def main() -> int:
+    options = arguments()
+    report = run(options)
+    path = options.results / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}.json"
+    report.write_json(path)
+    report.plot(path.with_suffix(".png"))
+    if options.docs:
+        report.write_docs(options.docs)
+        report.plot(options.docs.with_suffix(".png"))
+    print(report.markdown())
+    say(f"\nevery sample: {path}")
+    return 0 if all(target.met for target in targets(report.results)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

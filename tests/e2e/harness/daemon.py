@@ -1,0 +1,161 @@
+"""phantom-cri on private paths: its own sockets, folders, bridge, addresses and cgroup."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from tests.e2e.harness.cgroups import remove_cgroups
+from tests.e2e.harness.child import Child
+from tests.e2e.harness.host import Snapshot, kill_below, unmount_below
+from tests.e2e.harness.tools import ROOT
+from tests.e2e.harness.waiting import wait_until
+
+PROGRAM = ROOT / ".venv" / "bin" / "phantom-cri"
+
+
+def free_port() -> int:
+    """A TCP port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Daemon:
+    """A daemon whose every file lies under `folder`. Keep that short: a socket's path has at most 107 bytes.
+
+    `config` is merged over the private paths, key by key at the top level, e.g. `{"pools": [...]}`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ):
+        self.folder = folder
+        self.socket = folder / "cri.sock"
+        self.root = folder / "root"
+        self.state = folder / "state"
+        self.registries = folder / "certs.d"
+        self.environment = dict(environment or {})
+        self.metrics_port = free_port()
+        unique = os.urandom(3)
+        self.bridge = f"pf{unique.hex()}"
+        self.cgroup = f"/phantom-{unique.hex()}"
+        self.config: dict[str, Any] = {
+            "listen": f"unix://{self.socket}",
+            "root": str(self.root),
+            "state": str(self.state),
+            "registry_config_path": str(self.registries),
+            "metrics_address": f"127.0.0.1:{self.metrics_port}",
+            "cgroup": {"default_parent": self.cgroup},
+            "network": {"bridge": self.bridge, "subnets": _subnets(unique)},
+            **(config or {}),
+        }
+        self.child: Child | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "daemon.log"
+
+    def launch(self) -> Child:
+        """Starts the program without waiting for it."""
+        self.registries.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(self.config))
+        self.child = Child([PROGRAM, "--config", path], self.log, self.environment)
+        return self.child
+
+    def start(self) -> Daemon:
+        """Starts the daemon and waits until its socket takes connections."""
+        self.launch().wait_for(self.accepts, f"{self.socket} to accept", timeout=30)
+        return self
+
+    def accepts(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
+    @property
+    def running(self) -> Child:
+        if self.child is None:
+            raise RuntimeError("the daemon was never started")
+        return self.child
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status. Pods stay."""
+        return self.running.stop()
+
+    def kill(self) -> None:
+        """kill -9. Pods stay."""
+        self.running.kill()
+
+    def restart(self) -> Daemon:
+        if self.running.running():
+            self.stop()
+        return self.start()
+
+    def metrics(self) -> str:
+        """The Prometheus page."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as page:
+            return str(page.read().decode())
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def snapshot(self) -> Snapshot:
+        """What this daemon has on the host now."""
+        return Snapshot.take(self.folder, self.running.pid, self.cgroup, self.bridge)
+
+    def wait_for_no_traces(self, before: Snapshot, timeout: float = 30.0) -> None:
+        """Waits until all is as it was `before`; raises AssertionError with what is left and what is missing.
+
+        Waiting is part of it: pools refill and namespaces end in the background.
+        """
+        try:
+            wait_until(lambda: not self.snapshot().differences(before), "no traces", timeout, interval=0.2)
+        except TimeoutError as error:
+            raise AssertionError(f"left behind:\n{self.snapshot().differences(before)}") from error
+
+    def destroy(self) -> None:
+        """Ends the daemon and takes away all it made, running pods included: for a test's end, not a test."""
+        if self.child is not None:
+            self.child.stop(grace=5)
+        kill_below(self.state)
+        unmount_below(self.folder)
+        subprocess.run(["ip", "link", "delete", self.bridge], stderr=subprocess.DEVNULL, check=False)
+        remove_cgroups(self.cgroup)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+
+    def __enter__(self) -> Daemon:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            print(f"---- the end of {self.log}\n{self.running.log_tail()}")
+        self.destroy()
+
+
+def _subnets(unique: bytes) -> list[str]:
+    """Ranges that daemons of tests running side by side are unlikely to share."""
+    return [
+        f"10.{128 + unique[0] % 64}.{unique[1] & 0xF0}.0/20",
+        f"fd70:{unique.hex()[:4]}:{unique.hex()[2:]}::/64",
+    ]

@@ -1,0 +1,142 @@
+"""What a daemon has on the host at one moment, so that a test can say that nothing was left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.harness.cgroups import groups_below
+from tests.e2e.harness.waiting import wait_until
+
+PROC = Path("/proc")
+
+
+def pids() -> list[int]:
+    return [int(folder.name) for folder in PROC.iterdir() if folder.name.isdigit()]
+
+
+def open_files(pid: int) -> Iterator[str]:
+    """What each fd of `pid` points at; nothing for a process that is gone."""
+    with contextlib.suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                yield os.readlink(f"/proc/{pid}/fd/{number}")
+
+
+def processes_below(folder: Path) -> set[int]:
+    """Processes that hold a file or folder below `folder` open: fragments keep their pod's folder so."""
+    return {pid for pid in pids() if any(path.startswith(f"{folder}/") for path in open_files(pid))}
+
+
+def kill_below(folder: Path) -> None:
+    """Kills every process that holds something below `folder`, and waits until all are gone."""
+
+    def gone() -> bool:
+        for pid in (found := processes_below(folder)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not found
+
+    wait_until(gone, f"the processes that use {folder} to end")
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """Mount points below `folder` in this mount namespace, in the order they were made."""
+    points = [line.split()[4] for line in (PROC / "self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{folder}/")]
+
+
+def unmount_below(folder: Path) -> None:
+    for point in reversed(mounts_below(folder)):
+        subprocess.run(["umount", "--lazy", point], check=False)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """How many there are of each thing, by room; ids and numbers are blanked so that pods compare."""
+
+    counts: Mapping[str, Counter[str]]
+
+    @classmethod
+    def take(cls, folder: Path, pid: int, cgroup: str, bridge: str) -> Snapshot:
+        """Of the daemon `pid` whose files lie in `folder`, with its cgroup (`/name`) and bridge."""
+        return cls(
+            {
+                "mounts": _count(mounts_below(folder)),
+                "cgroups": _count(str(group) for group in groups_below(cgroup)),
+                "links on the bridge": _count(_links(bridge)),
+                "nftables": _count(_nftables(bridge)),
+                "processes": _count(_command(one) for one in processes_below(folder)),
+                "network namespaces": Counter(namespace=len(_network_namespaces(folder))),
+                "files": _count(_files(folder)),
+                "fds of the daemon": _count(open_files(pid)),
+            }
+        )
+
+    def differences(self, before: Snapshot) -> str:
+        """A line for each thing whose number changed since `before`; empty when none did."""
+        lines = []
+        for room, after in self.counts.items():
+            earlier = before.counts.get(room, Counter())
+            for name in sorted(after.keys() | earlier.keys()):
+                if after[name] != earlier[name]:
+                    lines.append(
+                        f"{room}: {after[name] - earlier[name]:+d} {name} ({earlier[name]} → {after[name]})"
+                    )
+        return "\n".join(lines)
+
+
+def _count(names: Iterable[str]) -> Counter[str]:
+    return Counter(_blank(name) for name in names)
+
+
+def _blank(name: str) -> str:
+    """Ids (12 hex digits or more) and numbers differ between pods that are alike."""
+    return re.sub(r"\d+", "N", re.sub(r"[0-9a-f]{12,}", "ID", name))
+
+
+def _links(bridge: str) -> list[str]:
+    done = subprocess.run(
+        ["ip", "-j", "link", "show", "master", bridge], capture_output=True, text=True, check=False
+    )
+    return ["link" for _ in json.loads(done.stdout)] if done.returncode == 0 and done.stdout.strip() else []
+
+
+def _nftables(bridge: str) -> list[str]:
+    """The lines of all tables that have the bridge in their name or rules."""
+    done = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=False)
+    tables = re.split(r"^(?=table )", done.stdout, flags=re.MULTILINE)
+    return [
+        line.strip()
+        for table in tables
+        if bridge in table
+        for line in re.split(r"[\n,]", table)
+        if line.strip()
+    ]
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return (PROC / str(pid) / "comm").read_text().strip()
+    return "gone"
+
+
+def _network_namespaces(folder: Path) -> set[str]:
+    found = set()
+    for pid in processes_below(folder):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/ns/net"))
+    return found
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for path, folders, files in os.walk(folder):
+        yield from (os.path.join(path, name) for name in (*folders, *files))
