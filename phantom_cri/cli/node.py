@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +97,7 @@ async def doctor(args: Namespace) -> int:
     except Unreachable:
         absent = Check("daemon", "missing", f"nobody answers at {args.host}: examined from here")
         try:
-            checks = [absent, *await asyncio.to_thread(examine)]
+            checks = [absent, *await examine()]
         except PhantomError as error:
             raise Failure(str(error)) from None
     fit = runnable(checks)

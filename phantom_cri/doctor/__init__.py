@@ -6,7 +6,7 @@ keeps nothing: with its end, all that it tried is gone.
 
 from __future__ import annotations
 
-import subprocess
+import asyncio
 import sys
 from collections.abc import Iterable
 from typing import Literal
@@ -33,17 +33,23 @@ def runnable(checks: Iterable[Check]) -> bool:
     return not any(check.required and check.state == "missing" for check in checks)
 
 
-def examine() -> tuple[Check, ...]:
-    """Try everything in a child process; blocks for about 0.3 s. Raises Internal or DeadlineExceeded."""
-    command = [sys.executable, "-m", "phantom_cri.doctor"]
+async def examine() -> tuple[Check, ...]:
+    """Try everything in a child process (about 0.3 s). Raises Internal or DeadlineExceeded."""
+    pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "phantom_cri.doctor", stdin=nothing, stdout=pipe, stderr=pipe
+    )
     try:
-        child = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=EXAMINATION_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise DeadlineExceeded(f"doctor: no answer within {EXAMINATION_SECONDS:.0f} s") from None
+        async with asyncio.timeout(EXAMINATION_SECONDS):
+            output, complaint = await child.communicate()
+    except TimeoutError:
+        raise DeadlineExceeded(f"doctor: no answer within {EXAMINATION_SECONDS:g} s") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
     try:
-        return from_json(child.stdout, tuple[Check, ...])
+        return from_json(output, tuple[Check, ...])
     except DecodeError:
-        last_words = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        last_words = complaint.decode(errors="replace").strip().rpartition("\n")[2]
         raise Internal(f"doctor: exit code {child.returncode}: {last_words}") from None

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from phantom_cri import doctor
 from phantom_cri.doctor import Check, examine, runnable
 from phantom_cri.doctor.btf import KERNEL, function_id
 from phantom_cri.doctor.probes import PROBES, Degraded, Lacking, Probe, attempt
-from phantom_cri.errors import Internal
+from phantom_cri.errors import DeadlineExceeded, Internal
 
 
 def _fails(error: Exception) -> Probe:
@@ -44,18 +45,32 @@ def test_only_a_required_lack_stops_pods() -> None:
     assert not runnable([optional, required])
 
 
-def test_a_child_that_cannot_answer_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    mute = tmp_path / "python"
-    mute.write_text("#!/bin/sh\necho a first line >&2\necho the reason >&2\nexit 3\n")
-    mute.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(mute))
+def _child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> None:
+    """Put a shell script in the place of the process that tries."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+
+async def test_a_child_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _child(monkeypatch, tmp_path, "echo a first line >&2; echo the reason >&2; exit 3")
     with pytest.raises(Internal, match="doctor: exit code 3: the reason"):
-        examine()
+        await examine()
 
 
-def test_examining_answers_all_and_keeps_nothing() -> None:
+async def test_a_child_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _child(monkeypatch, tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 1000")
+    monkeypatch.setattr(doctor, "EXAMINATION_SECONDS", 1.5)
+    with pytest.raises(DeadlineExceeded, match=r"no answer within 1\.5 s"):
+        await examine()
+    child = (tmp_path / "pid").read_text().strip()
+    assert not os.path.exists(f"/proc/{child}")  # noqa: ASYNC240 - procfs does not block
+
+
+async def test_examining_answers_all_and_keeps_nothing() -> None:
     before = _seen_of_us()
-    checks = examine()
+    checks = await examine()
     assert [check.name for check in checks] == [probe.name for probe in PROBES]
     assert {check.name: check for check in checks}["kernel"].detail.startswith(os.uname().release)
     assert _seen_of_us() == before
