@@ -191,6 +191,23 @@ class Cgroups(ABC):
                 left = sorted(tree.pids(name))
                 raise FailedPrecondition(f"cgroup /{name}: remove: processes {left} are still in it")
 
+    async def end_exec_child(self, path: str, exec_id: str) -> None:
+        """Kill all that is left of an exec, and remove its cgroup. Idempotent. Raises DeadlineExceeded."""
+        await self.kill_async(f"/{relative(path)}/{exec_name(exec_id)}")
+        await asyncio.to_thread(self.remove_exec_child, path, exec_id)
+
+    def leave_exec_child(self, path: str, exec_id: str) -> None:
+        """Remove an exec's cgroup unless a process was left in it: then it goes with the container's."""
+        self._rmdir(self._exec_tree, f"{relative(path)}/{exec_name(exec_id)}")
+
+    def view(self, path: str) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+        """What a process in `path` should see below /sys/fs/cgroup where no cgroup namespace shows it.
+
+        (folder name, path on the host) of each v1 hierarchy, and (link, folder name) of controllers that are
+        mounted together; both empty on v2.
+        """
+        return (), ()
+
     def pids(self, path: str) -> set[int]:
         """Processes in `path` and below; empty where it does not exist."""
         return self._process_tree.pids(relative(path))

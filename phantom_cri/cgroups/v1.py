@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -75,6 +76,16 @@ class V1Cgroups(Cgroups):
             "swap": memory is not None and memory.has(".", "memory.memsw.limit_in_bytes"),
             "unified_keys": False,
         }
+
+    def view(self, path: str) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+        name = relative(path)
+        folders = tuple((os.path.basename(tree.root), f"{tree.root}/{name}") for tree in self._v1_trees)
+        links = tuple(
+            (controller, os.path.basename(tree.root))
+            for controller, tree in sorted(self._by_controller.items())
+            if "," in os.path.basename(tree.root)
+        )
+        return folders, links
 
     def launch_fds(self, path: str) -> LaunchFds:
         name = relative(path)
