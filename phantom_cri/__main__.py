@@ -8,14 +8,15 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from phantom_cri import __version__, cgroups, config
 from phantom_cri.cgroups import Cgroups, LaunchFds, pod_path
 from phantom_cri.config import Config
 from phantom_cri.cri.server import CriServer
-from phantom_cri.errors import PhantomError
-from phantom_cri.images import ImageService
+from phantom_cri.errors import ConfigError, PhantomError
+from phantom_cri.images import ImageService, Limits
 from phantom_cri.lifecycle import gauges, shells
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.node import Node
@@ -28,11 +29,14 @@ from phantom_cri.lifecycle.verbs import PodVerbs
 from phantom_cri.model import Resources
 from phantom_cri.network import NetworkConfig
 from phantom_cri.network.builtin import BuiltinNetwork
-from phantom_cri.policy import Policy
+from phantom_cri.policy import Policy, load_policies
 from phantom_cri.pools import Pool, Profile
 from phantom_cri.telemetry import logs, metrics, tracing
 
 log = logging.getLogger("phantom_cri")
+
+POLICIES = Path(__file__).with_name("policies")
+"""Where policies lie that no configuration names another folder for."""
 
 FRAGMENTS = "fragments"
 """Name of the fragments' own cgroup below the default parent."""
@@ -74,7 +78,7 @@ def compose(settings: Config, numbers: metrics.Metrics) -> Node:
         images=make_images(settings),
         network=BuiltinNetwork(make_network_config(settings), Path(settings.state)),
         cgroups=tree,
-        policy=Policy.load(settings.policy.directory, settings.policy.default),
+        policy=load_policy(settings),
         metrics=numbers,
         host_mounts=os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
         home_cgroup=home_cgroup(settings, tree),
@@ -89,7 +93,22 @@ def make_images(settings: Config) -> ImageService:
         Path(settings.root),
         registry_config_path=Path(certs) if certs else None,
         pinned=settings.images.pinned,
+        limits=Limits(
+            layer_bytes=settings.images.max_layer_size, layer_entries=settings.images.max_layer_entries
+        ),
+        max_parallel=settings.images.parallel_layers,
     )
+
+
+def load_policy(settings: Config) -> Policy:
+    """The policy that pods get by default. Raises ConfigError naming what there is."""
+    found = load_policies(Path(settings.policy.directory or POLICIES))
+    try:
+        return found[settings.policy.default]
+    except KeyError:
+        raise ConfigError(
+            f"policy.default: there is no {settings.policy.default!r}, only {', '.join(sorted(found))}"
+        ) from None
 
 
 def make_network_config(settings: Config) -> NetworkConfig:
@@ -132,7 +151,7 @@ def add_pools(node: Node) -> None:
             pool.name,
             pool.size,
             max_age=pool.max_age_seconds,
-            birth=lambda profile=profile: shells.birth(node, profile),
+            birth=partial(shells.birth, node, profile),
             end=end,
             check=Shell.check,
         )

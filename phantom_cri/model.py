@@ -173,10 +173,16 @@ class ContainerMetadata(Record, frozen=True):
 
 
 class EnvVar(Record, frozen=True):
-    """`value` is bytes in CRI 1.36; kept as text with surrogateescape, as os.environ does."""
+    """A variable of a process. CRI 1.36 allows any bytes: `raw` holds a value that is not UTF-8."""
 
     name: str
     value: str = ""
+    raw: bytes = b""
+
+    @property
+    def text(self) -> str:
+        """The value as os.environ would show it: undecodable bytes as surrogates (PEP 383)."""
+        return self.value or self.raw.decode("utf-8", "surrogateescape")
 
 
 class ContainerConfig(Record, frozen=True):
@@ -228,6 +234,7 @@ class SandboxRecord(Record, frozen=True):
     runtime_handler: str = ""
     state: SandboxState = "ready"
     fragment: ProcessRef | None = None
+    hostname: str = ""
     ips: tuple[str, ...] = ()
     cgroup_parent: str = ""
     pool: str = ""
@@ -257,6 +264,7 @@ class ContainerRecord(Record, frozen=True):
     image_ref: str  # repo digest where there is one
     image_name: str  # first tag, or what the user asked for
     created_at: int
+    image: ImageConfig = ImageConfig()  # the image may be gone while the container lives
     started_at: int = 0
     finished_at: int = 0
     exit_code: int = 0

@@ -194,6 +194,10 @@ class ImageService:
         self._layers.hold(f"container:{container_id}", record.layers)
         return snapshot
 
+    def snapshot_of(self, container_id: str, layers: tuple[str, ...]) -> Snapshot:
+        """The snapshot that was made for a container, from its layers as recorded."""
+        return self._snapshots.locate(container_id, layers)
+
     def drop_snapshot(self, container_id: str) -> None:
         """Idempotent; one rename, the deleting is done elsewhere. The overlay must be unmounted."""
         self._snapshots.remove(container_id)

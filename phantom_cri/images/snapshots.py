@@ -51,6 +51,11 @@ class SnapshotStore:
         os.mkdir(work, 0o700)
         return Snapshot(folder, upper, work, layers)
 
+    def locate(self, container_id: str, layers: tuple[str, ...]) -> Snapshot:
+        """What `create` answered, also in a later daemon."""
+        folder = self._prefix + container_id
+        return Snapshot(folder, f"{folder}/upper", f"{folder}/work", layers)
+
     def remove(self, container_id: str) -> None:
         """One rename; nothing happens when there is none."""
         self._trash.discard(self._prefix + container_id)

@@ -66,8 +66,8 @@ def environment(config: ContainerConfig, image: ImageConfig, hostname: str, home
         if name and separator and "\0" not in text:
             found[name] = value
     for index, variable in enumerate(config.envs):
-        _check_variable(f"envs[{index}]", variable.name, variable.value)
-        found[variable.name] = variable.value
+        _check_variable(f"envs[{index}]", variable.name, variable.text)
+        found[variable.name] = variable.text
     found.setdefault("HOME", home)
     return tuple([f"{name}={value}" for name, value in found.items()])
 

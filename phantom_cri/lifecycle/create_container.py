@@ -87,6 +87,7 @@ def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image) -> Co
         image_name=config.image.user_specified_image
         or (image.repo_tags[0] if image.repo_tags else config.image.image),
         created_at=time.time_ns(),
+        image=image.config,
         log_path=log_path(pod, config),
         user=images.resolve_user(layers, image.config.user, security),
         stop_signal=config.stop_signal or image.config.stop_signal or "SIGTERM",

@@ -6,6 +6,7 @@ import os
 import time
 
 from phantom_cri import codec
+from phantom_cri.codec import Document
 from phantom_cri.launch import Exit
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
@@ -13,7 +14,6 @@ from phantom_cri.lifecycle.states import next_container_state, next_sandbox_stat
 from phantom_cri.model import ContainerRecord
 
 KILLED = 137  # 128 + SIGKILL
-UNKNOWN = 255  # as containerd reports an exit that nobody saw
 
 
 def watch_pod(node: Node, pod: Pod) -> None:
@@ -65,17 +65,41 @@ def pod_died(node: Node, pod: Pod) -> None:
         log.warning("the fragment of pod sandbox %s died", pod.id, extra={"sandbox_id": pod.id})
     for container in list(pod.containers.values()):
         if container.record.state == "running":
-            container_exited(node, container.id, last_exit(pod, container.id))
+            container_exited(node, container.id, last_exit(node, container))
 
 
-def last_exit(pod: Pod, container_id: str, folder: str = "") -> Exit:
+class ExitFile(Document, frozen=True):
+    """STATE/pods/ID/exits/CONTAINER as the fragment writes it (native/exit_record.c)."""
+
+    exit_code: int
+    signal: int = 0
+    oom: bool = False
+    started_at: int = 0
+    finished_at: int = 0
+
+
+def has_exit(node: Node, container: Container) -> bool:
+    return os.path.exists(_exit_path(node, container))
+
+
+def last_exit(node: Node, container: Container) -> Exit:
     """What the fragment wrote of an exit, else that it was killed with its pod."""
-    path = os.path.join(folder or (pod.shell.folder if pod.shell else ""), "exits", container_id)
     try:
-        with open(path, "rb") as file:
-            return codec.from_json(file.read(), Exit)
+        with open(_exit_path(node, container), "rb") as file:
+            said = codec.from_json(file.read(), ExitFile)
     except (OSError, codec.DecodeError):
         return Exit(code=KILLED, signal=9, finished_at=time.time_ns())
+    return Exit(
+        code=said.exit_code,
+        signal=said.signal,
+        oom=said.oom,
+        started_at=said.started_at,
+        finished_at=said.finished_at,
+    )
+
+
+def _exit_path(node: Node, container: Container) -> str:
+    return os.path.join(node.records.pod_folder(container.record.sandbox_id), "exits", container.id)
 
 
 def leave_pool(node: Node, pod: Pod) -> None:

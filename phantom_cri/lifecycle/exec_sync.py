@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Sequence
 
@@ -37,7 +38,7 @@ async def exec_sync(node: Node, container_id: str, command: Sequence[str], timeo
     async with Undo("ExecSync") as undo:
         result = await _run(node, pod, container, exec_id, command, timeout_s or None, undo)
         undo.keep()
-    await node.cgroups.remove_exec_child(container.record.cgroup, exec_id, kill=False)
+    node.cgroups.leave_exec_child(container.record.cgroup, exec_id)
     return result
 
 
@@ -47,14 +48,14 @@ async def _run(
     container: Container,
     exec_id: str,
     command: Sequence[str],
-    timeout: float | None,
+    seconds: float | None,
     undo: Undo,
 ) -> ExecResult:
     cgroup, limit = container.record.cgroup, node.config.exec.output_limit_bytes
     if pod.shell is None:
         raise Internal(f"container {container.id} runs but its pod has no fragment")
-    exits = pod.shell.fragment.expect_exit(exec_id)
-    undo.push("exec", lambda: node.cgroups.remove_exec_child(cgroup, exec_id, kill=True))
+    exits = pod.shell.exec_exit(exec_id)
+    undo.push("exec", lambda: node.cgroups.end_exec_child(cgroup, exec_id))
     with Output(limit) as stdout, Output(limit) as stderr, launch.Donations() as donations:
         with node.cgroups.exec_child(cgroup, exec_id) as fds:
             if fds.clone_into is not None:
@@ -63,20 +64,21 @@ async def _run(
                 donations.lend(f"procs{index}", procs)
             donations.give("stdout", stdout.take_writer())
             donations.give("stderr", stderr.take_writer())
-            plan = launch.exec_plan(exec_launch(node, pod, container, command), donations)
-            await pod.shell.fragment.start(exec_id, plan, donations.fds())
+            plan = launch.exec_plan(exec_launch(node, pod, container, command), donations.names())
+            started = await pod.shell.fragment.start(exec_id, plan, donations)
+            os.close(started.pidfd)
         donations.close()
-        exit = await _finish(exits, timeout, command)
+        exit = await _finish(exits, seconds, command)
         await _drain(node, stdout, stderr)
         return ExecResult(stdout=stdout.content(), stderr=stderr.content(), exit_code=exit.code)
 
 
-async def _finish(exits: asyncio.Future[Exit], timeout: float | None, command: Sequence[str]) -> Exit:
+async def _finish(exits: asyncio.Future[Exit], seconds: float | None, command: Sequence[str]) -> Exit:
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             return await exits
     except TimeoutError:
-        raise DeadlineExceeded(f"command {command[0]!r} timed out after {timeout:.0f} s") from None
+        raise DeadlineExceeded(f"command {command[0]!r} timed out after {seconds:.0f} s") from None
 
 
 async def _drain(node: Node, *outputs: Output) -> None:

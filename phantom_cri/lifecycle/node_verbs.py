@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 
 from phantom_cri import doctor
@@ -46,4 +45,4 @@ class NodeVerbs:
         return await self._images.load_image(path, report)
 
     async def doctor(self) -> Iterable[doctor.Check]:
-        return await asyncio.to_thread(doctor.examine)
+        return await doctor.examine()

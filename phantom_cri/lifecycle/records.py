@@ -109,9 +109,7 @@ class Records:
         self.pods[pod.id] = pod
 
     def save_pod(self, pod: Pod) -> None:
-        codec.write_atomically(
-            os.path.join(self.pod_folder(pod.id), "pod.json"), codec.to_json(pod.record)
-        )
+        codec.write_atomically(os.path.join(self.pod_folder(pod.id), "pod.json"), codec.to_json(pod.record))
 
     def forget_pod(self, pod: Pod) -> None:
         """Out of memory; the folder is removed by its owner."""

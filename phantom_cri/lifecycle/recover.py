@@ -1,6 +1,6 @@
 """What a new daemon finds: pods of an earlier one that go on, half-made things to undo, warm leftovers.
 
-Runs before the first request is served. Every fragment is found by its socket in the state
+Runs before the first request is served. Every fragment is found by its folder in the state
 directory and asked what it holds; what it answers wins over our records.
 """
 
@@ -12,14 +12,13 @@ import shutil
 import time
 from dataclasses import dataclass
 
-from phantom_cri import codec
-from phantom_cri.cgroups import pod_path
-from phantom_cri.launch import Exit, Fragment, LaunchError, connect
-from phantom_cri.lifecycle import endings
-from phantom_cri.lifecycle.live import Container, Pod, Shell
+from phantom_cri import codec, launch
+from phantom_cri.errors import NotFound, PhantomError
+from phantom_cri.lifecycle import endings, shells
+from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.records import stored_containers, stored_pod
-from phantom_cri.lifecycle.shells import end_fragment
+from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
 STARTING_TIMEOUT = 5.0
@@ -31,9 +30,9 @@ class Found:
     """One folder below STATE/pods as it was found."""
 
     folder: str
-    record: SandboxRecord | None
+    record: SandboxRecord | None  # None: warm, or not even born
     finished: bool
-    fragment: Fragment | None
+    shell: Shell | None
 
     @property
     def sandbox_id(self) -> str:
@@ -45,11 +44,17 @@ async def recover(node: Node) -> None:
     os.makedirs(node.records.folder, mode=0o711, exist_ok=True)
     folders = [entry.path for entry in os.scandir(node.records.folder) if entry.is_dir(follow_symlinks=False)]
     found = await asyncio.gather(*(look(folder) for folder in folders))
-    pods = [item for item in found if item.record is not None and item.finished]
-    await asyncio.gather(*(undo(node, item) for item in found if item not in pods))
-    await asyncio.gather(*(take_over(node, item) for item in pods))
-    in_use = {container.id: container.record.layers for container in node.records.containers.values()}
-    await node.images.start(in_use)
+    await asyncio.gather(*(undo(item) for item in found if item.record is None or not item.finished))
+    goes_on = [item for item in found if item.record is not None and item.finished]
+    await node.images.start(
+        {
+            record.id: record.layers
+            for item in goes_on
+            for record, finished in stored_containers(item.folder)
+            if finished
+        }
+    )
+    await asyncio.gather(*(take_over(node, item) for item in goes_on))
     await node.network.start(
         {pod.id: pod.record.ips for pod in node.records.pods.values() if pod.record.state == "ready"}
     )
@@ -61,28 +66,44 @@ async def look(folder: str) -> Found:
     except codec.DecodeError:
         stored = None  # the crash came while its first record was being written: nothing was acquired
     record, finished = stored or (None, False)
+    return Found(folder, record, finished, await find_shell(folder))
+
+
+async def find_shell(folder: str) -> Shell | None:
+    """The folder's fragment, connected; one that lives but does not answer is ended."""
+    process = shells.stored_process(folder)
+    if process is None:
+        await shells.end_stranger(folder)
+        return None
     try:
-        fragment = await connect(folder, record.fragment if record else None)
-    except (OSError, LaunchError):
-        fragment = None
-    return Found(folder, record, finished, fragment)
+        shell = Shell(os.path.basename(folder), folder, process, launch.open_process(process))
+    except NotFound:
+        return None
+    try:
+        await shell.connect()
+    except PhantomError as error:
+        log.warning("the fragment of %s does not answer and is ended: %s", shell.id, error)
+        await shell.end()
+        return None
+    return shell
 
 
-async def undo(node: Node, item: Found) -> None:
-    """A pod that was being made, or a warm fragment: ended, and all it had is given back."""
-    if item.fragment is not None:
-        await end_fragment(item.fragment)
-    if item.record is not None:
-        await node.cgroups.remove(pod_path(item.record.cgroup_parent, item.sandbox_id))
+async def undo(item: Found) -> None:
+    """A warm fragment, or a pod that was being made: ended, and all it had goes with it.
+
+    Its network is given back by `network.start`, which is told who is left.
+    """
+    if item.shell is not None:
+        await item.shell.end()
     shutil.rmtree(item.folder, ignore_errors=True)
 
 
 async def take_over(node: Node, item: Found) -> None:
-    assert item.record is not None  # noqa: S101 - by the caller's choice
-    record, fragment = item.record, item.fragment
-    shell = None
-    if fragment is not None:
-        shell = Shell(id=record.id, folder=item.folder, fragment=fragment, pool=record.pool, ips=record.ips)
+    record, shell = item.record, item.shell
+    if record is None:
+        return
+    if shell is not None:
+        shell.pool, shell.ips = record.pool, record.ips
     pod = Pod(record=record, shell=shell, released=shell is None and record.state == "notready")
     node.records.pods[pod.id] = pod
     node.records.reserve(record.config.metadata, pod.id)
@@ -92,7 +113,7 @@ async def take_over(node: Node, item: Found) -> None:
         pool.claimed += 1
     for container_record, finished in stored_containers(item.folder):
         await take_over_container(node, pod, container_record, finished)
-    if fragment is None and not pod.released:
+    if shell is None and not pod.released:
         endings.pod_died(node, pod)
     endings.watch_pod(node, pod)
     log.info("pod sandbox %s goes on", pod.id, extra={"sandbox_id": pod.id})
@@ -101,8 +122,7 @@ async def take_over(node: Node, item: Found) -> None:
 async def take_over_container(node: Node, pod: Pod, record: ContainerRecord, finished: bool) -> None:
     container = Container(record, has_cgroup=record.state != "exited")
     if not finished:
-        node.images.drop_snapshot(record.id)
-        node.records.forget_container(container)
+        node.records.forget_container(container)  # its snapshot went when the images were started
         return
     pod.containers[record.id] = container
     node.records.containers[record.id] = container
@@ -110,42 +130,48 @@ async def take_over_container(node: Node, pod: Pod, record: ContainerRecord, fin
     if record.state == "exited":
         container.exited.set()
     elif pod.shell is not None:
-        await ask_fragment(node, pod, container)
-    elif record.state == "running" or os.path.exists(os.path.join(node.records.pod_folder(pod.id), "exits", record.id)):
-        exit = endings.last_exit(pod, record.id, node.records.pod_folder(pod.id))
+        await ask_fragment(node, pod, pod.shell, container)
+    elif record.state == "running" or endings.has_exit(node, container):
         container.record = codec.replace(record, state="running")
-        endings.container_exited(node, record.id, exit)
+        endings.container_exited(node, record.id, endings.last_exit(node, container))
 
 
-async def ask_fragment(node: Node, pod: Pod, container: Container) -> None:
+async def ask_fragment(node: Node, pod: Pod, shell: Shell, container: Container) -> None:
     """Bring a container's record to what its fragment says of it."""
-    assert pod.shell is not None  # noqa: S101 - by the caller's choice
-    entry = await settled(pod.shell.fragment, container.id)
+    entry = await settled(shell, container.id)
     if entry is None:
         if container.record.state == "running":
-            endings.container_exited(node, container.id, Exit(code=endings.UNKNOWN, finished_at=time.time_ns()))
+            endings.container_exited(node, container.id, endings.last_exit(node, container))
         else:
-            await endings.release_cgroup(node, container)  # the crash came before its start reached the fragment
+            await endings.release_cgroup(node, container)  # its start never reached the fragment
         return
+    process = launch.identify(entry.pidfd) if entry.pidfd >= 0 else None
+    if entry.pidfd >= 0:
+        os.close(entry.pidfd)
     container.record = codec.replace(
         container.record,
         state="running",
         started_at=entry.exit.started_at or container.record.started_at,
-        process=entry.process or container.record.process,
+        process=process or container.record.process,
     )
-    if entry.running:
-        node.records.save_container(container)
-    else:
+    if entry.state == launch.State.EXITED:
         endings.container_exited(node, container.id, entry.exit)
+    else:
+        node.records.save_container(container)
 
 
-async def settled(fragment: Fragment, container_id: str):  # type: ignore[no-untyped-def]
+async def settled(shell: Shell, container_id: str) -> launch.Entry | None:
     """The fragment's entry once it is no longer starting; a start that hangs is killed."""
     deadline = time.monotonic() + STARTING_TIMEOUT
     while True:
-        entry = await fragment.get(container_id)
-        if entry is None or not entry.starting:
+        try:
+            entry = await shell.fragment.get(container_id)
+        except NotFound:
+            return None
+        if entry.state != launch.State.STARTING:
             return entry
+        if entry.pidfd >= 0:
+            os.close(entry.pidfd)
         if time.monotonic() > deadline:
-            await fragment.signal(container_id, 9, everything=True)
+            await shell.fragment.signal(container_id, 9, everything=True)
         await asyncio.sleep(0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from phantom_cri import codec, launch, network
+from phantom_cri import codec, launch
 from phantom_cri.errors import InvalidArgument, NotFound
 from phantom_cri.lifecycle import endings, shells
 from phantom_cri.lifecycle.live import Pod
@@ -13,6 +13,7 @@ from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import SandboxConfig, SandboxRecord
+from phantom_cri.network import identity
 from phantom_cri.pools import Profile, choose, misfit_reason
 
 
@@ -61,7 +62,9 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
         raise InvalidArgument("namespace_options.pid: TARGET is for containers, not for a pod")
     if namespaces.user != "node":
         raise InvalidArgument("namespace_options.userns_options: user namespaces are not supported yet")
-    launch.check_sysctls(config.sysctls, namespaces)
+    launch.checked_sysctls(config.sysctls, namespaces)
+    if config.hostname:
+        launch.checked_hostname(config.hostname)
 
 
 async def obtain(node: Node, config: SandboxConfig, handler: str) -> tuple[Shell, str]:
@@ -99,6 +102,7 @@ def record_of(
         created_at=time.time_ns(),
         runtime_handler=handler,
         fragment=shell.process,
+        hostname=hostname_of(config, shell.id),
         ips=shell.ips,
         cgroup_parent=config.cgroup_parent or node.config.cgroup.default_parent,
         pool=shell.pool,
@@ -112,17 +116,26 @@ async def give_identity(node: Node, pod: Pod, shell: Shell, stages: Stages, undo
     """Host name, files, sysctls and host ports: all that tells this pod from another."""
     config = pod.record.config
     host_network = config.security.namespaces.network == "node"
-    hostname = config.hostname or (os.uname().nodename if host_network else shell.id[:12])
+    hostname = pod.record.hostname
     with stages.stage("identity"):
-        for name, content in network.identity_files(hostname, shell.ips, config.dns, host_network).items():
+        for name, content in identity.identity_files(hostname, shell.ips, config.dns, host_network).items():
             _write(os.path.join(shell.folder, name), content)
     with stages.stage("adopt"):
-        plan = launch.claim_plan(None if host_network else hostname, config.sysctls)
+        plan = launch.claim_plan(
+            None if host_network else hostname, config.sysctls, config.security.namespaces
+        )
         await shell.fragment.adopt(plan, claim=True)
     if config.port_mappings and not host_network:
         with stages.stage("host ports"):
             undo.push("host ports", lambda: node.network.release(shell.id))
             await node.network.expose(shell.id, shell.ips, config.port_mappings)
+
+
+def hostname_of(config: SandboxConfig, sandbox_id: str) -> str:
+    """The one asked for, the host's on the host's network, else the short id as in Docker."""
+    if config.security.namespaces.network == "node":
+        return os.uname().nodename
+    return config.hostname or sandbox_id[:12]
 
 
 def _write(path: str, content: bytes) -> None:

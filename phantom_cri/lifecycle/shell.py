@@ -69,7 +69,7 @@ class Shell:
         return True
 
     async def end(self) -> None:
-        """Let it kill and reap its processes and flush their logs, then be sure that it is gone; idempotent."""
+        """Let it kill and reap its processes and flush their logs, then be sure it is gone; idempotent."""
         if self.alive():
             try:
                 async with asyncio.timeout(END_TIMEOUT):

@@ -7,11 +7,16 @@ import os
 import secrets
 import shutil
 
-from phantom_cri import launch
-from phantom_cri.lifecycle.node import Node
-from phantom_cri.lifecycle.shell import Shell
+from phantom_cri import codec, launch
+from phantom_cri.errors import PhantomError
+from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.shell import END_TIMEOUT, Shell
 from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.model import ProcessRef
 from phantom_cri.pools import Profile
+
+PROCESS = "fragment.json"
+"""Who the fragment of a pod's folder is: how a later daemon finds it."""
 
 
 async def birth(node: Node, profile: Profile) -> Shell:
@@ -22,10 +27,11 @@ async def birth(node: Node, profile: Profile) -> Shell:
         os.makedirs(os.path.join(folder, "containers"), mode=0o711)
         undo.push("folder", lambda: shutil.rmtree(folder))
         home = node.home_cgroup
-        born = launch.spawn(folder, clone_flags(profile), cgroup_fd=home.clone_into)
+        born = await launch.spawn(folder, clone_flags(profile), cgroup_fd=home.clone_into)
         shell = Shell(shell_id, folder, born.process, born.pidfd)
         shell.pool = profile.name
         undo.push("fragment", shell.end)
+        codec.write_atomically(os.path.join(folder, PROCESS), codec.to_json(born.process))
         await shell.connect()
         batch = b""
         if not profile.host_network:
@@ -55,6 +61,32 @@ async def end(node: Node, shell: Shell) -> None:
     await shell.end()
     await node.network.release(shell.id)
     await asyncio.to_thread(shutil.rmtree, shell.folder, ignore_errors=True)
+
+
+def stored_process(folder: str) -> ProcessRef | None:
+    """The fragment of this folder as recorded at its birth; None when it was not."""
+    try:
+        with open(os.path.join(folder, PROCESS), "rb") as file:
+            return codec.from_json(file.read(), ProcessRef)
+    except (FileNotFoundError, codec.DecodeError):
+        return None
+
+
+async def end_stranger(folder: str) -> None:
+    """End a fragment that was born but not recorded, if there is one: by its socket alone."""
+    gone = asyncio.Event()
+    try:
+        fragment = launch.Fragment.connect(os.path.join(folder, launch.SOCKET), lambda event: gone.set())
+    except PhantomError:
+        return
+    try:
+        async with asyncio.timeout(END_TIMEOUT):
+            await fragment.shutdown()
+            await gone.wait()
+    except (TimeoutError, PhantomError):
+        log.warning("a fragment of an earlier daemon in %s did not end", folder)
+    finally:
+        fragment.close()
 
 
 def clone_flags(profile: Profile) -> int:

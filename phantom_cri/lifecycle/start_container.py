@@ -6,10 +6,10 @@ import os
 import time
 
 from phantom_cri import codec, launch
-from phantom_cri.cgroups import LaunchFds
+from phantom_cri.cgroups import ABSENT, LaunchFds
 from phantom_cri.errors import Internal, PhantomError
 from phantom_cri.lifecycle import endings, states
-from phantom_cri.lifecycle.container_launch import container_launch
+from phantom_cri.lifecycle.container_launch import allowed_devices, container_launch
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.shell import Shell
@@ -50,15 +50,19 @@ async def start(node: Node, pod: Pod, shell: Shell, container: Container) -> Non
             undo.push("cgroup", lambda: endings.release_cgroup(node, container))
             container.has_cgroup = True
             limits = codec.replace(record.resources, pids_limit=node.config.pids_limit)
-            node.cgroups.create(record.cgroup, limits, launch.device_rules(record.config))
+            devices = launch.resolve_devices(record.config)
+            node.cgroups.create(record.cgroup, limits, allowed_devices(record, devices))
         with launch.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):
                 donate(node, donations, container, fds)
-                plan = launch.container_plan(container_launch(node, pod, container), donations)
+                plan = launch.container_plan(
+                    container_launch(node, pod, container, devices), donations.names()
+                )
             with stages.stage("kernel"):
-                process = await shell.fragment.start(record.id, plan, donations.fds())
+                started = await shell.fragment.start(record.id, plan, donations)
+                os.close(started.pidfd)
         container.record = codec.replace(
-            record, state="running", started_at=time.time_ns(), process=process
+            record, state="running", started_at=time.time_ns(), process=started.process
         )
         with stages.stage("record"):
             node.records.save_container(container)
@@ -71,7 +75,8 @@ def donate(node: Node, donations: launch.Donations, container: Container, fds: L
     """Everything the fragment needs by fd; it never opens a host path itself."""
     donations.lend("host_mounts", node.host_mounts)
     donations.lend("kill", fds.kill)
-    donations.lend("oom", fds.oom)
+    if fds.oom != ABSENT:
+        donations.lend("oom", fds.oom)
     if fds.clone_into is not None:
         donations.lend("cgroup", fds.clone_into)
     for index, procs in enumerate(fds.procs):
@@ -81,7 +86,7 @@ def donate(node: Node, donations: launch.Donations, container: Container, fds: L
 
 
 def open_log(path: str) -> int:
-    """Open or make a container's log file for appending; its folder is made as CRI-O does. Raises Internal."""
+    """Open or make a log file for appending; its folder is made, as CRI-O does. Raises Internal."""
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -109,4 +114,4 @@ def catch_up(node: Node, pod: Pod, container: Container) -> None:
     if early is not None:
         endings.container_exited(node, container.id, early)
     elif pod.record.state != "ready" and container.record.state == "running":
-        endings.container_exited(node, container.id, endings.last_exit(pod, container.id))
+        endings.container_exited(node, container.id, endings.last_exit(node, container))

@@ -78,6 +78,10 @@ class NetworkDriver(Protocol):
         """Take back host ports and addresses. Idempotent; does not need the namespace to exist."""
         ...
 
+    async def close(self) -> None:
+        """Let go of what the daemon holds; pods keep their network."""
+        ...
+
     def features(self) -> dict[str, str]:
         """Feature → "on", "on: …" or "off: why"."""
         ...

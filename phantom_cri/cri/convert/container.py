@@ -87,12 +87,14 @@ def container_config_from(message: pb.ContainerConfig, field: str = "config") ->
 
 
 def _env_from(message: pb.KeyValue, field: str) -> EnvVar:
-    """A value is bytes: what is not UTF-8 is kept as surrogates, as os.environ does (PEP 383)."""
     if not message.key or "=" in message.key or "\0" in message.key:
         raise InvalidArgument(f"{field}.key: {message.key!r} is not the name of a variable")
     if b"\0" in message.value:
         raise InvalidArgument(f"{field}[{message.key}]: contains a NUL byte")
-    return EnvVar(name=message.key, value=message.value.decode("utf-8", "surrogateescape"))
+    try:
+        return EnvVar(name=message.key, value=message.value.decode())
+    except UnicodeDecodeError:
+        return EnvVar(name=message.key, raw=message.value)
 
 
 def _mount_from(message: pb.Mount, field: str) -> Mount:

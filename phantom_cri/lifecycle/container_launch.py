@@ -1,0 +1,99 @@
+"""Everything a plan is made of, fetched from the rooms that know: cgroups, policy, images, the pod."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from phantom_cri import cgroups, launch
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.node import Node
+from phantom_cri.model import ContainerRecord
+from phantom_cri.policy import CompiledPolicy
+
+POD_FILES = {"/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts", "/etc/hostname": "hostname"}
+"""Where a container finds its pod's files, unless a mount of its own is there."""
+
+
+def container_launch(
+    node: Node, pod: Pod, container: Container, devices: Sequence[launch.HostDevice]
+) -> launch.ContainerLaunch:
+    record = container.record
+    pod_folder = node.records.pod_folder(pod.id)
+    snapshot = node.images.snapshot_of(record.id, record.layers)
+    namespaces = record.config.security.namespaces
+    return launch.ContainerLaunch(
+        config=record.config,
+        process=process_of(pod, record),
+        user=record.user,
+        layers=record.layers,
+        upper=snapshot.upper,
+        work=snapshot.work,
+        confinement=confinement(node.policy.compile(record.config.security)),
+        devices=tuple(devices),
+        pod_files=tuple((target, os.path.join(pod_folder, name)) for target, name in POD_FILES.items()),
+        volumes=tuple(
+            (path, os.path.join(snapshot.folder, launch.volume_folder(path)))
+            for path in launch.anonymous_volumes(record.config, record.image)
+        ),
+        cgroup_view=launch.CgroupView(*node.cgroups.view(record.cgroup)),
+        sandbox=pod.record.config.security.namespaces,
+        pid_namespace_of=target_of(node, pod, namespaces.target_id) if namespaces.pid == "target" else "",
+    )
+
+
+def exec_launch(node: Node, pod: Pod, container: Container, command: Sequence[str]) -> launch.ExecLaunch:
+    record = container.record
+    security = record.config.security
+    return launch.ExecLaunch(
+        container_id=record.id,
+        command=tuple(command),
+        process=process_of(pod, record),
+        user=record.user,
+        confinement=confinement(node.policy.compile(security)),
+        own_pid_namespace=security.namespaces.pid in ("container", "target"),
+        own_cgroup_namespace=node.cgroups.version == "v2" and not security.privileged,
+        oom_score_adj=record.resources.oom_score_adj,
+    )
+
+
+def process_of(pod: Pod, record: ContainerRecord) -> launch.Process:
+    return launch.merged(record.config, record.image, hostname=pod.record.hostname, home=record.user.home)
+
+
+def target_of(node: Node, pod: Pod, target_id: str) -> str:
+    """The container whose pid namespace is joined; it has to run in the same pod."""
+    target = node.records.container(target_id)
+    if target.id not in pod.containers or target.record.state != "running":
+        raise InvalidArgument(
+            f"namespace_options.target_id: {target_id!r} is not a running container of this pod"
+        )
+    # A target that itself shares the pod's pid namespace has none of its own to be named by.
+    own = target.record.config.security.namespaces
+    return "" if own.pid == "pod" else own.target_id if own.pid == "target" else target.id
+
+
+def confinement(policy: CompiledPolicy) -> launch.Confinement:
+    capabilities, seccomp = policy.capabilities, policy.seccomp
+    return launch.Confinement(
+        bounding=capabilities.bounding,
+        effective=capabilities.effective,
+        permitted=capabilities.permitted,
+        inheritable=capabilities.inheritable,
+        ambient=capabilities.ambient,
+        no_new_privs=policy.no_new_privs,
+        seccomp=seccomp.bpf if seccomp else b"",
+        seccomp_flags=seccomp.flags if seccomp else 0,
+        masked=policy.masked_paths,
+        readonly=policy.readonly_paths,
+    )
+
+
+def allowed_devices(
+    record: ContainerRecord, devices: Sequence[launch.HostDevice]
+) -> tuple[cgroups.DeviceRule, ...]:
+    """What its device cgroup allows: what every container may use, and what it was given."""
+    rules = launch.device_rules(record.config, devices)
+    own = tuple(cgroups.DeviceRule(*rule) for rule in rules)
+    return own if record.config.security.privileged else (*cgroups.DEFAULT_RULES, *own)
