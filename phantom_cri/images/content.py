@@ -8,6 +8,7 @@ All methods block: call them in a thread, but for `has` and `path`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -28,6 +29,7 @@ class ContentStore:
         self._known: dict[str, int] = {}
         self._used = 0
         self._lock = threading.Lock()
+        self._numbers = itertools.count()
 
     def open(self) -> None:
         """Make the folders and learn what is there."""
@@ -70,9 +72,13 @@ class ContentStore:
     def put(self, digest: str, content: bytes) -> None:
         """Store a small blob that is already in memory."""
         if not self.has(digest):
-            with self.ingest(digest, len(content), resume=False) as part:
-                part.write(content)
-                part.commit()
+            target = self.path(digest)
+            part = (
+                self._root / "ingest" / f"{target.name}.{next(self._numbers)}"
+            )  # two may put the same at once
+            with Ingest(part, target, digest, len(content), False, self._record) as ingest:
+                ingest.write(content)
+                ingest.commit()
 
     def ingest(self, digest: str, size: int, *, resume: bool = True) -> Ingest:
         """Begin or take up the download of `digest`, which must come out `size` bytes long."""

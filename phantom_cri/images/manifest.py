@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import platform as host_platform
-from typing import Any, get_args
+from typing import Any
 
 from phantom_cri.codec import DecodeError, Document, convert, from_json
 from phantom_cri.errors import DataLoss, FailedPrecondition, NotFound
 from phantom_cri.images.reference import is_digest
 from phantom_cri.model import ImageConfig
 
-DECODE_ERRORS: tuple[type[Exception], ...] = (*get_args(DecodeError), UnicodeDecodeError, RecursionError)
+DECODE_ERRORS: tuple[type[Exception], ...] = (DecodeError, UnicodeDecodeError, RecursionError)
 
 INDEX_TYPES = frozenset(
     {

@@ -65,8 +65,8 @@ class Registry:
 
         try:
             return await self._first("resolve", ask)
-        except FailedPrecondition:
-            return None  # 405: this registry only knows GET
+        except (FailedPrecondition, NotFound):
+            return None  # 405: this registry only knows GET; 404: only GET says why in words
 
     async def manifest(self, reference: str) -> Fetched:
         """The manifest or index behind a tag or digest; its bytes are hashed, whatever the headers say."""

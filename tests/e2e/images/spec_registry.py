@@ -1,0 +1,214 @@
+"""A registry by the distribution specification, over real HTTP, that can be told to misbehave.
+
+Debian's docker-registry never breaks a connection, asks for tokens of its own, or redirects:
+this one does, and keeps what it was asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+USER, PASSWORD, TOKEN, IDENTITY = "robot", "s3cret-Pa55", "t0ken-abcdef", "identity-xyz"
+
+
+@dataclass
+class Behaviour:
+    """`cut`: digest → bytes after which the first answers break off, one entry per answer.
+    `stall`: digests whose body stops half way until `released`. `redirect`: base URL for blobs.
+    """
+
+    auth: str = ""  # "", "bearer", "identity"
+    cut: dict[str, list[int]] = field(default_factory=dict)
+    stall: set[str] = field(default_factory=set)
+    redirect: str = ""
+    fail_first: int = 0  # so many 503 answers
+    corrupt: set[str] = field(default_factory=set)
+    no_head: bool = False
+    no_range: bool = False
+    released: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+
+
+class SpecRegistry:
+    """Serves the OCI layouts given to `add`; `host` is `127.0.0.1:PORT`."""
+
+    def __init__(self) -> None:
+        self.behaviour = Behaviour()
+        self.asked: list[Asked] = []
+        self.blobs: dict[str, bytes] = {}
+        self.tags: dict[str, str] = {}
+        self.types: dict[str, str] = {}
+        self.sent: Counter[str] = Counter()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self.host = f"127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> SpecRegistry:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.behaviour.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def add(self, layout: Path, name: str, tag: str = "latest") -> str:
+        """Take in a layout as `name:tag`; answers the reference."""
+        for blob in (layout / "blobs" / "sha256").iterdir():
+            self.blobs[f"sha256:{blob.name}"] = blob.read_bytes()
+        entry = json.loads((layout / "index.json").read_text())["manifests"][0]
+        self.tags[f"{name}:{tag}"] = entry["digest"]
+        self.types[entry["digest"]] = entry["mediaType"]
+        return f"{self.host}/{name}:{tag}"
+
+    def add_manifest(self, content: bytes, media_type: str, digest: str, name: str, tag: str) -> None:
+        self.blobs[digest], self.types[digest], self.tags[f"{name}:{tag}"] = content, media_type, digest
+
+    def blob_requests(self, digest: str) -> list[Asked]:
+        return [
+            each for each in self.asked if each.method == "GET" and each.path.endswith(f"/blobs/{digest}")
+        ]
+
+
+def _handler(registry: SpecRegistry) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet: `asked` is the log."""
+
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def do_POST(self) -> None:
+            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            registry.asked.append(Asked("POST", self.path, form, dict(self.headers)))
+            good = form.get("refresh_token") == [IDENTITY]
+            self._json(200 if good else 401, {"access_token": TOKEN} if good else {})
+
+        def _answer(self, *, body: bool) -> None:
+            parts = urlsplit(self.path)
+            asked = Asked(self.command, parts.path, parse_qs(parts.query), dict(self.headers))
+            registry.asked.append(asked)
+            behaviour = registry.behaviour
+            if not body and behaviour.no_head:
+                self._json(405, {})
+            elif parts.path == "/token":
+                self._token(asked)
+            elif behaviour.fail_first > 0:
+                behaviour.fail_first -= 1
+                self._json(503, {}, {"Retry-After": "0"})
+            elif behaviour.auth and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                self._challenge(parts.path)
+            elif found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", parts.path):
+                self._manifest(found[1], found[2], body=body)
+            elif found := re.fullmatch(r"/v2/.+/blobs/(.+)", parts.path):
+                self._blob(found[1])
+            else:
+                self._json(404, {"errors": [{"code": "NAME_UNKNOWN", "message": "unknown"}]})
+
+        def _challenge(self, path: str) -> None:
+            name = path.removeprefix("/v2/").rpartition("/")[0].rpartition("/")[0]
+            realm = f"http://{registry.host}/token"
+            challenge = f'Bearer realm="{realm}",service="tests",scope="repository:{name}:pull"'
+            echoed = self.headers.get("Authorization", "")
+            self._json(
+                401,
+                {"errors": [{"code": "UNAUTHORIZED", "message": f"denied {echoed} {PASSWORD}"}]},
+                {"WWW-Authenticate": challenge},
+            )
+
+        def _token(self, asked: Asked) -> None:
+            basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+            good = asked.headers.get("Authorization") == basic and asked.query.get("service") == ["tests"]
+            self._json(200 if good else 401, {"token": TOKEN} if good else {"errors": []})
+
+        def _manifest(self, name: str, reference: str, *, body: bool) -> None:
+            digest = registry.tags.get(f"{name}:{reference}", reference)
+            if digest not in registry.blobs:
+                self._json(404, {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]})
+                return
+            content = registry.blobs[digest]
+            if digest in registry.behaviour.corrupt:
+                content = content.replace(b"schemaVersion", b"schemaversion")
+            self.send_response(200)
+            self.send_header("Content-Type", registry.types.get(digest, "application/json"))
+            self.send_header("Docker-Content-Digest", digest)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def _blob(self, digest: str) -> None:
+            behaviour = registry.behaviour
+            if behaviour.redirect:
+                self.send_response(307)
+                self.send_header("Location", f"{behaviour.redirect}/v2/x/blobs/{digest}?signature=secret-sig")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            content = registry.blobs.get(digest)
+            if content is None:
+                self._json(404, {"errors": [{"code": "BLOB_UNKNOWN", "message": "blob unknown"}]})
+                return
+            content = bytes(len(content)) if digest in behaviour.corrupt else content
+            self._send(digest, content, behaviour)
+
+        def _send(self, digest: str, content: bytes, behaviour: Behaviour) -> None:
+            wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            start = int(wanted[1]) if wanted and not behaviour.no_range else 0
+            rest = content[start:]
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Length", str(len(rest)))
+            self.end_headers()
+            cuts = behaviour.cut.get(digest)
+            rest = rest[: cuts.pop(0)] if cuts else rest
+            if digest in behaviour.stall:
+                self.wfile.write(rest[: len(rest) // 2])
+                self.wfile.flush()
+                behaviour.released.wait()
+                rest = rest[len(rest) // 2 :]
+            self.wfile.write(rest)
+            registry.sent[digest] += len(rest)
+            self.close_connection = True
+
+        def _json(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
+            content = json.dumps(document).encode()
+            self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def handle(self) -> None:
+            try:
+                super().handle()
+            except (BrokenPipeError, ConnectionResetError):
+                self.close_connection = True  # the client was killed or gave up, as the test wanted
+
+    return Handler
