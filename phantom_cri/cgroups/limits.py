@@ -18,7 +18,7 @@ _CPU_PERIOD_DEFAULT = 100_000
 _CPU_SHARES_DEFAULT = 1024
 
 _PAGE_SIZE = re.compile(r"[1-9][0-9]{0,6}(?:KB|MB|GB)")
-_UNIFIED_KEY = re.compile(r"([a-z]+)\.[a-z0-9_]+(?:\.[a-zA-Z0-9_]+)*")
+_UNIFIED_KEY = re.compile(r"([a-z]+)(?:\.[a-zA-Z0-9_]+)+")
 # Writing these does not limit anything: it moves processes, kills, or changes the tree's shape.
 _NOT_A_CONTROLLER = frozenset({"cgroup"})
 

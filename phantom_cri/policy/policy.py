@@ -88,8 +88,8 @@ class Policy:
         """The filter for a container that holds `capabilities` (names without CAP_); None: unconfined.
 
         CRI: no profile at all means unconfined, and privileged goes without whatever is asked. A Localhost
-        file is read again when it has changed. A first use of a profile compiles for some 3 ms. Raises NotFound,
-        InvalidArgument naming field, file and what is wrong.
+        file is read again when it has changed. A first use of a profile compiles for some 3 ms. Raises
+        NotFound, InvalidArgument naming field, file and what is wrong.
         """
         if profile is None or privileged or profile.kind == "unconfined":
             return None

@@ -13,6 +13,7 @@ import pytest
 from phantom_cri.cgroups import ABSENT, DEFAULT_RULES, Cgroups, LaunchFds, detect, pod_path
 from phantom_cri.cgroups.device_filter import DeviceFilters
 from phantom_cri.cgroups.v1 import V1Cgroups
+from phantom_cri.cgroups.v2 import V2Cgroups
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.model import HugepageLimit, Resources
 
@@ -244,3 +245,49 @@ def test_v2_device_program_in_the_kernel(cgroups: Cgroups, pod: str, tmp_path: P
     done = subprocess.run(["sh", "-c", script + "; cat /dev/null && echo ok"], capture_output=True, text=True)
     assert done.stdout == "ok\n"
     assert "Operation not permitted" in done.stderr
+
+
+@pytest.fixture
+def unified(cgroups: Cgroups) -> Iterator[V2Cgroups]:
+    """The node's v2 tree by itself, with whatever controllers it has; its root is left as it was."""
+    roots = [tree.root for tree in cgroups.trees if tree.has(".", "cgroup.controllers")]
+    if not roots:
+        pytest.skip("no cgroup v2 tree is mounted here")
+    found = detect(Path(roots[0]))
+    assert isinstance(found, V2Cgroups)
+    (tree,) = found.trees
+    before = set(tree.read(".", "cgroup.subtree_control").split())
+    yield found
+    for left in tree.children("."):
+        if "phantom-test-" in left:
+            found.kill(left.removeprefix("./"))
+            found.remove(left.removeprefix("./"))
+    for controller in set(tree.read(".", "cgroup.subtree_control").split()) - before:
+        tree.write(".", "cgroup.subtree_control", f"-{controller}")
+    found.close()
+
+
+def test_v2_for_real(unified: V2Cgroups, shells: Shells, tmp_path: Path) -> None:
+    parent = f"/phantom-test-{secrets.token_hex(4)}"
+    path = pod_path(f"{parent}/pod1", "c1")
+    (tree,) = unified.trees
+    limits = Resources(hugepage_limits=(HugepageLimit("2MB", 4 << 20),))
+    unified.create(path, limits, DEFAULT_RULES)
+    if "hugetlb" in unified.controllers:
+        assert tree.read(path[1:], "hugetlb.2MB.max").strip() == str(4 << 20)
+        with pytest.raises(InvalidArgument, match=r"unified\['hugetlb.2MB.max'\] 'much'"):
+            unified.update(path, Resources(unified={"hugetlb.2MB.max": "much"}))
+    with unified.launch_fds(path) as fds, unified.exec_child(path, "e1") as exec_fds:
+        assert fds.procs == ()
+        script = f"mknod {tmp_path}/k c 1 11; cat {tmp_path}/k; exec sleep 60"
+        main = shells.start(unified, fds, path, script)
+        assert main.stdout is not None
+        assert "Operation not permitted" in main.stdout.readline()
+        shells.start(unified, exec_fds, path, "setsid sleep 61 & exec sleep 62")
+        os.write(exec_fds.kill, b"1")
+        unified.kill(f"{path}/exec-e1")
+        unified.remove_exec_child(path, "e1")
+        assert main.pid in unified.pids(path)
+    unified.kill(parent)
+    unified.remove(parent)
+    assert not tree.has(parent[1:], "cgroup.procs")
