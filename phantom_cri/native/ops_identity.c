@@ -40,6 +40,13 @@ int op_SYSCTL(struct launch *launch, const struct op *op)
     return write_all(file, op->field[1].bytes, op->field[1].length);
 }
 
+/* rtnetlink numbers its messages NEW, DEL, GET, SET in fours. The flags do not tell: NLM_F_DUMP's bits
+ * mean REPLACE and EXCL in a NEW. */
+static bool is_query(uint16_t type)
+{
+    return (type - RTM_BASE) % 4 == 2;
+}
+
 /* rtnetlink handles a request within sendto(): its answer is there when that returns. */
 static int netlink_request(int fd, const struct nlmsghdr *request)
 {
@@ -78,7 +85,7 @@ int op_NETLINK(struct launch *launch, const struct op *op)
 
         launch->step = "malformed request";
         if (left < sizeof(*request) || request->nlmsg_len < sizeof(*request) || request->nlmsg_len > left ||
-            !(request->nlmsg_flags & NLM_F_ACK) || request->nlmsg_flags & NLM_F_DUMP)
+            !(request->nlmsg_flags & NLM_F_ACK) || is_query(request->nlmsg_type))
             return -EINVAL;
         launch->step = "request";
         result = netlink_request(fd, request);
