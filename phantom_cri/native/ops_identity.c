@@ -1,5 +1,6 @@
 /* Ops that give a process, or the fragment itself, its identity. */
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
