@@ -67,17 +67,21 @@ class Snapshot:
 
     @classmethod
     def take(cls, folder: Path, pid: int, cgroup: str, bridge: str) -> Snapshot:
-        """Of the daemon `pid` whose files lie in `folder`, with its cgroup (`/name`) and bridge."""
+        """Of the daemon `pid` whose files lie in `folder` (shown as ~), with its cgroup and bridge."""
+
+        def count(names: Iterable[str]) -> Counter[str]:
+            return Counter(_blank(name.replace(str(folder), "~")) for name in names)
+
         return cls(
             {
-                "mounts": _count(mounts_below(folder)),
-                "cgroups": _count(str(group) for group in groups_below(cgroup)),
-                "links on the bridge": _count(_links(bridge)),
-                "nftables": _count(_nftables(bridge)),
-                "processes": _count(_command(one) for one in processes_below(folder)),
+                "mounts": count(mounts_below(folder)),
+                "cgroups": count(str(group) for group in groups_below(cgroup)),
+                "links on the bridge": count(_links(bridge)),
+                "nftables": count(_nftables(bridge)),
+                "processes": count(_command(one) for one in processes_below(folder)),
                 "network namespaces": Counter(namespace=len(_network_namespaces(folder))),
-                "files": _count(_files(folder)),
-                "fds of the daemon": _count(open_files(pid)),
+                "files": count(_files(folder)),
+                "fds of the daemon": count(open_files(pid)),
             }
         )
 
@@ -92,10 +96,6 @@ class Snapshot:
                         f"{room}: {after[name] - earlier[name]:+d} {name} ({earlier[name]} → {after[name]})"
                     )
         return "\n".join(lines)
-
-
-def _count(names: Iterable[str]) -> Counter[str]:
-    return Counter(_blank(name) for name in names)
 
 
 def _blank(name: str) -> str:
