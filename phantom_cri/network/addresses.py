@@ -25,7 +25,7 @@ class PodNetwork(codec.Record, frozen=True):
 
 
 class Subnet:
-    """One subnet's addresses. An address that came back is handed out again only after all others."""
+    """One subnet's addresses, given out round robin: one that came back waits for its next turn."""
 
     def __init__(self, cidr: str) -> None:
         """Raises InvalidArgument naming the subnet."""

@@ -54,7 +54,7 @@ class BuiltinNetwork:
             raise errors.InvalidArgument(f"network.mtu: {config.mtu} is not 0 or within 1280…65535")
         self._config = config
         self._subnets = parse_subnets(config.subnets)
-        self._owner = f"phantom-cri {state.absolute()}"[:255]
+        self._owner = ground.owner_of(state)
         self._book = AddressBook(state / "network", self._subnets)
         self._ports = PortTable()
         self._firewall = Firewall(config)

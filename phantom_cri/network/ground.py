@@ -19,6 +19,7 @@ from phantom_cri.network.addresses import Subnet
 _NO_IPV6 = (errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EINVAL)
 _SYSCTL = Path("/proc/sys/net")
 _DEFAULT_MTU = 1500
+_OWNER = "phantom-cri "
 
 
 class Ground(NamedTuple):
@@ -58,12 +59,24 @@ def _own_bridge(route: nl.NetlinkSocket, bridge: str, owner: str, mtu: int) -> t
         check(f"make bridge {bridge}", route.ask(links.make_bridge(bridge, mac, mtu, owner)))
         by_name = {link.name: link for link in listing.list_links(route)}
     link = by_name[bridge]
-    if link.kind != "bridge" or link.alias != owner:
+    if link.kind == "bridge" and _is_orphan(link.alias):
+        check(f"adopt bridge {bridge}", route.ask([links.name_link(bridge, owner)]))
+    elif link.kind != "bridge" or link.alias != owner:
         raise errors.FailedPrecondition(
             f"network.bridge: interface {bridge} exists and is not ours ({link.kind or 'hardware'}, alias "
             f"{link.alias!r}, ours is {owner!r}): choose another name, or `ip link delete {bridge}`"
         )
     return link.number, mtu
+
+
+def owner_of(state: Path) -> str:
+    """The alias by which a daemon with this state directory knows its bridge; IFALIASZ is 256."""
+    return f"{_OWNER}{state.absolute()}"[:255]
+
+
+def _is_orphan(alias: str) -> bool:
+    """Made by a daemon whose state directory is gone: nobody else will ever claim it."""
+    return alias.startswith(_OWNER) and len(alias) < 255 and not Path(alias.removeprefix(_OWNER)).exists()
 
 
 def _outside_mtu(route: nl.NetlinkSocket, found: Sequence[listing.Link]) -> int:

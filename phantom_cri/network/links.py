@@ -74,11 +74,12 @@ def make_bridge(name: str, mac: bytes, mtu: int, alias: str) -> list[bytes]:
     )
     body = IFINFO.pack(0, 0, 0, 0, 0) + nl.text(_IFLA_IFNAME, name) + nl.attribute(_IFLA_ADDRESS, mac)
     body += nl.u32(_IFLA_MTU, mtu) + linkinfo
-    # a creation request's alias is not heeded (rtnl_newlink_create)
-    return [
-        nl.message(RTM_NEWLINK, _MAKE, body),
-        _change_named(name, nl.attribute(_IFLA_IFALIAS, alias.encode())),
-    ]
+    return [nl.message(RTM_NEWLINK, _MAKE, body), name_link(name, alias)]
+
+
+def name_link(name: str, alias: str) -> bytes:
+    """Set a link's alias: its creation request would not heed one (rtnl_newlink_create)."""
+    return _change_named(name, nl.attribute(_IFLA_IFALIAS, alias.encode()))
 
 
 def _change_named(name: str, attributes: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -284,6 +285,26 @@ def test_a_bridge_that_is_not_ours_is_not_touched(node: Node) -> None:
 
     node.run(scenario)
     assert node.world.node.ip("-d link show phantom0") == before
+
+
+def test_a_bridge_is_another_daemons_until_its_state_is_gone(node: Node, tmp_path: Path) -> None:
+    other = Node(node.world, tmp_path / "other")
+
+    async def make(network: BuiltinNetwork) -> None:
+        await wired(network, node, "leftover")
+
+    async def refused(network: BuiltinNetwork) -> None:
+        assert network.ready()[:2] == (False, "NetworkConflict")
+
+    async def adopted(network: BuiltinNetwork) -> None:
+        assert network.ready()[0] and links(node) == {"lo", "eth0", "phantom0"}
+        pod, _ = await wired(network, node, "pod")
+        ping(pod, "10.88.0.1")
+
+    other.run(make)
+    node.run(refused)
+    shutil.rmtree(other.state)
+    node.run(adopted)
 
 
 def test_a_subnet_that_overlaps_with_the_nodes_is_refused(node: Node) -> None:
