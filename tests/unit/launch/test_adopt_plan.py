@@ -36,9 +36,7 @@ def test_names_that_lead_elsewhere(name: str) -> None:
 def test_sysctls_need_the_pods_own_namespace() -> None:
     with pytest.raises(InvalidArgument, match=r"'kernel\.shmmax' is not allowed with the host's ipc"):
         checked_sysctls({"kernel.shmmax": "1"}, namespaces(ipc="node"))
-    with pytest.raises(
-        InvalidArgument, match=r"'net\.core\.somaxconn' is not allowed with the host's network"
-    ):
+    with pytest.raises(InvalidArgument, match=r"somaxconn' is not allowed with the host's network"):
         checked_sysctls({"net.core.somaxconn": "1"}, namespaces(network="node"))
     with pytest.raises(InvalidArgument, match="NUL"):
         checked_sysctls({"net.core.somaxconn": "1\0"}, namespaces())

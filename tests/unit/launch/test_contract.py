@@ -21,14 +21,14 @@ def defined(name: str) -> int:
     return int(found[1], 0)
 
 
-@pytest.mark.parametrize(
-    "name",
-    (
-        "VERSION ID_MAX TEXT_MAX DONATED_MAX SLOTS PLAN_MAGIC PLAN_LOG PLAN_STDIN PLAN_TTY PLAN_KILL_REST"
-        " FLAG_CLAIM FLAG_ALL KIND_CONTAINER KIND_EXEC OPEN_RECURSIVE OPEN_NOFOLLOW OPEN_OPTIONAL OPEN_CREATE"
-        " ATTACH_RECURSIVE ATTACH_CREATE"
-    ).split(),
-)
+NUMBERS = """
+    VERSION ID_MAX TEXT_MAX DONATED_MAX SLOTS PLAN_MAGIC PLAN_LOG PLAN_STDIN PLAN_TTY PLAN_KILL_REST
+    FLAG_CLAIM FLAG_ALL KIND_CONTAINER KIND_EXEC OPEN_RECURSIVE OPEN_NOFOLLOW OPEN_OPTIONAL OPEN_CREATE
+    ATTACH_RECURSIVE ATTACH_CREATE OVERLAY_VOLATILE
+"""
+
+
+@pytest.mark.parametrize("name", NUMBERS.split())
 def test_numbers(name: str) -> None:
     assert getattr(bits, name) == defined(name)
 
@@ -38,9 +38,8 @@ def test_message_types_phases_and_states() -> None:
         kind.name: defined(kind.name) for kind in message.Type
     }
     assert {phase.value for phase in message.Phase} == {defined(phase.name) for phase in message.Phase}
-    assert message.State.STARTING == defined("STARTING")
-    assert message.State.RUNNING == defined("RUNNING")
-    assert message.State.EXITED == defined("EXITED_STATE")
+    words = ("STARTING", "RUNNING", "EXITED_STATE")
+    assert [state.value for state in message.State] == [defined(word) for word in words]
 
 
 def test_layouts_are_those_of_a_c_compiler(tmp_path: Path) -> None:

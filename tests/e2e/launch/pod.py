@@ -1,0 +1,208 @@
+"""A pod without a daemon: a real fragment, real cgroups, a root unpacked from Debian's busybox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from phantom_cri import launch
+from phantom_cri.cgroups import Cgroups, LaunchFds
+from phantom_cri.launch import Exit, Fragment, Started
+from phantom_cri.model import (
+    ContainerConfig,
+    ContainerMetadata,
+    ContainerSecurity,
+    ImageConfig,
+    ImageSpec,
+    Mount,
+    NamespaceOptions,
+    Resources,
+    User,
+)
+
+OWN = (
+    launch.CLONE_NEWNS | launch.CLONE_NEWPID | launch.CLONE_NEWUTS | launch.CLONE_NEWIPC | launch.CLONE_NEWNET
+)
+# CHOWN to SETFCAP without what is dropped by default elsewhere: Docker's fourteen.
+USUAL_CAPABILITIES = 0xA80425FB
+USUAL = launch.Confinement(
+    bounding=USUAL_CAPABILITIES,
+    effective=USUAL_CAPABILITIES,
+    permitted=USUAL_CAPABILITIES,
+    masked=("/proc/kcore", "/proc/keys", "/sys/firmware", "/not/there"),
+    readonly=("/proc/sys", "/proc/bus"),
+)
+IMAGE = ImageConfig(cmd=("/bin/sh",), env=("PATH=/usr/bin:/bin",))
+
+
+def config(script: str = "", *, security: dict[str, Any] | None = None, **fields: Any) -> ContainerConfig:
+    """A container that runs a shell script."""
+    made: dict[str, Any] = {
+        "metadata": ContainerMetadata(name="c"),
+        "image": ImageSpec(image="busybox"),
+        "command": ("sh", "-c", script),
+        "security": ContainerSecurity(**(security or {})),
+    }
+    return ContainerConfig(**(made | fields))
+
+
+def mount(source: str, target: str, **fields: Any) -> Mount:
+    return Mount(container_path=target, host_path=source, **fields)
+
+
+def own_pids(**more: Any) -> dict[str, Any]:
+    return {"namespaces": NamespaceOptions(pid="container"), **more}
+
+
+class Pod:
+    """What a test has: run containers, exec into them, wait for their exits."""
+
+    def __init__(self, folder: Path, rootfs: Path, cgroups: Cgroups, born: launch.Born) -> None:
+        self.folder, self.rootfs, self.cgroups, self.born = folder, rootfs, cgroups, born
+        self.cgroup = f"/phantom-launch-{secrets.token_hex(4)}"
+        self.events: list[launch.Event] = []
+        self.modes = NamespaceOptions()
+        self._seen = asyncio.Event()
+        self._groups: list[str] = []
+        self._host_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._fds: list[int] = [self._host_mounts]
+        self.fragment = self.connect()
+
+    def connect(self) -> Fragment:
+        return Fragment.connect(str(self.folder / launch.SOCKET), self._event)
+
+    def _event(self, event: launch.Event) -> None:
+        self.events.append(event)
+        self._seen.set()
+
+    async def wait(self, process_id: str) -> Exit:
+        async with asyncio.timeout(10):
+            while True:
+                for event in self.events:
+                    if isinstance(event, launch.Exited) and event.process_id == process_id:
+                        return event.exit
+                self._seen.clear()
+                await self._seen.wait()
+
+    def log(self, container_id: str) -> list[str]:
+        """What the container wrote, without the CRI log's time, stream and tag."""
+        lines = (self.folder / f"{container_id}.log").read_text().splitlines()
+        return [line.split(" ", 3)[3] for line in lines]
+
+    def launch(self, container_id: str, asked: ContainerConfig, **fields: Any) -> launch.ContainerLaunch:
+        layer = self.folder / container_id
+        for name in ("upper", "work"):
+            (layer / name).mkdir(parents=True)
+        made: dict[str, Any] = {
+            "config": asked,
+            "process": launch.merged(asked, IMAGE, hostname="pod", home="/root"),
+            "user": User(groups=(0,)),
+            "layers": (str(self.rootfs),),
+            "upper": str(layer / "upper"),
+            "work": str(layer / "work"),
+            "confinement": USUAL,
+            "devices": launch.resolve_devices(asked),
+            "sandbox": self.modes,
+            "cgroup_view": self._view(f"{self.cgroup}/{container_id}"),
+        }
+        return launch.ContainerLaunch(**(made | fields))
+
+    def _view(self, group: str) -> launch.CgroupView:
+        if self.cgroups.version == "v2":
+            return launch.CgroupView()
+        trees = [tree.root for tree in self.cgroups.trees]
+        return launch.CgroupView(tuple((os.path.basename(root), root + group) for root in trees))
+
+    async def start(
+        self, container_id: str, asked: ContainerConfig | launch.ContainerLaunch, **fields: Any
+    ) -> Started:
+        made = self.launch(container_id, asked, **fields) if isinstance(asked, ContainerConfig) else asked
+        group = f"{self.cgroup}/{container_id}"
+        self.cgroups.create(group, Resources(), None)
+        self._groups.append(group)
+        log = str(self.folder / f"{container_id}.log")
+        with launch.Donations() as donations, self.cgroups.launch_fds(group) as fds:
+            donations.lend("host_mounts", self._host_mounts)
+            _lend(donations, fds)
+            donations.open("log", log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            plan = launch.container_plan(made, donations.names())
+            started = await self.fragment.start(container_id, plan, donations)
+        self._fds += [fd for fd in (started.pidfd, started.console) if fd >= 0]
+        return started
+
+    async def run(
+        self, container_id: str, asked: ContainerConfig | launch.ContainerLaunch, **fields: Any
+    ) -> tuple[Exit, list[str]]:
+        """Start, wait, and read the log."""
+        await self.start(container_id, asked, **fields)
+        exit = await self.wait(container_id)
+        return exit, self.log(container_id)
+
+    async def exec(self, container_id: str, *command: str, **fields: Any) -> tuple[int, str]:
+        """Run a command in a container: exit code, and stdout and stderr together."""
+        exec_id = f"exec-{secrets.token_hex(8)}"
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        self._fds.append(reader)
+        made: dict[str, Any] = {
+            "container_id": container_id,
+            "command": command,
+            "process": launch.merged(config("true"), IMAGE, hostname="pod", home="/root"),
+            "user": User(groups=(0,)),
+            "confinement": USUAL,
+        }
+        with launch.Donations() as donations, self.cgroups.launch_fds(f"{self.cgroup}/{container_id}") as fds:
+            _lend(donations, fds)
+            donations.give("stdout", writer)
+            donations.lend("stderr", writer)
+            plan = launch.exec_plan(launch.ExecLaunch(**(made | fields)), donations.names())
+            started = await self.fragment.start(exec_id, plan, donations)
+        os.close(started.pidfd)
+        exit = await self.wait(exec_id)
+        return exit.code, os.read(reader, 65536).decode()
+
+    async def close(self) -> None:
+        with contextlib.suppress(launch.FragmentLost):
+            await self.fragment.shutdown()
+        self.fragment.close()
+        await asyncio.to_thread(os.waitid, os.P_PIDFD, self.born.pidfd, os.WEXITED)
+        for fd in (*self._fds, self.born.pidfd):
+            os.close(fd)
+        for group in (*self._groups, self.cgroup):
+            await self.cgroups.remove_async(group)
+
+
+def _lend(donations: launch.Donations, fds: LaunchFds) -> None:
+    for name, fd in (("cgroup", fds.clone_into), ("kill", fds.kill), ("oom", fds.oom)):
+        if fd is not None and fd >= 0:
+            donations.lend(name, fd)
+    for index, fd in enumerate(fds.procs):
+        donations.lend(f"procs{index}", fd)
+
+
+@contextlib.asynccontextmanager
+async def running_pod(
+    folder: Path, rootfs: Path, cgroups: Cgroups, *, flags: int = OWN, modes: NamespaceOptions | None = None
+) -> AsyncIterator[Pod]:
+    folder.mkdir()
+    born = await launch.spawn(str(folder), flags)
+    pod = Pod(folder, rootfs, cgroups, born)
+    pod.modes = modes or NamespaceOptions()
+    try:
+        await pod.fragment.hello()
+        await pod.fragment.adopt(launch.birth_plan(), None)
+        hostname = "pod" if flags & launch.CLONE_NEWUTS else None
+        await pod.fragment.adopt(launch.claim_plan(hostname, {}), claim=True)
+        yield pod
+    finally:
+        await pod.close()
+
+
+def open_fds() -> Iterator[str]:
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            yield os.readlink(f"/proc/self/fd/{name}")
