@@ -60,7 +60,7 @@ def _nobody(digest: str, state: LayerState, done: int, total: int) -> None:
 
 
 class ImageService:
-    """Images under `root` (mode 0700; nothing else may live there).
+    """Images, layers and container folders under `root`, which is made mode 0700.
 
     `registry_config_path`: hosts.toml tree(s), `:`-separated; None for defaults only.
     `pinned`: names that the node needs, as shell patterns on canonical names.

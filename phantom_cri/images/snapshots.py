@@ -7,6 +7,7 @@ dropping take a few system calls each, since every container start and stop wait
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection
 from pathlib import Path
 
@@ -49,6 +50,8 @@ class SnapshotStore:
         upper, work = f"{folder}/upper", f"{folder}/work"
         os.mkdir(upper, 0o755)
         os.mkdir(work, 0o700)
+        if layers:
+            _match(upper, os.stat(layers[0]))
         return Snapshot(folder, upper, work, layers)
 
     def locate(self, container_id: str, layers: tuple[str, ...]) -> Snapshot:
@@ -59,3 +62,10 @@ class SnapshotStore:
     def remove(self, container_id: str) -> None:
         """One rename; nothing happens when there is none."""
         self._trash.discard(self._prefix + container_id)
+
+
+def _match(upper: str, below: os.stat_result) -> None:
+    """Owner and mode of a container's `/` are those of its upper folder, so take the image's."""
+    if (below.st_uid, below.st_gid) != (os.geteuid(), os.getegid()):
+        os.chown(upper, below.st_uid, below.st_gid)
+    os.chmod(upper, stat.S_IMODE(below.st_mode))  # mkdir's mode was subject to the umask

@@ -117,6 +117,8 @@ class _Layer:
         """Hide what an opaque root hides; then folder times, which making children changed."""
         if "" in self._opaque:
             self._hide_lower_root()
+        if "" not in self._times and self._lower:
+            self._adopt_root(os.lstat(self._lower[0]))
         for path, nanoseconds in self._times.items():
             status = self._tree.status(path)
             if status is not None and stat.S_ISDIR(status.st_mode):
@@ -233,6 +235,13 @@ class _Layer:
             path, uid=status.st_uid, gid=status.st_gid, mode=mode, xattrs=copy_xattrs(below.real)
         )
         self._times[path] = status.st_mtime_ns
+
+    def _adopt_root(self, below: os.stat_result) -> None:
+        """An archive without an entry for the root leaves it as it was; overlayfs shows the topmost one."""
+        mode = stat.S_IMODE(below.st_mode)
+        if (mode, below.st_uid, below.st_gid) != (0o755, os.geteuid(), os.getegid()):
+            self._tree.dress("", uid=below.st_uid, gid=below.st_gid, mode=mode, xattrs=())
+            self.needs_lower = True
 
     # Whiteouts
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
 import os
 import stat
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from phantom_cri.errors import DataLoss, InvalidArgument, PhantomError, ResourceExhausted
 from phantom_cri.images import rootfs
@@ -362,3 +366,41 @@ def test_cancelled(tmp_path: Path) -> None:
     cancelled.set()
     with pytest.raises(Cancelled):
         unpack(io.BytesIO(archive(file("f"))), str(tmp_path), (), Limits(), cancelled)
+
+
+def test_the_root_keeps_its_mode_through_layers_that_do_not_name_it(stack: Stack) -> None:
+    stack.add(archive(folder("./", mode=0o750), file("a")))
+    assert stack.add(archive(file("b"))).needs_lower
+    assert stat.S_IMODE(os.stat(stack.layers[0]).st_mode) == 0o750
+
+
+SOUND = archive(
+    folder("d"),
+    file("d/f", b"content" * 200, pax_headers={"SCHILY.xattr.user.a": "b", "mtime": "1.5"}),
+    link("l", "d"),
+    hard("h", "d/f"),
+    file("l/" + "n" * 150),
+    file("d/.wh.x", b""),
+    device("null", 1, 3),
+    file("l/.wh..wh..opq", b""),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(SOUND) - 1), st.integers(0, 255)), min_size=1, max_size=12))
+def test_damaged_archives_fail_as_such_or_not_at_all(changes: list[tuple[int, int]]) -> None:
+    """Any bytes may be wrong, with header checksums made right again: only our own errors come out."""
+    damaged = bytearray(SOUND)
+    for position, value in changes:
+        damaged[position] = value
+    for start in range(0, len(damaged), 512):
+        block = damaged[start : start + 512]
+        if SOUND[start + 257 : start + 262] == b"ustar":
+            total = sum(block) - sum(block[148:156]) + 8 * 32
+            damaged[start + 148 : start + 156] = b"%06o\0 " % total
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name) / "layer"
+        top.mkdir()
+        with contextlib.suppress(PhantomError):
+            unpack(io.BytesIO(damaged), str(top), (), Limits(layer_bytes=1 << 20), threading.Event())
+        assert os.listdir(name) == ["layer"]
