@@ -37,6 +37,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and answer its exit code; argparse's own mistakes leave by SystemExit."""
     args = build_parser().parse_args(arguments)
+    # grpc's C core writes log lines of its own between the container's output unless told before its import.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     own_failure = 125 if args.command == "run" else 1  # docker keeps 125 apart from a container's own codes
     try:
         return asyncio.run(_interruptible(args))
