@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from bench.images import publish_images
 from bench.memory import measure_memory
 from bench.numbers import EMPTY_POOL, PEERS, PHANTOM, Result, targets
 from bench.report import Report
-from bench.stages import Stage, measure_floor, read_stages
+from bench.stages import Stage, Stages, measure_floor
 from bench.workload import Samples, measure_burst, measure_serial
 from tests.e2e.harness.registry import Registry
 from tests.e2e.harness.tools import ROOT
@@ -61,35 +62,48 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def measure(options: argparse.Namespace, everyone: list[Running]) -> dict[str, Result]:
-    """All rounds, then memory; results by contender's name."""
-    samples = {one.contender.name: Samples() for one in everyone}
-    for one in everyone:
-        measure_serial(one.maker, WARM_UP_PODS, 1, options.pause, Samples())
+@dataclass
+class Turn:
+    """A contender with what was measured of it so far."""
+
+    running: Running
+    samples: Samples = field(default_factory=Samples)
+    stages: Stages = field(default_factory=Stages)
+
+    def serial(self, options: argparse.Namespace) -> None:
+        """The serial pods of one round, and where their time went if the contender can tell."""
+        contender = self.running.contender
+        if isinstance(contender, Phantom):
+            self.stages.begin(contender.daemon.metrics())
+        measure_serial(self.running.maker, options.pods, options.execs, options.pause, self.samples)
+        if isinstance(contender, Phantom):
+            self.stages.end(contender.daemon.metrics())
+
+    def result(self, idle_pods: int) -> Result:
+        """Measures memory too."""
+        made = Result(
+            self.running.contender.versions(), dict(self.samples.milliseconds), self.samples.cycles_per_second
+        )
+        made.memory = measure_memory(self.running.maker, self.running.marker, idle_pods)
+        made.summarise()
+        return made
+
+
+def measure(options: argparse.Namespace, everyone: list[Running]) -> tuple[dict[str, Result], list[Stage]]:
+    """All rounds, then memory; results by contender's name, and the stages of serial starts."""
+    turns = [Turn(one) for one in everyone]
+    for turn in turns:
+        measure_serial(turn.running.maker, WARM_UP_PODS, 1, options.pause, Samples())
     for number in range(options.rounds):
-        for one in everyone:
-            say(f"round {number + 1} of {options.rounds}: {one.contender.name}")
-            measure_serial(one.maker, options.pods, options.execs, options.pause, samples[one.contender.name])
-            measure_burst(one.maker, WORKERS, options.burst, samples[one.contender.name])
+        for turn in turns:
+            say(f"round {number + 1} of {options.rounds}: {turn.running.contender.name}")
+            turn.serial(options)
+            measure_burst(turn.running.maker, WORKERS, options.burst, turn.samples)
     results = {}
-    for one in everyone:
-        say(f"memory: {one.contender.name}")
-        seen = samples[one.contender.name]
-        result = Result(one.contender.versions(), dict(seen.milliseconds), seen.cycles_per_second)
-        result.memory = measure_memory(one.maker, one.marker, options.idle_pods)
-        result.summarise()
-        results[one.contender.name] = result
-    return results
-
-
-def stages_of(everyone: list[Running]) -> list[Stage]:
-    return [
-        stage
-        for one in everyone
-        if isinstance(one.contender, Phantom)
-        for stage in read_stages(one.contender.daemon.metrics())
-        if stage.start == ("warm" if one.contender.pool_size else "cold")
-    ]
+    for turn in turns:
+        say(f"memory: {turn.running.contender.name}")
+        results[turn.running.contender.name] = turn.result(options.idle_pods)
+    return results, [stage for turn in turns for stage in turn.stages.stages()]
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -102,9 +116,9 @@ def run(options: argparse.Namespace) -> Report:
             stack.enter_context(running(contender, images))
             for contender in contenders(folder, images, list(options.only))
         ]
-        results = measure(options, everyone)
+        results, stages = measure(options, everyone)
         settings = {key: value for key, value in vars(options).items() if isinstance(value, int | float)}
-        return Report(results, stages_of(everyone), measure_floor(200), settings)
+        return Report(results, stages, measure_floor(200), settings)
 
 
 def main() -> int:

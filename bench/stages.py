@@ -13,6 +13,9 @@ from bench.numbers import Summary, summary
 from tests.e2e.harness.tools import ROOT
 
 METRIC = "phantom_pod_start_seconds"
+SUM = "sum"
+
+Series = tuple[str, str, str]
 FLOOR = ROOT / "phantom_cri" / "native" / "floor"
 
 
@@ -27,25 +30,46 @@ class Stage:
     p95_ms: float
 
 
-def read_stages(page: str) -> list[Stage]:
-    """The stages of all starts since the daemon began, in the order the page has them."""
-    buckets: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
-    sums: dict[tuple[str, str], float] = {}
+class Stages:
+    """The daemon's histograms over chosen stretches of time: all that lies between `begin` and `end`."""
+
+    def __init__(self) -> None:
+        self._total: dict[Series, float] = defaultdict(float)
+        self._before: dict[Series, float] = {}
+
+    def begin(self, page: str) -> None:
+        self._before = read_series(page)
+
+    def end(self, page: str) -> None:
+        for series, value in read_series(page).items():
+            self._total[series] += value - self._before.get(series, 0.0)
+
+    def stages(self) -> list[Stage]:
+        """In the order in which the daemon first told them."""
+        keys = dict.fromkeys((stage, start) for stage, start, _ in self._total)
+        return [stage for stage in (self._stage(*key) for key in keys) if stage.count]
+
+    def _stage(self, stage: str, start: str) -> Stage:
+        bounds = {
+            float(bound): value
+            for (its_stage, its_start, bound), value in self._total.items()
+            if (its_stage, its_start) == (stage, start) and bound != SUM
+        }
+        count, seconds = max(bounds.values()), self._total[stage, start, SUM]
+        return Stage(stage, start, int(count), seconds / max(count, 1) * 1000, quantile(bounds, 0.95) * 1000)
+
+
+def read_series(page: str) -> dict[Series, float]:
+    """(stage, start, upper bound) → starts at or below it; with SUM for a bound, the seconds of all."""
+    found: dict[Series, float] = {}
     for family in text_string_to_metric_families(page):
-        if family.name != METRIC:
-            continue
-        for sample in family.samples:
+        for sample in family.samples if family.name == METRIC else ():
             key = (sample.labels["stage"], sample.labels["start"])
             if sample.name.endswith("_bucket"):
-                buckets[key][float(sample.labels["le"])] = sample.value
+                found[*key, sample.labels["le"]] = sample.value
             elif sample.name.endswith("_sum"):
-                sums[key] = sample.value
-    return [_stage(*key, bounds, sums[key]) for key, bounds in buckets.items() if max(bounds.values()) > 0]
-
-
-def _stage(stage: str, start: str, buckets: Mapping[float, float], total: float) -> Stage:
-    count = max(buckets.values())
-    return Stage(stage, start, int(count), total / count * 1000, quantile(buckets, 0.95) * 1000)
+                found[*key, SUM] = sample.value
+    return found
 
 
 def quantile(buckets: Mapping[float, float], share: float) -> float:

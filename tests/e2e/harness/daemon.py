@@ -137,7 +137,9 @@ class Daemon:
             self.child.stop(grace=5)
         kill_below(self.state)
         unmount_below(self.folder)
-        subprocess.run(["ip", "link", "delete", self.bridge], stderr=subprocess.DEVNULL, check=False)
+        for command in (["ip", "link", "delete"], ["nft", "delete", "table", "inet"]):
+            name = self.bridge if command[0] == "ip" else f"phantom_{self.bridge}"
+            subprocess.run([*command, name], stderr=subprocess.DEVNULL, check=False)
         remove_cgroups(self.cgroup)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.folder)

@@ -9,7 +9,7 @@ import pytest
 from bench.memory import PodFootprint
 from bench.numbers import EMPTY_POOL, PHANTOM, Result, percentile, targets
 from bench.report import BEGIN, END, Report
-from bench.stages import quantile, read_stages
+from bench.stages import Stages, quantile
 
 PAGE = """\
 # TYPE phantom_pod_start_seconds histogram
@@ -63,10 +63,20 @@ def test_no_targets_without_both_sides() -> None:
 
 
 def test_stages_come_from_the_daemons_histograms() -> None:
-    (stage,) = read_stages(PAGE)
+    stages = Stages()
+    stages.begin("")
+    stages.end(PAGE)
+    (stage,) = stages.stages()
     assert (stage.stage, stage.start, stage.count) == ("claim", "warm", 20)
     assert stage.mean_ms == pytest.approx(1.0)
     assert stage.p95_ms == pytest.approx(1.9)
+
+
+def test_stages_leave_out_what_was_before() -> None:
+    stages = Stages()
+    stages.begin(PAGE)
+    stages.end(PAGE)
+    assert stages.stages() == []
 
 
 def test_a_quantile_above_all_buckets_is_the_last_bound() -> None:
