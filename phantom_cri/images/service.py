@@ -126,6 +126,7 @@ class ImageService:
     async def close(self) -> None:
         """End the threads; pulls must have been cancelled before."""
         await asyncio.to_thread(self._threads.close)
+        await asyncio.to_thread(self._snapshots.close)
         await asyncio.to_thread(self._trash.close)
 
     # Questions: in memory, at once
