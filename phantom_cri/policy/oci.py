@@ -13,9 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-import msgspec
-
-from phantom_cri.codec import DecodeError, Document, from_json
+from phantom_cri.codec import DecodeError, Document, Record, from_json
 from phantom_cri.errors import InvalidArgument, NotFound, kernel_error
 from phantom_cri.policy import libseccomp
 from phantom_cri.policy.capabilities import is_capability, normalise
@@ -85,7 +83,7 @@ class _Document(Document, frozen=True, rename="camel"):
     syscalls: tuple[_Syscall, ...] | None = None
 
 
-class Version(msgspec.Struct, frozen=True):
+class Version(Record, frozen=True):
     """What tells a file from a later one under the same path."""
 
     device: int

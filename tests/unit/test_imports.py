@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "codec": set(),
     "model": {"codec"},
-    "native": {"errors"},
+    "native": {"errors", "native"},
     "config": {"codec", "errors", ""},
     "api": {"api"},
     "telemetry": {"errors", "codec", "api"},
