@@ -188,7 +188,17 @@ async def run(node: Node, traces: tracing.Tracing | tracing.NoTracing) -> None:
         reporter.cancel()
         for pool in node.pools.values():
             await pool.stop()
-        await node.network.close()
+        await leave(node)
+
+
+async def leave(node: Node) -> None:
+    """With the last pod gone, what all pods shared goes too; else it stays, as the pods do."""
+    if not node.records.pods:
+        await node.network.dismantle()
+        node.home_cgroup.close()
+        node.cgroups.remove(pod_path(node.config.cgroup.default_parent, FRAGMENTS))
+    await node.network.close()
+    await node.images.close()
 
 
 def calm_garbage_collector() -> None:

@@ -27,7 +27,7 @@ def container_launch(
         config=record.config,
         process=process_of(pod, record),
         user=record.user,
-        layers=record.layers,
+        layers=snapshot.lower,
         upper=snapshot.upper,
         work=snapshot.work,
         confinement=confinement(node.policy.compile(record.config.security)),

@@ -19,7 +19,7 @@ async def update_container_resources(node: Node, container_id: str, change: Reso
         states.next_container_state(container.record.state, "update", container.id)
         merged = merge(container.record.resources, change)
         if container.record.state == "running":
-            node.cgroups.update(container.record.cgroup, change)
+            node.cgroups.update(container.record.cgroup, merged)
         container.record = codec.replace(container.record, resources=merged)
         node.records.save_container(container)
 

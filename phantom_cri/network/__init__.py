@@ -78,6 +78,10 @@ class NetworkDriver(Protocol):
         """Take back host ports and addresses. Idempotent; does not need the namespace to exist."""
         ...
 
+    async def dismantle(self) -> None:
+        """Remove what all pods shared: after the last `release`, before `close`."""
+        ...
+
     async def close(self) -> None:
         """Let go of what the daemon holds; pods keep their network."""
         ...
