@@ -64,16 +64,12 @@ def _exec_error(op: Exec, number: int, index: int) -> ExecError:
     return ExecError(f'exec: "{op.path}": {why}', stage="op", number=number, op_index=index)
 
 
-def _op_error(plan: Plan, number: int, index: int, text: str) -> LaunchError:
-    ops: list[Op] = list(plan.ops())
-    if not 0 <= index < len(ops):
-        said = f"op {index} of {len(ops)}"
-    elif isinstance(op := ops[index], Exec):
+def _op_error(op: Op, said: str, number: int, index: int, text: str) -> LaunchError:
+    if isinstance(op, Exec):
         return _exec_error(op, number, index)
-    else:
-        said = f"op {index}, {plan.describe()[index]}"
     detail = f": {text}" if text else ""
-    return LaunchError(f"{said}: {describe_errno(number)}{detail}", stage="op", number=number, op_index=index)
+    said = f"op {index}, {said}: {describe_errno(number)}{detail}"
+    return LaunchError(said, stage="op", number=number, op_index=index)
 
 
 def refusal(
@@ -81,8 +77,8 @@ def refusal(
 ) -> PhantomError:
     """The error for one PH_ERROR. `request` says what was asked, as "start 1f…"; `plan` what came with it."""
     where = _STAGES.get(stage, "unknown")
-    if where == "op" and plan is not None:
-        return _op_error(plan, number, index, text)
+    if where == "op" and plan is not None and 0 <= index < len(ops := list(plan.ops())):
+        return _op_error(ops[index], plan.describe()[index], number, index, text)
     detail = f": {text}" if text else ""
     if where == "request" and number in (errno.ENOENT, errno.ESRCH):
         return NotFound(f"{request}: the fragment has no such process{detail}")

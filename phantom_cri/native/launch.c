@@ -24,7 +24,7 @@ void launch_init(const struct plan *plan, const int *donated, int home, struct l
     launch->status = -1;
     launch->handoff = -1;
     launch->orphanable = false;
-    launch->console_open = false;
+    launch->is_closed = false;
     launch->step = "";
     launch->reason[0] = 0;
 }
@@ -35,19 +35,40 @@ void launch_deinit(struct launch *launch)
         fd_close(&launch->slots[i]);
 }
 
+/* Between the ops that make the container's world and those that give the process to its user.
+ *
+ * The pty belongs to the root's devpts, and its owner follows IDS. Then whatever is still open is closed, but
+ * for two fds that are no directories: /proc/self/fd/N of a directory leads out of the root, for CHDIR and
+ * for EXEC alike, as O_CLOEXEC acts only after the program's path was walked (CVE-2024-21626). */
+static int close_world(struct launch *launch)
+{
+    unsigned low = (unsigned)(launch->status < launch->home ? launch->status : launch->home);
+    unsigned high = (unsigned)(launch->status < launch->home ? launch->home : launch->status);
+    int result = 0;
+
+    launch->is_closed = true;
+    if (launch->handoff >= 0) {
+        launch->step = "console";
+        result = console_open(launch);
+    }
+    launch->step = "close_range";
+    if (result == 0 && low > 3)
+        result = kernel_close_range(3, low - 1, 0);
+    if (result == 0 && high > low + 1)
+        result = kernel_close_range(low + 1, high - 1, 0);
+    return result == 0 ? kernel_close_range(high + 1, ~0U, 0) : result;
+}
+
 static int run_op(struct launch *launch, const struct op *op)
 {
     int result;
 
     launch->step = "";
     launch->reason[0] = 0;
-    /* The pty belongs to the root's devpts, and its owner follows IDS: after the mounts, before the rest. */
-    if (launch->handoff >= 0 && !launch->console_open && op->number >= OP_NO_NEW_PRIVS) {
-        launch->step = "console";
-        result = console_open(launch);
+    if (op->number >= OP_NO_NEW_PRIVS && !launch->is_closed && launch->status >= 0) {
+        result = close_world(launch);
         if (result < 0)
             return result;
-        launch->console_open = true;
     }
     return functions[op->number](launch, op);
 }

@@ -13,12 +13,12 @@
 
 struct launch {
     const struct plan *plan;
-    int home;        /* pidfd of the fragment: its namespaces */
-    int root;        /* the container's root, between ROOT and PIVOT; else -1 */
-    int status;      /* writing end of the status pipe; -1 in ADOPT */
-    int handoff;     /* socket on which the pty's master goes to the fragment; -1: no TTY */
-    bool orphanable; /* the fragment's death alone would not end this process (host pid namespace) */
-    bool console_open;
+    int home;            /* pidfd of the fragment: its namespaces */
+    int root;            /* the container's root, between ROOT and PIVOT; else -1 */
+    int status;          /* writing end of the status pipe; -1 in ADOPT */
+    int handoff;         /* socket on which the pty's master goes to the fragment; -1: no TTY */
+    bool orphanable;     /* the fragment's death alone would not end this process (host pid namespace) */
+    bool is_closed;      /* nothing is open any more but stdio, status and home */
     const char *step;    /* what was tried last; for the error's text */
     char reason[256];    /* the kernel's own words (fscontext log), or "" */
     int slots[PH_SLOTS]; /* fds; -1: empty. Last, as the fragment itself touches only the first few */

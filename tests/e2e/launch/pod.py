@@ -67,6 +67,7 @@ class Pod:
         self.cgroup = f"/phantom-launch-{secrets.token_hex(4)}"
         self.events: list[launch.Event] = []
         self.modes = NamespaceOptions()
+        self.reaped = False
         self._seen = asyncio.Event()
         self._groups: list[str] = []
         self._host_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -165,11 +166,16 @@ class Pod:
         exit = await self.wait(exec_id)
         return exit.code, os.read(reader, 65536).decode()
 
+    def forget_fd(self, fd: int) -> None:
+        """A test closed it."""
+        self._fds.remove(fd)
+
     async def close(self) -> None:
         with contextlib.suppress(launch.FragmentLost):
             await self.fragment.shutdown()
         self.fragment.close()
-        await asyncio.to_thread(os.waitid, os.P_PIDFD, self.born.pidfd, os.WEXITED)
+        if not self.reaped:
+            await asyncio.to_thread(os.waitid, os.P_PIDFD, self.born.pidfd, os.WEXITED)
         for fd in (*self._fds, self.born.pidfd):
             os.close(fd)
         for group in (*self._groups, self.cgroup):
