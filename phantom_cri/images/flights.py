@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from phantom_cri.images.threads import settled
+
 T = TypeVar("T")
 
 
@@ -29,7 +31,7 @@ class Flights(Generic[T]):
             if flight.passengers == 1 and not flight.task.done():
                 flight.abandoned = True
                 flight.task.cancel()
-                await asyncio.wait([flight.task])
+                await settled(flight.task)
             raise
         finally:
             flight.passengers -= 1

@@ -29,7 +29,7 @@ from phantom_cri.images.manifest import (
 )
 from phantom_cri.images.sources import Source
 from phantom_cri.images.store import Artifact, ImageRecord
-from phantom_cri.images.threads import Threads
+from phantom_cri.images.threads import Threads, settled
 
 LayerState = Literal["waiting", "downloading", "unpacking", "done", "exists"]
 
@@ -174,7 +174,7 @@ class _Job:
                 record = await asyncio.shield(task)
             except asyncio.CancelledError:
                 cancelled.set()
-                await asyncio.wait([task])
+                await settled(task)
                 if not task.cancelled() and task.exception() is None:
                     self._layers.adopt(task.result())
                 raise
@@ -193,7 +193,8 @@ async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            await settled(task)
 
 
 def _image_id(config: Descriptor) -> str:

@@ -23,8 +23,7 @@ class Threads:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            while not future.done():
-                await _settled(future)
+            await settled(future)
             if not future.cancelled():
                 future.exception()  # taken note of: the cancellation is what the caller sees
             raise
@@ -33,8 +32,10 @@ class Threads:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-async def _settled(future: asyncio.Future[T]) -> None:
-    try:
-        await asyncio.wait([future])
-    except asyncio.CancelledError:
-        return  # a second cancellation does not make the thread any faster
+async def settled(future: asyncio.Future[T]) -> None:
+    """Wait until `future` is done, for a caller that is being cancelled and must not leave it behind."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue  # cancelled once more: that does not make it any faster

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import ssl
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class Asked:
 class SpecRegistry:
     """Serves the OCI layouts given to `add`; `host` is `127.0.0.1:PORT`."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.behaviour = Behaviour()
         self.asked: list[Asked] = []
         self.blobs: dict[str, bytes] = {}
@@ -57,6 +58,10 @@ class SpecRegistry:
         self.sent: Counter[str] = Counter()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
+        if tls:
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self.host = f"127.0.0.1:{self._server.server_port}"
 
@@ -208,7 +213,7 @@ def _handler(registry: SpecRegistry) -> type[BaseHTTPRequestHandler]:
         def handle(self) -> None:
             try:
                 super().handle()
-            except (BrokenPipeError, ConnectionResetError):
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
                 self.close_connection = True  # the client was killed or gave up, as the test wanted
 
     return Handler

@@ -6,6 +6,10 @@ import asyncio
 import hashlib
 import json
 import logging
+import os
+import random
+import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ import pytest
 from phantom_cri.errors import DataLoss, InvalidArgument, NotFound, PhantomError, Unauthenticated, Unavailable
 from phantom_cri.images import ImageService, Limits, rootfs
 from phantom_cri.model import AuthConfig, ImageSpec
-from tests.e2e.harness.image import LayerBuilder, build_image, write_layout
+from tests.e2e.harness.image import ImageConfig, LayerBuilder, build_image, write_layout
 from tests.e2e.harness.registry import Registry
 from tests.e2e.images.conftest import Start, layout, tree
 from tests.e2e.images.spec_registry import IDENTITY, PASSWORD, TOKEN, USER, Behaviour, SpecRegistry
@@ -307,3 +311,101 @@ async def test_the_last_caller_who_leaves_ends_the_pull(
     spec_registry.behaviour.stall = set()
     await service.pull(ImageSpec(image=name))
     assert spec_registry.blob_requests(stalled)[-1].headers["Range"].startswith("bytes=1")
+
+
+def certificate(folder: Path) -> tuple[str, str]:
+    key, cert = str(folder / "key.pem"), str(folder / "cert.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=tests -days 2"
+    names = ["-addext", "subjectAltName=DNS:registry.test,IP:127.0.0.1"]
+    subprocess.run([*command.split(), *names, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+async def test_tls_with_an_authority_of_the_site(start: Start, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(cert, key)
+    server.load_verify_locations(cert)
+    server.verify_mode = ssl.CERT_OPTIONAL
+    with SpecRegistry(server) as secure:
+        secure.add(layout(tmp_path / "image"), "app")
+        config = tmp_path / "certs" / "site.example" / "hosts.toml"
+        config.parent.mkdir(parents=True)
+        service = await start(registry_config_path=tmp_path / "certs")
+        spec = ImageSpec(image="site.example/app")
+        table = f'server = "https://{secure.host}"\n'
+        config.write_text(table)
+        error = await refused(service, spec.image)
+        assert isinstance(error, Unavailable)
+        assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+        config.write_text(table + 'ca = "missing.pem"\n')
+        assert (await refused(service, spec.image)).code == "FAILED_PRECONDITION"
+        config.write_text(table + f'ca = "{cert}"\nclient = [["{cert}", "{key}"]]\n')
+        await service.pull(spec)
+        assert service.find("site.example/app") is not None
+        # Without any configuration loopback needs no authority, and TLS is tried before plain HTTP.
+        await service.pull(ImageSpec(image=f"{secure.host}/app"))
+
+
+@pytest.mark.root
+async def test_a_full_disk_leaves_nothing(start: Start, spec_registry: SpecRegistry, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    small = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(root)]
+    await asyncio.to_thread(subprocess.run, small, check=True)
+    try:
+        service = await start()
+        name = spec_registry.add(layout(tmp_path / "image", size=1_200_000), "app")
+        error = await refused(service, name)
+        assert error.code == "RESOURCE_EXHAUSTED"
+        assert "No space left" in str(error)
+        service.wait_for_trash()
+        assert tree(root) == set()
+        small_one = spec_registry.add(layout(tmp_path / "small", size=1000), "small")
+        await service.pull(ImageSpec(image=small_one))
+        await service.close()
+    finally:
+        await asyncio.to_thread(subprocess.run, ["umount", "--lazy", str(root)], check=True)
+
+
+async def test_everything_at_once(start: Start, spec_registry: SpecRegistry, tmp_path: Path) -> None:
+    """Pulls, removals, containers and changes of mind, in any order: in the end nothing is lost or left."""
+    shared = LayerBuilder().directory("d").file("d/base", os.urandom(50_000)).finish()
+    names = []
+    for number in range(4):
+        own = LayerBuilder().directory("d").file("d/own", str(number)).file("implied/own", "x").finish()
+        write_layout(tmp_path / f"{number}", [shared, own], ImageConfig(labels={"n": str(number)}))
+        names.append(spec_registry.add(tmp_path / f"{number}", f"n{number}"))
+    service = await start()
+    chance = random.Random(3)
+
+    async def visitor(visit: int) -> None:
+        name = chance.choice(names)
+        pull = asyncio.ensure_future(service.pull(ImageSpec(image=name)))
+        if chance.random() < 0.3:
+            await asyncio.sleep(chance.uniform(0, 0.05))
+            pull.cancel()
+            await asyncio.wait([pull])
+            return
+        image_id = await pull
+        if service.find(image_id) is not None:
+            snapshot = service.snapshot(f"c{visit}", image_id)
+            await asyncio.sleep(chance.uniform(0, 0.02))
+            own = rootfs.read(snapshot.lower, "/d/own")
+            assert own == name.rpartition("/n")[2].partition(":")[0].encode()
+            assert len(rootfs.read(snapshot.lower, "/d/base") or b"") == 50_000
+            service.drop_snapshot(f"c{visit}")
+        if chance.random() < 0.5:
+            await service.remove(name)
+
+    for _ in range(8):
+        await asyncio.gather(*(visitor(visit) for visit in range(12)))
+    for name in names:
+        await service.pull(ImageSpec(image=name))
+    for name in names:
+        await service.remove(name)
+    await service.close()
+    service = await start(resumable_for_s=0.0)
+    service.wait_for_trash()
+    assert tree(tmp_path / "root") == set()
+    assert service.filesystem_usage().used_bytes == 0
