@@ -3,7 +3,7 @@
 PYTHON_BIN := .venv/bin/python
 C_SOURCES = $(shell git ls-files '*.c' '*.h')
 C_UNITS = $(filter %.c,$(C_SOURCES))
-WARNINGS := -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror
+WARNINGS := -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -Iphantom_cri/native
 
 .PHONY: run test check bench lint unit e2e native clean
 
