@@ -138,5 +138,7 @@ def _network_namespaces(folder: Path) -> set[str]:
 
 
 def _files(folder: Path) -> Iterator[str]:
+    """All but the snapshots made ahead: their number moves, and the next start takes them."""
     for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".spare-")]
         yield from (os.path.join(path, name) for name in (*folders, *files))
