@@ -56,8 +56,7 @@ class SpecRegistry:
         self.tags: dict[str, str] = {}
         self.types: dict[str, str] = {}
         self.sent: Counter[str] = Counter()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(self)
         if tls:
             self._server.socket = tls.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
@@ -93,127 +92,133 @@ class SpecRegistry:
         ]
 
 
-def _handler(registry: SpecRegistry) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Quiet: `asked` is the log."""
+    def __init__(self, registry: SpecRegistry) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.registry = registry
 
-        def do_HEAD(self) -> None:
-            self._answer(body=False)
 
-        def do_GET(self) -> None:
-            self._answer(body=True)
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:
-            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            registry.asked.append(Asked("POST", self.path, form, dict(self.headers)))
-            good = form.get("refresh_token") == [IDENTITY]
-            self._json(200 if good else 401, {"access_token": TOKEN} if good else {})
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet: `asked` is the log."""
 
-        def _answer(self, *, body: bool) -> None:
-            parts = urlsplit(self.path)
-            asked = Asked(self.command, parts.path, parse_qs(parts.query), dict(self.headers))
-            registry.asked.append(asked)
-            behaviour = registry.behaviour
-            if not body and behaviour.no_head:
-                self._json(405, {})
-            elif parts.path == "/token":
-                self._token(asked)
-            elif behaviour.fail_first > 0:
-                behaviour.fail_first -= 1
-                self._json(503, {}, {"Retry-After": "0"})
-            elif behaviour.auth and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                self._challenge(parts.path)
-            elif found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", parts.path):
-                self._manifest(found[1], found[2], body=body)
-            elif found := re.fullmatch(r"/v2/.+/blobs/(.+)", parts.path):
-                self._blob(found[1])
-            else:
-                self._json(404, {"errors": [{"code": "NAME_UNKNOWN", "message": "unknown"}]})
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
 
-        def _challenge(self, path: str) -> None:
-            name = path.removeprefix("/v2/").rpartition("/")[0].rpartition("/")[0]
-            realm = f"http://{registry.host}/token"
-            challenge = f'Bearer realm="{realm}",service="tests",scope="repository:{name}:pull"'
-            echoed = self.headers.get("Authorization", "")
-            self._json(
-                401,
-                {"errors": [{"code": "UNAUTHORIZED", "message": f"denied {echoed} {PASSWORD}"}]},
-                {"WWW-Authenticate": challenge},
-            )
+    def do_GET(self) -> None:
+        self._answer(body=True)
 
-        def _token(self, asked: Asked) -> None:
-            basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-            good = asked.headers.get("Authorization") == basic and asked.query.get("service") == ["tests"]
-            self._json(200 if good else 401, {"token": TOKEN} if good else {"errors": []})
+    def do_POST(self) -> None:
+        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.server.registry.asked.append(Asked("POST", self.path, form, dict(self.headers)))
+        good = form.get("refresh_token") == [IDENTITY]
+        self._json(200 if good else 401, {"access_token": TOKEN} if good else {})
 
-        def _manifest(self, name: str, reference: str, *, body: bool) -> None:
-            digest = registry.tags.get(f"{name}:{reference}", reference)
-            if digest not in registry.blobs:
-                self._json(404, {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]})
-                return
-            content = registry.blobs[digest]
-            if digest in registry.behaviour.corrupt:
-                content = content.replace(b"schemaVersion", b"schemaversion")
-            self.send_response(200)
-            self.send_header("Content-Type", registry.types.get(digest, "application/json"))
-            self.send_header("Docker-Content-Digest", digest)
-            self.send_header("Content-Length", str(len(content)))
+    def _answer(self, *, body: bool) -> None:
+        parts = urlsplit(self.path)
+        asked = Asked(self.command, parts.path, parse_qs(parts.query), dict(self.headers))
+        self.server.registry.asked.append(asked)
+        behaviour = self.server.registry.behaviour
+        if not body and behaviour.no_head:
+            self._json(405, {})
+        elif parts.path == "/token":
+            self._token(asked)
+        elif behaviour.fail_first > 0:
+            behaviour.fail_first -= 1
+            self._json(503, {}, {"Retry-After": "0"})
+        elif behaviour.auth and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._challenge(parts.path)
+        elif found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", parts.path):
+            self._manifest(found[1], found[2], body=body)
+        elif found := re.fullmatch(r"/v2/.+/blobs/(.+)", parts.path):
+            self._blob(found[1])
+        else:
+            self._json(404, {"errors": [{"code": "NAME_UNKNOWN", "message": "unknown"}]})
+
+    def _challenge(self, path: str) -> None:
+        name = path.removeprefix("/v2/").rpartition("/")[0].rpartition("/")[0]
+        realm = f"http://{self.server.registry.host}/token"
+        challenge = f'Bearer realm="{realm}",service="tests",scope="repository:{name}:pull"'
+        echoed = self.headers.get("Authorization", "")
+        self._json(
+            401,
+            {"errors": [{"code": "UNAUTHORIZED", "message": f"denied {echoed} {PASSWORD}"}]},
+            {"WWW-Authenticate": challenge},
+        )
+
+    def _token(self, asked: Asked) -> None:
+        basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        good = asked.headers.get("Authorization") == basic and asked.query.get("service") == ["tests"]
+        self._json(200 if good else 401, {"token": TOKEN} if good else {"errors": []})
+
+    def _manifest(self, name: str, reference: str, *, body: bool) -> None:
+        digest = self.server.registry.tags.get(f"{name}:{reference}", reference)
+        if digest not in self.server.registry.blobs:
+            self._json(404, {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]})
+            return
+        content = self.server.registry.blobs[digest]
+        if digest in self.server.registry.behaviour.corrupt:
+            content = content.replace(b"schemaVersion", b"schemaversion")
+        self.send_response(200)
+        self.send_header("Content-Type", self.server.registry.types.get(digest, "application/json"))
+        self.send_header("Docker-Content-Digest", digest)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def _blob(self, digest: str) -> None:
+        behaviour = self.server.registry.behaviour
+        if behaviour.redirect:
+            self.send_response(307)
+            self.send_header("Location", f"{behaviour.redirect}/v2/x/blobs/{digest}?signature=secret-sig")
+            self.send_header("Content-Length", "0")
             self.end_headers()
-            if body:
-                self.wfile.write(content)
+            return
+        content = self.server.registry.blobs.get(digest)
+        if content is None:
+            self._json(404, {"errors": [{"code": "BLOB_UNKNOWN", "message": "blob unknown"}]})
+            return
+        content = bytes(len(content)) if digest in behaviour.corrupt else content
+        self._send(digest, content, behaviour)
 
-        def _blob(self, digest: str) -> None:
-            behaviour = registry.behaviour
-            if behaviour.redirect:
-                self.send_response(307)
-                self.send_header("Location", f"{behaviour.redirect}/v2/x/blobs/{digest}?signature=secret-sig")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            content = registry.blobs.get(digest)
-            if content is None:
-                self._json(404, {"errors": [{"code": "BLOB_UNKNOWN", "message": "blob unknown"}]})
-                return
-            content = bytes(len(content)) if digest in behaviour.corrupt else content
-            self._send(digest, content, behaviour)
+    def _send(self, digest: str, content: bytes, behaviour: Behaviour) -> None:
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = int(wanted[1]) if wanted and not behaviour.no_range else 0
+        rest = content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        cuts = behaviour.cut.get(digest)
+        rest = rest[: cuts.pop(0)] if cuts else rest
+        if digest in behaviour.stall:
+            self.wfile.write(rest[: len(rest) // 2])
+            self.wfile.flush()
+            behaviour.released.wait()
+            rest = rest[len(rest) // 2 :]
+        self.wfile.write(rest)
+        self.server.registry.sent[digest] += len(rest)
+        self.close_connection = True
 
-        def _send(self, digest: str, content: bytes, behaviour: Behaviour) -> None:
-            wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            start = int(wanted[1]) if wanted and not behaviour.no_range else 0
-            rest = content[start:]
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            self.send_header("Content-Length", str(len(rest)))
-            self.end_headers()
-            cuts = behaviour.cut.get(digest)
-            rest = rest[: cuts.pop(0)] if cuts else rest
-            if digest in behaviour.stall:
-                self.wfile.write(rest[: len(rest) // 2])
-                self.wfile.flush()
-                behaviour.released.wait()
-                rest = rest[len(rest) // 2 :]
-            self.wfile.write(rest)
-            registry.sent[digest] += len(rest)
-            self.close_connection = True
+    def _json(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
+        content = json.dumps(document).encode()
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
-        def _json(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
-            content = json.dumps(document).encode()
-            self.send_response(status)
-            for name, value in (headers or {}).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        def handle(self) -> None:
-            try:
-                super().handle()
-            except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
-                self.close_connection = True  # the client was killed or gave up, as the test wanted
-
-    return Handler
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
+            self.close_connection = True  # the client was killed or gave up, as the test wanted
