@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import runpy
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
-ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT))
+BUILD = Path(__file__).resolve().parent / "phantom_cri" / "native" / "build.py"
 
 
 class BuildNative(build_ext):
@@ -17,11 +16,10 @@ class BuildNative(build_ext):
 
     def run(self) -> None:
         super().run()
-        from phantom_cri.native.build import build_fragment
-
         module = Path(self.get_ext_fullpath("phantom_cri.native._native"))
         module.parent.mkdir(parents=True, exist_ok=True)
-        build_fragment(module.parent / "fragment")
+        # By its path: the package cannot be imported before the module is there.
+        runpy.run_path(str(BUILD))["build_fragment"](module.parent / "fragment")
 
 
 setup(cffi_modules=["phantom_cri/native/build.py:ffibuilder"], cmdclass={"build_ext": BuildNative})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -123,6 +124,11 @@ def run(options: argparse.Namespace) -> Report:
 
 def main() -> int:
     options = arguments()
+    options.load_before = os.getloadavg()[0]
+    if options.load_before > 0.5:
+        say(
+            f"this machine is busy (load {options.load_before:.2f}): the figures will not be the machine's best"
+        )
     report = run(options)
     path = options.results / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}.json"
     report.write_json(path)
