@@ -26,7 +26,9 @@ class Cri:
 
     def __init__(self, endpoint: str, image: str = "") -> None:
         self.image = image
-        self.channel = grpc.insecure_channel(
+        # Any, here and below: the generated types tell of the asyncio stubs alone.
+        channel: Any = grpc.insecure_channel
+        self.channel = channel(
             endpoint,
             options=[
                 ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -36,9 +38,9 @@ class Cri:
                 ("grpc.max_reconnect_backoff_ms", 100),
             ],
         )
-        self.runtime = api_pb2_grpc.RuntimeServiceStub(self.channel)
-        self.images = api_pb2_grpc.ImageServiceStub(self.channel)
-        self.node = node_pb2_grpc.NodeStub(self.channel)
+        self.runtime: Any = api_pb2_grpc.RuntimeServiceStub(self.channel)
+        self.images: Any = api_pb2_grpc.ImageServiceStub(self.channel)
+        self.node: Any = node_pb2_grpc.NodeStub(self.channel)
 
     def wait_pools_full(self) -> None:
         """Until then the number of fragments moves by itself."""
@@ -52,7 +54,7 @@ class Cri:
     def pull(self, reference: str) -> str:
         """Pulls an image and makes it the one that containers run; answers its id."""
         request = pb.PullImageRequest(image=pb.ImageSpec(image=reference))
-        self.image = self.images.PullImage(request).image_ref
+        self.image = str(self.images.PullImage(request).image_ref)
         return self.image
 
     def pod(self, logs: Path, **fields: Any) -> Pod:
@@ -136,7 +138,8 @@ class Pod:
     @property
     def status(self) -> pb.PodSandboxStatus:
         request = pb.PodSandboxStatusRequest(pod_sandbox_id=self.id)
-        return self.cri.runtime.PodSandboxStatus(request).status
+        status: pb.PodSandboxStatus = self.cri.runtime.PodSandboxStatus(request).status
+        return status
 
     @property
     def ip(self) -> str:
@@ -164,13 +167,15 @@ class Container:
 
     @property
     def status(self) -> pb.ContainerStatus:
-        return self.cri.runtime.ContainerStatus(pb.ContainerStatusRequest(container_id=self.id)).status
+        request = pb.ContainerStatusRequest(container_id=self.id)
+        status: pb.ContainerStatus = self.cri.runtime.ContainerStatus(request).status
+        return status
 
     @property
     def details(self) -> str:
         """The JSON that `crictl inspect` shows beside the status."""
         request = pb.ContainerStatusRequest(container_id=self.id, verbose=True)
-        return self.cri.runtime.ContainerStatus(request).info["info"]
+        return str(self.cri.runtime.ContainerStatus(request).info["info"])
 
     def wait_exited(self, timeout: float = 20) -> pb.ContainerStatus:
         wait_until(lambda: self.status.state == pb.CONTAINER_EXITED, f"{self.id} to exit", timeout)
@@ -192,7 +197,8 @@ class Container:
         """A single word is a script for sh."""
         words = command if len(command) > 1 else ("sh", "-c", *command)
         request = pb.ExecSyncRequest(container_id=self.id, cmd=words, timeout=timeout)
-        return self.cri.runtime.ExecSync(request)
+        answer: pb.ExecSyncResponse = self.cri.runtime.ExecSync(request)
+        return answer
 
     def tell(self, script: str) -> str:
         """What a script in the container says on stdout; it has to succeed."""
