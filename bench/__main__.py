@@ -126,9 +126,7 @@ def main() -> int:
     options = arguments()
     options.load_before = os.getloadavg()[0]
     if options.load_before > 0.5:
-        say(
-            f"this machine is busy (load {options.load_before:.2f}): the figures will not be the machine's best"
-        )
+        say(f"this machine is busy (load {options.load_before:.2f}): expect worse figures than it can give")
     report = run(options)
     path = options.results / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}.json"
     report.write_json(path)
