@@ -24,6 +24,9 @@ from phantom_cri.images.trash import Trash
 
 _SPARES = 32
 
+MOUNT_POINTS = ("proc/", "sys/", "dev/", "etc/resolv.conf", "etc/hosts", "etc/hostname")
+"""Where every container has something mounted; with a slash at the end a folder."""
+
 
 class Snapshot(Record, frozen=True):
     """What overlayfs is mounted from, as absolute paths; `lower` top first.
@@ -38,8 +41,15 @@ class Snapshot(Record, frozen=True):
 
 
 class SnapshotStore:
+    """Below every image lies a skeleton: the mount points that the image may lack.
+
+    Without it the start would make them in the upper layer: a copy-up of /etc and three new files on
+    disk, for each container.
+    """
+
     def __init__(self, root: Path, trash: Trash) -> None:
         self._prefix = f"{root}/containers/"
+        self._skeleton = f"{root}/skeleton"
         self._trash = trash
         self._spares: deque[str] = deque()
         self._numbers = itertools.count()
@@ -52,6 +62,7 @@ class SnapshotStore:
         for container_id in os.listdir(self._prefix):
             if container_id not in in_use:
                 self._trash.discard(self._prefix + container_id)
+        self._make_skeleton()
         self._make_spares()
 
     def close(self) -> None:
@@ -79,11 +90,18 @@ class SnapshotStore:
     def locate(self, container_id: str, layers: tuple[str, ...]) -> Snapshot:
         """What `create` answered, also in a later daemon."""
         folder = self._prefix + container_id
-        return Snapshot(folder, f"{folder}/upper", f"{folder}/work", layers)
+        return Snapshot(folder, f"{folder}/upper", f"{folder}/work", (*layers, self._skeleton))
 
     def remove(self, container_id: str) -> None:
         """One rename; nothing happens when there is none."""
         self._trash.discard(self._prefix + container_id)
+
+    def _make_skeleton(self) -> None:
+        for name in MOUNT_POINTS:
+            path = f"{self._skeleton}/{name}"
+            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+            if not name.endswith("/"):
+                os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o644))
 
     def _make_spares(self) -> None:
         while len(self._spares) < _SPARES:
