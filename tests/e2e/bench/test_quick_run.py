@@ -27,7 +27,16 @@ def bench_traces() -> set[str]:
 @pytest.mark.long
 def test_a_quick_run_measures_a_peer_and_leaves_nothing(tmp_path: Path) -> None:
     before = bench_traces()
-    command = [sys.executable, "-m", "bench", "--quick", "--only", "containerd + crun", "--results", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "--quick",
+        "--only",
+        "containerd + crun",
+        "--results",
+        str(tmp_path),
+    ]
     subprocess.run(command, cwd=ROOT, check=True, timeout=300)
 
     (result,) = tmp_path.glob("*.json")
