@@ -2,6 +2,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "kernel.h"
 #include "launch.h"
@@ -35,6 +36,26 @@ void launch_deinit(struct launch *launch)
         fd_close(&launch->slots[i]);
 }
 
+/* Streams that nobody gave are the host's /dev/null so far; the container's own has a name in its root. */
+static void use_own_null(const struct launch *launch)
+{
+    struct stat status;
+    OWNED_FD null = -1;
+
+    for (int fd = 0; fd < 3; fd++) {
+        if (!launch->is_null[fd] || launch->handoff >= 0)
+            continue;
+        if (null < 0)
+            null = open("/dev/null", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        /* An image may lack it, and a container that we exec into may have something else there. */
+        if (null < 0 || fstat(null, &status) < 0 || !S_ISCHR(status.st_mode) ||
+            status.st_rdev != makedev(1, 3))
+            return;
+        fcntl(null, F_SETFL, 0);
+        dup2(null, fd);
+    }
+}
+
 /* Between the ops that make the container's world and those that give the process to its user.
  *
  * The pty belongs to the root's devpts, and its owner follows IDS. Then whatever is still open is closed, but
@@ -51,8 +72,11 @@ static int close_world(struct launch *launch)
         launch->step = "console";
         result = console_open(launch);
     }
+    if (result < 0)
+        return result;
+    use_own_null(launch);
     launch->step = "close_range";
-    if (result == 0 && low > 3)
+    if (low > 3)
         result = kernel_close_range(3, low - 1, 0);
     if (result == 0 && high > low + 1)
         result = kernel_close_range(low + 1, high - 1, 0);
@@ -97,9 +121,11 @@ _Noreturn void launch_child(struct launch *launch, const int stdio[3])
     struct failure failure;
 
     failure_set(PH_STAGE_CLONE, 0, -1, "standard streams", &failure);
-    for (int fd = 0; fd < 3; fd++)
+    for (int fd = 0; fd < 3; fd++) {
+        launch->is_null[fd] = stdio[fd] < 0;
         if (stdio[fd] >= 0 && dup2(stdio[fd], fd) < 0)
             failure.error = errno;
+    }
     /* The fragment's stderr may be the daemon's log. */
     if (stdio[2] < 0 && dup2(0, 2) < 0)
         failure.error = errno;

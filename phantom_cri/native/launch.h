@@ -19,6 +19,7 @@ struct launch {
     int handoff;         /* socket on which the pty's master goes to the fragment; -1: no TTY */
     bool orphanable;     /* the fragment's death alone would not end this process (host pid namespace) */
     bool is_closed;      /* nothing is open any more but stdio, status and home */
+    bool is_null[3];     /* stdio that nobody gave */
     const char *step;    /* what was tried last; for the error's text */
     char reason[256];    /* the kernel's own words (fscontext log), or "" */
     int slots[PH_SLOTS]; /* fds; -1: empty. Last, as the fragment itself touches only the first few */

@@ -153,6 +153,7 @@ bool log_pump(struct log *log, enum log_name name)
     struct log_stream *stream = &log->streams[name];
     size_t total = 0;
     ssize_t count;
+    bool is_open;
 
     output_touched = true;
     do {
@@ -166,13 +167,13 @@ bool log_pump(struct log *log, enum log_name name)
         else
             stream->used = 0;
     } while (total < PUMP_MAX);
+    /* Else end of file, or EIO: what a pty's master says when its last slave is closed. */
+    is_open = count > 0 || (count < 0 && errno == EAGAIN);
     if (log->fd >= 0)
         flush(log);
-    if (count > 0 || (count < 0 && errno == EAGAIN))
-        return true;
-    /* End of file; EIO is what a pty's master says when its last slave is closed. */
-    finish(log, name);
-    return false;
+    if (!is_open)
+        finish(log, name);
+    return is_open;
 }
 
 void log_end(struct log *log, enum log_name name)

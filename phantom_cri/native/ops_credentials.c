@@ -221,7 +221,8 @@ int op_EXEC(struct launch *launch, const struct op *op)
     kernel_close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
     launch->step = "execve";
     failure_set(PH_STAGE_OP, 0, op->index, "", &about_to_exec);
-    (void)!write(launch->status, &about_to_exec, sizeof(about_to_exec));
+    if (write(launch->status, &about_to_exec, sizeof(about_to_exec)) < 0)
+        return -errno;
     if (strchr(op->field[0].bytes, '/'))
         execve(op->field[0].bytes, pointers, pointers + argv->length + 1);
     else

@@ -91,9 +91,9 @@ void mount_reason(int fs, struct launch *launch)
     ssize_t length = read(fs, launch->reason, sizeof(launch->reason) - 1);
 
     launch->reason[length < 0 ? 0 : length] = 0;
+    /* One line, and in ASCII: it repeats options, whatever bytes they have. */
     for (char *byte = launch->reason; *byte; byte++)
-        if (*byte == '\n')
-            *byte = 0;
+        *byte = *byte == '\n' ? 0 : *byte < ' ' || *byte > '~' ? '?' : *byte;
 }
 
 int op_NEW_FS(struct launch *launch, const struct op *op)

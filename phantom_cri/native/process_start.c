@@ -2,7 +2,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 
 #include "cgroup.h"
 #include "kernel.h"
@@ -10,10 +9,12 @@
 #include "process.h"
 
 static int home = -1;
+static bool is_init; /* of its pid namespace: then nothing outlives the fragment */
 
 void starts_init(int home_pidfd)
 {
     home = home_pidfd;
+    is_init = getpid() == 1;
 }
 
 /* The child's ends of what connects it with the fragment. */
@@ -127,15 +128,14 @@ static int clone_child(struct process *process, const struct plan *plan, const i
 }
 
 /* Runs in the child. */
-static _Noreturn void be_child(struct process *process, const struct plan *plan, const int *donated,
-                               const struct child_ends *ends)
+static _Noreturn void be_child(const struct plan *plan, const int *donated, const struct child_ends *ends)
 {
     static struct launch launch;
 
     launch_init(plan, donated, home, &launch);
     launch.status = ends->status;
     launch.handoff = ends->handoff;
-    launch.orphanable = getpid() != 1 && !*plan->head->pid_namespace_of && !process->own_pid_namespace;
+    launch.orphanable = !is_init;
     launch_child(&launch, ends->stdio);
 }
 
@@ -183,7 +183,7 @@ int process_start(const char *id, const struct plan *plan, int *donated, struct 
     if (result == 0)
         result = clone_child(process, plan, donated);
     if (result == 0)
-        be_child(process, plan, donated, &ends);
+        be_child(plan, donated, &ends);
     child_ends_deinit(&ends);
     if (result < 0) {
         failure_set(PH_STAGE_CLONE, result, -1, "clone", failure);
@@ -249,15 +249,6 @@ static void succeed(struct process *process)
         fd_close(&process->console);
 }
 
-static bool is_dead(const struct process *process)
-{
-    siginfo_t info = {0};
-
-    if (process->is_dead)
-        return true;
-    return waitid(P_PIDFD, (id_t)process->pidfd, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
-}
-
 /* Reads the status pipe; at its end it is known what became of the launch. */
 void process_settle(struct process *process)
 {
@@ -279,7 +270,7 @@ void process_settle(struct process *process)
     if (length < 0 && errno == EAGAIN && !process->is_dead)
         return;
     fd_close(&process->status);
-    if (process->about_to_exec || !is_dead(process)) {
+    if (process->about_to_exec) {
         succeed(process);
         return;
     }

@@ -16,61 +16,62 @@
 
 #include <stdint.h>
 
-#define PH_VERSION 1
-#define PH_ID_MAX 72         /* with the NUL: 64 hex digits, or 64 for the exec ids of later versions */
-#define PH_TEXT_MAX 1024
-#define PH_DONATED_MAX 240   /* SCM_MAX_FD is 253 */
-#define PH_SLOTS 1024
+#define PH_VERSION     1
+#define PH_ID_MAX      72 /* with the NUL: 64 hex digits, or 64 for the exec ids of later versions */
+#define PH_TEXT_MAX    1024
+#define PH_DONATED_MAX 240 /* SCM_MAX_FD is 253 */
+#define PH_SLOTS       1024
 
 /* the fds a fragment is born with */
-#define PH_FD_LISTEN 3       /* listening SOCK_SEQPACKET socket */
-#define PH_FD_STATE 4        /* directory of the pod: exits/ID is written below it */
+#define PH_FD_LISTEN 3 /* listening SOCK_SEQPACKET socket */
+#define PH_FD_STATE  4 /* directory of the pod: exits/ID is written below it */
 
 enum ph_type {
-    PH_HELLO = 1,            /* -> PH_OK: value = PH_VERSION, value2 = enum ph_phase; subscribes to events */
-    PH_ADOPT = 2,            /* plan run by the fragment on itself; PH_FLAG_CLAIM moves warm -> claimed */
-    PH_START = 3,            /* id; plan -> PH_OK once execve succeeded, with the pidfd */
-    PH_SIGNAL = 4,           /* id; value = signal; PH_FLAG_ALL: everything in its cgroup, else its first process */
-    PH_REOPEN = 5,           /* id; one fd: the new log file */
-    PH_LIST = 6,             /* -> one PH_ENTRY per process, then PH_OK with value = their number */
-    PH_GET = 7,              /* id -> PH_ENTRY, with the pidfd while it runs */
-    PH_FORGET = 8,           /* id: an exited process's entry (and exits/ID) is dropped; ENOENT is PH_OK */
-    PH_SHUTDOWN = 9,         /* kill everything, answer PH_OK, exit 0 */
-    PH_CLOSE_STDIN = 10,     /* id: closes the fragment's end of a PH_PLAN_STDIN pipe */
+    PH_HELLO = 1,    /* -> PH_OK: value = PH_VERSION, value2 = enum ph_phase; subscribes to events */
+    PH_ADOPT = 2,    /* plan run by the fragment on itself; PH_FLAG_CLAIM moves warm -> claimed */
+    PH_START = 3,    /* id; plan -> PH_OK once execve succeeded, with the pidfd */
+    PH_SIGNAL = 4,   /* id; value = signal; PH_FLAG_ALL: everything in its cgroup, else its first process */
+    PH_REOPEN = 5,   /* id; one fd: the new log file */
+    PH_LIST = 6,     /* -> one PH_ENTRY per process, then PH_OK with value = their number */
+    PH_GET = 7,      /* id -> PH_ENTRY, with the pidfd while it runs */
+    PH_FORGET = 8,   /* id: an exited process's entry (and exits/ID) is dropped; ENOENT is PH_OK */
+    PH_SHUTDOWN = 9, /* kill everything, answer PH_OK, exit 0 */
+    PH_CLOSE_STDIN = 10, /* id: closes the fragment's end of a PH_PLAN_STDIN pipe */
 
-    PH_OK = 64,              /* reply */
-    PH_ERROR = 65,           /* reply: error = errno, value = enum ph_stage, value2 = op index, text */
-    PH_ENTRY = 66,           /* reply: id, flags = kind, value = state, value2 = pid in the fragment's pid namespace, exit */
-    PH_EXITED = 67,          /* event (serial 0): id, flags = kind, exit */
-    PH_RESYNC = 68,          /* event: events were lost because the reader was slow: send PH_LIST */
+    PH_OK = 64,    /* reply */
+    PH_ERROR = 65, /* reply: error = errno, value = enum ph_stage, value2 = op index, text */
+    PH_ENTRY =
+        66, /* reply: id, flags = kind, value = state, value2 = pid in the fragment's pid namespace, exit */
+    PH_EXITED = 67, /* event (serial 0): id, flags = kind, exit */
+    PH_RESYNC = 68, /* event: events were lost because the reader was slow: send PH_LIST */
 };
 
 enum ph_phase { PH_WARM = 1, PH_CLAIMED = 2, PH_STOPPING = 3 };
 enum ph_state { PH_STARTING = 1, PH_RUNNING = 2, PH_EXITED_STATE = 3 };
 enum ph_stage { PH_STAGE_REQUEST = 1, PH_STAGE_DECODE = 2, PH_STAGE_CLONE = 3, PH_STAGE_OP = 4 };
 
-#define PH_FLAG_CLAIM 1u
-#define PH_FLAG_ALL 1u
+#define PH_FLAG_CLAIM     1u
+#define PH_FLAG_ALL       1u
 #define PH_KIND_CONTAINER 1u /* leaves an entry and exits/ID when it ends */
-#define PH_KIND_EXEC 2u      /* forgotten when it ends, once PH_EXITED is sent */
+#define PH_KIND_EXEC      2u /* forgotten when it ends, once PH_EXITED is sent */
 
-struct ph_exit {             /* how a process ended; also in exits/ID as one line of JSON */
-    int64_t started_at;      /* ns since the epoch; 0: never */
-    int64_t finished_at;     /* ns since the epoch; 0: still running */
-    int32_t code;            /* exit code, 128 + signal when killed by one */
-    int32_t signal;          /* 0 when it exited by itself */
-    uint32_t oom;            /* 1: its cgroup saw an oom_kill */
-    uint32_t dropped_lines;  /* log lines that the log file did not take (disk full) */
+struct ph_exit {            /* how a process ended; also in exits/ID as one line of JSON */
+    int64_t started_at;     /* ns since the epoch; 0: never */
+    int64_t finished_at;    /* ns since the epoch; 0: still running */
+    int32_t code;           /* exit code, 128 + signal when killed by one */
+    int32_t signal;         /* 0 when it exited by itself */
+    uint32_t oom;           /* 1: its cgroup saw an oom_kill */
+    uint32_t dropped_lines; /* log lines that the log file did not take (disk full) */
 };
 
 struct ph_message {
     uint32_t type;
     uint32_t flags;
-    uint64_t serial;         /* chosen by the requester, echoed; 0 in events */
+    uint64_t serial; /* chosen by the requester, echoed; 0 in events */
     int64_t value;
     int64_t value2;
     int32_t error;
-    uint32_t text_length;    /* bytes that follow */
+    uint32_t text_length; /* bytes that follow */
     char id[PH_ID_MAX];
     struct ph_exit exit;
 };
@@ -79,24 +80,28 @@ struct ph_message {
 
 #define PH_PLAN_MAGIC 0x31504850u /* "PHP1" */
 
-#define PH_PLAN_LOG 1u        /* stdout and stderr are pipes that the fragment writes to the CRI log (or drops: log_slot -1) */
-#define PH_PLAN_STDIN 2u      /* stdin is a pipe whose other end the fragment holds open */
-#define PH_PLAN_TTY 4u        /* stdin, stdout, stderr are a new pty of the container's devpts */
-#define PH_PLAN_KILL_REST 8u  /* when the first process ends, kill what is left in its cgroup (shared pid namespaces) */
+#define PH_PLAN_LOG                                                                                          \
+    1u /* stdout and stderr are pipes that the fragment writes to the CRI log (or drops: log_slot -1) */
+#define PH_PLAN_STDIN 2u /* stdin is a pipe whose other end the fragment holds open */
+#define PH_PLAN_TTY   4u /* stdin, stdout, stderr are a new pty of the container's devpts */
+#define PH_PLAN_KILL_REST                                                                                    \
+    8u /* when the first process ends, kill what is left in its cgroup (shared pid namespaces) */
 
 struct ph_plan {
     uint32_t magic;
-    uint32_t size;            /* of the whole plan in bytes: the memfd's size */
-    uint32_t kind;            /* PH_KIND_*; 0 for ADOPT */
-    uint32_t flags;           /* PH_PLAN_* */
+    uint32_t size;  /* of the whole plan in bytes: the memfd's size */
+    uint32_t kind;  /* PH_KIND_*; 0 for ADOPT */
+    uint32_t flags; /* PH_PLAN_* */
     uint32_t op_count;
-    uint32_t slot_count;      /* donated fds; must equal what came with the message */
-    uint64_t clone_flags;     /* CLONE_NEWPID and so on, for clone3 */
-    int32_t cgroup_slot;      /* CLONE_INTO_CGROUP, or -1 */
-    int32_t log_slot;         /* log file opened O_WRONLY|O_APPEND, or -1 */
-    int32_t kill_slot;        /* cgroup.kill (v2, opened for writing) or cgroup.procs (v1, opened for reading), or -1 */
-    int32_t oom_slot;         /* memory.events or memory.oom_control: has a line "oom_kill N"; or -1 */
-    int32_t stdio_slot[3];    /* donated stdin, stdout, stderr, or -1: /dev/null; ignored under LOG/STDIN/TTY as those say */
+    uint32_t slot_count;  /* donated fds; must equal what came with the message */
+    uint64_t clone_flags; /* CLONE_NEWPID and so on, for clone3 */
+    int32_t cgroup_slot;  /* CLONE_INTO_CGROUP, or -1 */
+    int32_t log_slot;     /* log file opened O_WRONLY|O_APPEND, or -1 */
+    int32_t
+        kill_slot; /* cgroup.kill (v2, opened for writing) or cgroup.procs (v1, opened for reading), or -1 */
+    int32_t oom_slot;      /* memory.events or memory.oom_control: has a line "oom_kill N"; or -1 */
+    int32_t stdio_slot[3]; /* donated stdin, stdout, stderr, or -1: /dev/null; ignored under LOG/STDIN/TTY as
+                              those say */
     uint32_t reserved;
     char pid_namespace_of[PH_ID_MAX]; /* process whose pid namespace the new one is born in, or "" */
     /* op_count ops follow, each 8-aligned:
@@ -107,14 +112,16 @@ struct ph_plan {
 };
 
 /* op flags */
-#define PH_OPEN_RECURSIVE 1u  /* AT_RECURSIVE: submounts too */
-#define PH_OPEN_NOFOLLOW 2u
-#define PH_OPEN_OPTIONAL 4u   /* a missing source leaves the slot empty; ATTACH of an empty slot does nothing */
-#define PH_OPEN_CREATE 8u     /* make a missing source directory, 0755 */
-#define PH_OVERLAY_VOLATILE 1u          /* no sync of the upper layer at unmount (overlayfs "volatile") */
-#define PH_OVERLAY_JOINED (1u << 30)    /* only the fallbacks: layers as one string */
-#define PH_OVERLAY_CLASSIC (1u << 31)   /* only the last fallback: mount(2) */
-#define PH_ATTACH_RECURSIVE 1u /* attributes apply to submounts as well (recursive read-only) */
-#define PH_ATTACH_CREATE 2u   /* make a missing target: a directory for a directory, an empty file for anything else */
+#define PH_OPEN_RECURSIVE 1u /* AT_RECURSIVE: submounts too */
+#define PH_OPEN_NOFOLLOW  2u
+#define PH_OPEN_OPTIONAL  4u /* a missing source leaves the slot empty; ATTACH of an empty slot does nothing \
+                              */
+#define PH_OPEN_CREATE      8u         /* make a missing source directory, 0755 */
+#define PH_OVERLAY_VOLATILE 1u         /* no sync of the upper layer at unmount (overlayfs "volatile") */
+#define PH_OVERLAY_JOINED   (1u << 30) /* only the fallbacks: layers as one string */
+#define PH_OVERLAY_CLASSIC  (1u << 31) /* only the last fallback: mount(2) */
+#define PH_ATTACH_RECURSIVE 1u         /* attributes apply to submounts as well (recursive read-only) */
+#define PH_ATTACH_CREATE                                                                                     \
+    2u /* make a missing target: a directory for a directory, an empty file for anything else */
 
 #endif

@@ -170,7 +170,11 @@ class Client:
     def __init__(self, path: str, patience: float = 10.0) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self.socket.settimeout(patience)
-        self.socket.connect(path)
+        try:
+            self.socket.connect(path)
+        except OSError:
+            self.socket.close()
+            raise
         self.patience = patience
         self.serial = 0
         self.events: list[Message] = []
@@ -284,6 +288,9 @@ class Fragment:
                     cgroup_fd,
                     self.stderr.fileno(),
                 )
+            except OSError:
+                self.stderr.close()
+                raise
             finally:
                 os.close(state)
         self.clients: list[Client] = []

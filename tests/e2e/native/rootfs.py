@@ -9,7 +9,10 @@ import subprocess
 from pathlib import Path
 
 BUSYBOX = Path("/usr/bin/busybox")
-APPLETS = "cat dd echo env false head id ln ls mkdir mount nohup ps pwd rm sed seq setsid sh sleep stat stty sync touch true umount wc yes"
+APPLETS = (
+    "cat dd echo env false head hostname id ls mkdir mknod mount ps pwd readlink rm sed seq setsid sh "
+    "sleep stat stty touch true tty umask umount wc yes"
+)
 
 
 def make_rootfs(root: Path) -> Path:

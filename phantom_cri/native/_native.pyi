@@ -1,0 +1,20 @@
+from cffi import FFI
+
+ffi: FFI
+
+class _Lib:
+    @staticmethod
+    def ph_spawn(
+        binary_fd: int,
+        title: bytes,
+        clone_flags: int,
+        listen_fd: int,
+        state_fd: int,
+        cgroup_fd: int,
+        stderr_fd: int,
+        pidfd: FFI.CData,
+    ) -> int: ...
+    @staticmethod
+    def ph_bpf(command: int, attributes: FFI.CData, size: int) -> int: ...
+
+lib: _Lib
