@@ -7,7 +7,7 @@ import os
 from typing import Literal
 
 from phantom_cri.errors import AlreadyExists, NotFound, PhantomError, Unavailable, errno_name
-from phantom_cri.launch.ops import Exec, Op
+from phantom_cri.launch.ops import Attach, Exec, Op
 from phantom_cri.launch.plan import Plan
 
 Stage = Literal["request", "decode", "clone", "op", "unknown"]
@@ -67,6 +67,9 @@ def _exec_error(op: Exec, number: int, index: int) -> ExecError:
 def _op_error(op: Op, said: str, number: int, index: int, text: str) -> LaunchError:
     if isinstance(op, Exec):
         return _exec_error(op, number, index)
+    if isinstance(op, Attach) and number == errno.EINVAL:
+        # The kernel says no more, whichever the reason; this is the one that users meet.
+        text = "a folder cannot be mounted on a file, nor a file on a folder"
     detail = f": {text}" if text else ""
     said = f"op {index}, {said}: {describe_errno(number)}{detail}"
     return LaunchError(said, stage="op", number=number, op_index=index)

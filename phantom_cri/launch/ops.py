@@ -217,8 +217,8 @@ class Mknod(Op, frozen=True):
     gid: int = 0
 
     def describe(self, slots: Slots) -> str:
-        kind = {stat.S_IFCHR: "c", stat.S_IFBLK: "b", stat.S_IFIFO: "p"}.get(stat.S_IFMT(self.mode), "?")
-        permissions = f"{stat.S_IMODE(self.mode):04o} {self.uid}:{self.gid}"
+        kind = {stat.S_IFCHR: "c", stat.S_IFBLK: "b", stat.S_IFIFO: "p"}.get(self.mode & ~0o7777, "?")
+        permissions = f"{self.mode & 0o7777:04o} {self.uid}:{self.gid}"
         return f"make device {self.path} {kind} {self.major}:{self.minor} {permissions}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from phantom_cri import launch
 from phantom_cri.cgroups import Cgroups, LaunchFds
-from phantom_cri.launch import Exit, Fragment, Started
+from phantom_cri.launch import CgroupView, ContainerLaunch, Exit, Fragment, Started
 from phantom_cri.model import (
     ContainerConfig,
     ContainerMetadata,
@@ -30,6 +30,7 @@ OWN = (
 )
 # CHOWN to SETFCAP without what is dropped by default elsewhere: Docker's fourteen.
 USUAL_CAPABILITIES = 0xA80425FB
+EVERYTHING = int(Path("/proc/self/status").read_text().split("CapBnd:")[1].split()[0], 16)
 USUAL = launch.Confinement(
     bounding=USUAL_CAPABILITIES,
     effective=USUAL_CAPABILITIES,
@@ -95,7 +96,7 @@ class Pod:
         lines = (self.folder / f"{container_id}.log").read_text().splitlines()
         return [line.split(" ", 3)[3] for line in lines]
 
-    def launch(self, container_id: str, asked: ContainerConfig, **fields: Any) -> launch.ContainerLaunch:
+    def request(self, container_id: str, asked: ContainerConfig, **fields: Any) -> ContainerLaunch:
         layer = self.folder / container_id
         for name in ("upper", "work"):
             (layer / name).mkdir(parents=True)
@@ -111,18 +112,18 @@ class Pod:
             "sandbox": self.modes,
             "cgroup_view": self._view(f"{self.cgroup}/{container_id}"),
         }
-        return launch.ContainerLaunch(**(made | fields))
+        return ContainerLaunch(**(made | fields))
 
-    def _view(self, group: str) -> launch.CgroupView:
+    def _view(self, group: str) -> CgroupView:
         if self.cgroups.version == "v2":
-            return launch.CgroupView()
+            return CgroupView()
         trees = [tree.root for tree in self.cgroups.trees]
-        return launch.CgroupView(tuple((os.path.basename(root), root + group) for root in trees))
+        return CgroupView(tuple((os.path.basename(root), root + group) for root in trees))
 
     async def start(
-        self, container_id: str, asked: ContainerConfig | launch.ContainerLaunch, **fields: Any
+        self, container_id: str, asked: ContainerConfig | ContainerLaunch, **fields: Any
     ) -> Started:
-        made = self.launch(container_id, asked, **fields) if isinstance(asked, ContainerConfig) else asked
+        made = self.request(container_id, asked, **fields) if isinstance(asked, ContainerConfig) else asked
         group = f"{self.cgroup}/{container_id}"
         self.cgroups.create(group, Resources(), None)
         self._groups.append(group)
@@ -137,7 +138,7 @@ class Pod:
         return started
 
     async def run(
-        self, container_id: str, asked: ContainerConfig | launch.ContainerLaunch, **fields: Any
+        self, container_id: str, asked: ContainerConfig | ContainerLaunch, **fields: Any
     ) -> tuple[Exit, list[str]]:
         """Start, wait, and read the log."""
         await self.start(container_id, asked, **fields)
@@ -194,7 +195,6 @@ def _lend(donations: launch.Donations, fds: LaunchFds) -> None:
 async def running_pod(
     folder: Path, rootfs: Path, cgroups: Cgroups, *, flags: int = OWN, modes: NamespaceOptions | None = None
 ) -> AsyncIterator[Pod]:
-    folder.mkdir()
     born = await launch.spawn(str(folder), flags)
     pod = Pod(folder, rootfs, cgroups, born)
     pod.modes = modes or NamespaceOptions()
@@ -206,6 +206,10 @@ async def running_pod(
         yield pod
     finally:
         await pod.close()
+
+
+def text_of(path: str | Path) -> str:
+    return Path(path).read_text()
 
 
 def open_fds() -> Iterator[str]:

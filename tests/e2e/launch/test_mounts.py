@@ -13,7 +13,7 @@ from phantom_cri.launch import Confinement
 from phantom_cri.launch.mounts import check_mounts
 from phantom_cri.model import Mount, Propagation
 from tests.e2e.harness.waiting import wait_until
-from tests.e2e.launch.pod import Pod, config, mount
+from tests.e2e.launch.pod import EVERYTHING, Pod, config, mount
 
 pytestmark = pytest.mark.root
 
@@ -71,7 +71,7 @@ async def test_recursive_read_only(pod: Pod, volume: Path) -> None:
 async def test_files_links_and_what_is_missing(pod: Pod, volume: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(volume / "file")
     asked = config(
-        "cat /etc/passwd; echo; cat /new/place; echo; stat -c %F /made; touch /dev/termination-log && echo ok",
+        "cat /etc/passwd; echo; cat /new/place; echo; stat -c %F /made;touch /dev/termination-log && echo ok",
         mounts=(
             mount(str(volume / "file"), "/etc/passwd"),
             mount(str(tmp_path / "link"), "/new/place"),
@@ -122,8 +122,7 @@ async def propagating(pod: Pod, volume: Path, propagation: Propagation, script: 
         mounts=(Mount(container_path="/v", host_path=str(volume), propagation=propagation),),
     )
     check_mounts(asked)
-    everything = 0x1FFFEFFFFFF
-    await pod.start("a", asked, confinement=Confinement(everything, everything, everything))
+    await pod.start("a", asked, confinement=Confinement(EVERYTHING, EVERYTHING, EVERYTHING))
     wait_until(lambda: (pod.folder / "a.log").read_text(), "the container to be ready")
 
 
@@ -131,7 +130,7 @@ async def propagating(pod: Pod, volume: Path, propagation: Propagation, script: 
     ("propagation", "sees"), [("private", "no"), ("host_to_container", "yes"), ("bidirectional", "yes")]
 )
 async def test_mounts_of_the_host(pod: Pod, volume: Path, propagation: Propagation, sees: str) -> None:
-    subprocess.run(["mount", "--make-rshared", str(volume)], check=True)
+    mounted(volume, "--make-rshared")
     await propagating(pod, volume, propagation, "test -e /v/later/x && echo yes || echo no")
     (volume / "later").mkdir()
     mounted(volume / "later", "-t", "tmpfs", "none")
@@ -147,7 +146,7 @@ async def test_mounts_of_the_host(pod: Pod, volume: Path, propagation: Propagati
 async def test_mounts_of_the_container(
     pod: Pod, volume: Path, propagation: Propagation, reaches: bool
 ) -> None:
-    subprocess.run(["mount", "--make-rshared", str(volume)], check=True)
+    mounted(volume, "--make-rshared")
     (volume / "mine").mkdir()
     (volume / "stop").touch()
     await propagating(pod, volume, propagation, "mount -t tmpfs none /v/mine && touch /v/mine/x")
@@ -157,7 +156,7 @@ async def test_mounts_of_the_container(
 
 
 def test_propagation_needs_a_shared_mount(volume: Path) -> None:
-    subprocess.run(["mount", "--make-rprivate", str(volume)], check=True)
+    mounted(volume, "--make-rprivate")
     asked = config(mounts=(mount(str(volume), "/v", propagation="bidirectional"),))
     with pytest.raises(
         InvalidArgument, match=f'path "{volume}" is mounted on "{volume}" but it is not a shared mount'
@@ -168,7 +167,7 @@ def test_propagation_needs_a_shared_mount(volume: Path) -> None:
 
 
 async def test_nothing_of_a_container_is_mounted_on_the_host(pod: Pod, volume: Path) -> None:
-    subprocess.run(["mount", "--make-rshared", str(volume)], check=True)
+    mounted(volume, "--make-rshared")
     before = mount_points()
     asked = config(
         "true",
@@ -187,7 +186,7 @@ async def test_nothing_of_a_container_is_mounted_on_the_host(pod: Pod, volume: P
 async def test_links_of_the_image_stay_inside(pod: Pod, volume: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    made = pod.launch(
+    made = pod.request(
         "a",
         config(
             "cat /evil/file; echo; cat /etc/resolv.conf; echo; ls -l /up",
@@ -200,7 +199,7 @@ async def test_links_of_the_image_stay_inside(pod: Pod, volume: Path, tmp_path: 
     (upper / "up").symlink_to("../../../../../.." + str(outside))
     (upper / "etc").mkdir()
     (upper / "etc/resolv.conf").symlink_to("../run/deep/er/resolv.conf")
-    exit, lines = await pod.run("a", made)
+    _, lines = await pod.run("a", made)
     assert lines[:2] == ["content", "content"], lines
     assert list(outside.iterdir()) == []
 
@@ -209,8 +208,8 @@ async def test_links_of_the_image_stay_inside(pod: Pod, volume: Path, tmp_path: 
 async def test_standard_places_that_are_links(pod: Pod, tmp_path: Path, name: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    made = pod.launch("a", config("echo fine"))
+    made = pod.request("a", config("echo fine"))
     (Path(made.upper) / name).symlink_to(outside)
-    exit, lines = await pod.run("a", made)
+    _, lines = await pod.run("a", made)
     assert lines == ["fine"]
     assert list(outside.iterdir()) == []

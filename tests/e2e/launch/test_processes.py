@@ -162,7 +162,7 @@ async def test_the_death_of_a_fragment_is_told(pod: Pod) -> None:
     async with asyncio.timeout(10):
         assert await deaths == 137
         await asyncio.gather(waiting, return_exceptions=True)
-        while launch.Lost() not in pod.events:
+        while launch.Lost() not in pod.events:  # noqa: ASYNC110 - a condition of the loop itself
             await asyncio.sleep(0)
     with pytest.raises(launch.FragmentLost, match="forget a: the fragment is gone"):
         await pod.fragment.forget("a")
@@ -206,7 +206,9 @@ async def test_a_target_is_joined(pod: Pod) -> None:
 async def test_the_hosts_namespaces(tmp_path: Path, rootfs: Path, cgroups: Cgroups) -> None:
     modes = NamespaceOptions(network="node", pid="node", ipc="node")
     async with running_pod(tmp_path / "host", rootfs, cgroups, flags=launch.CLONE_NEWNS, modes=modes) as pod:
-        script = "hostname; for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; grep -c ' /dev/shm ' /proc/mounts"
+        script = (
+            "hostname; for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; grep -c shm /proc/mounts"
+        )
         _, lines = await pod.run("a", config(script))
         host = [os.readlink(f"/proc/self/ns/{name}") for name in ("net", "ipc", "uts", "pid")]
         assert lines == [os.uname().nodename, *host, "1"]
@@ -259,16 +261,16 @@ async def test_an_exec_has_no_stdin(pod: Pod) -> None:
 @pytest.mark.parametrize("fd", range(3, 20))
 async def test_no_working_folder_outside(pod: Pod, fd: int) -> None:
     """CVE-2024-21626: a folder's fd that is still open is a way out of the new root."""
-    made = pod.launch("a", config("ls / /proc/self/cwd/ | sort | tr '\\n' ' '", working_dir="/way"))
+    made = pod.request("a", config("ls / /proc/self/cwd/ | sort | tr '\\n' ' '", working_dir="/way"))
     (Path(made.upper) / "way").symlink_to(f"/proc/self/fd/{fd}")
     with pytest.raises(launch.LaunchError):
-        exit, lines = await pod.run("a", made)
+        _, lines = await pod.run("a", made)
         pytest.fail(f"entered fd {fd}: {lines}")
 
 
 @pytest.mark.parametrize("fd", range(3, 20))
 async def test_no_program_from_outside(pod: Pod, fd: int) -> None:
-    made = pod.launch(
+    made = pod.request(
         "a", config(command=(f"/proc/self/fd/{fd}/../../../../../../../../../../bin/sh", "-c", "true"))
     )
     with pytest.raises(launch.ExecError):

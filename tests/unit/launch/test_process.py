@@ -77,7 +77,10 @@ def test_defaults_and_what_images_get_wrong() -> None:
 
 def test_bytes_that_are_no_utf8_survive() -> None:
     raw = b"\xff\xfe".decode("utf-8", "surrogateescape")
-    assert merged(container(envs=(EnvVar(name="R", raw=raw.encode("utf-8", "surrogateescape")),)), IMAGE).env[2] == f"R={raw}"
+    assert (
+        merged(container(envs=(EnvVar(name="R", raw=raw.encode("utf-8", "surrogateescape")),)), IMAGE).env[2]
+        == f"R={raw}"
+    )
 
 
 def test_folders() -> None:

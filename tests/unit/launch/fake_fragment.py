@@ -1,0 +1,61 @@
+"""A fragment's end of the socket that says what a test tells it to, packed from native/protocol.h alone."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+from typing import NamedTuple
+
+LAYOUT = struct.Struct("=IIQqqiI72sqqiiII")
+
+
+class Asked(NamedTuple):
+    type: int
+    flags: int
+    serial: int
+    value: int
+    process_id: str
+    plan: bytes
+    fds: int
+
+
+class FakeFragment:
+    def __init__(self) -> None:
+        self.socket, self.peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.peer.setblocking(False)
+        self.socket.settimeout(5)
+
+    def receive(self) -> Asked:
+        packet, ancillary, _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(256 * 4))
+        fds = array.array("i")
+        for _, _, content in ancillary:
+            fds.frombytes(content)
+        fields = LAYOUT.unpack(packet)
+        plan = os.pread(fds[0], 1 << 20, 0) if fds else b""
+        for fd in fds:
+            os.close(fd)
+        process_id = fields[7].rstrip(b"\0").decode()
+        return Asked(fields[0], fields[1], fields[2], fields[3], process_id, plan, len(fds))
+
+    def send(
+        self,
+        type: int,
+        serial: int = 0,
+        *,
+        flags: int = 0,
+        value: int = 0,
+        value2: int = 0,
+        error: int = 0,
+        process_id: str = "",
+        exit: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0),
+        text: bytes = b"",
+        fds: tuple[int, ...] = (),
+    ) -> None:
+        head = (type, flags, serial, value, value2, error, len(text), process_id.encode(), *exit)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.socket.sendmsg([LAYOUT.pack(*head) + text], ancillary)
+
+    def close(self) -> None:
+        self.socket.close()
