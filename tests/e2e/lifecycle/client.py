@@ -207,9 +207,19 @@ class Container:
         return answer.stdout.decode().strip()
 
 
+# What the kubelet sends unless a container's procMount is Unmasked; no list at all means no such paths.
+MASKED = ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"]
+READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+
+
 def linux(**security: Any) -> pb.LinuxContainerConfig:
     """What the kubelet asks of every container, with fields of the security context changed."""
-    made = {"namespace_options": pb.NamespaceOption(pid=pb.CONTAINER), "seccomp": pb.SecurityProfile()}
+    made = {
+        "namespace_options": pb.NamespaceOption(pid=pb.CONTAINER),
+        "seccomp": pb.SecurityProfile(),
+        "masked_paths": MASKED,
+        "readonly_paths": READ_ONLY,
+    }
     context = pb.LinuxContainerSecurityContext(**{**made, **security})
     return pb.LinuxContainerConfig(security_context=context)
 

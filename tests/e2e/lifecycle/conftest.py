@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +12,63 @@ import pytest
 
 from tests.e2e.harness.crictl import Crictl
 from tests.e2e.harness.daemon import Daemon
+from tests.e2e.harness.host import Snapshot
+from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod
 
 PodMaker = Callable[..., Pod]
 
 
+@dataclass(frozen=True)
+class Shared:
+    daemon: Daemon
+    cri: Cri
+
+
 @pytest.fixture(scope="session")
-def shared_daemon(busybox_image: str) -> Iterator[Daemon]:
+def shared(busybox_image: str) -> Iterator[Shared]:
     with Daemon(Path(tempfile.mkdtemp(prefix="pf-")), {"pools": [{"name": "default", "size": 4}]}) as daemon:
-        warm_up(daemon, busybox_image)
-        before = daemon.snapshot()
-        yield daemon
+        cri = Cri(daemon.endpoint)  # open to the end: its connection is among what the daemon has before
+        before = warmed_up(daemon, cri, busybox_image)
+        yield Shared(daemon, cri)
         daemon.wait_for_no_traces(before)
+        cri.close()
 
 
-def warm_up(daemon: Daemon, image: str) -> None:
-    """Pull the image and run a pod, so that what is made once for all pods is there."""
-    cri = Cri(daemon.endpoint)
+def warmed_up(daemon: Daemon, cri: Cri, image: str) -> Snapshot:
+    """All that the daemon has once the image is pulled and a pod has come and gone."""
     cri.pull(image)
     pod = cri.pod(daemon.folder / "logs").run_sandbox()
     pod.run("true")
     pod.remove()
+    return settled(daemon, cri)
+
+
+def settled(daemon: Daemon, cri: Cri) -> Snapshot:
+    """What the daemon has without pods, its pools full and the last pod's link removed by the kernel."""
     cri.wait_pools_full()
-    cri.close()
+
+    def links_are_those_of_the_pools() -> Snapshot | None:
+        snapshot = daemon.snapshot()
+        links, fragments = snapshot.counts["links on the bridge"], snapshot.counts["processes"]["fragment"]
+        return snapshot if links.total() == fragments else None
+
+    snapshot = wait_until(links_are_those_of_the_pools, "the links of pods to go")
+    assert snapshot is not None
+    return snapshot
 
 
 @pytest.fixture
-def node(shared_daemon: Daemon, request: pytest.FixtureRequest) -> Daemon:
-    request.node.daemons = [shared_daemon]  # the end of its log is shown when the test fails
-    return shared_daemon
+def node(shared: Shared, request: pytest.FixtureRequest) -> Daemon:
+    request.node.daemons = [shared.daemon]  # the end of its log is shown when the test fails
+    return shared.daemon
 
 
 @pytest.fixture
-def cri(node: Daemon, busybox_image: str) -> Iterator[Cri]:
+def cri(node: Daemon, shared: Shared) -> Iterator[Cri]:
     """A client of the shared daemon; pods that the test leaves are removed."""
-    client = Cri(node.endpoint)
-    client.pull(busybox_image)
-    try:
-        yield client
-    finally:
-        client.remove_pods()
-        client.close()
+    yield shared.cri
+    shared.cri.remove_pods()
 
 
 @pytest.fixture
