@@ -183,7 +183,7 @@ class Fragment:
     def _send_plan(
         self, type: Type, process_id: str, plan: Plan, donations: Donations | None, flags: int = 0
     ) -> _Request:
-        fds = donations.in_order(plan.donated) if donations is not None else []
+        fds = (donations or Donations()).in_order(plan.donated)
         memfd = sealed(plan.encode())
         try:
             return self._send(type, process_id, flags=flags, fds=[memfd, *fds], plan=plan)

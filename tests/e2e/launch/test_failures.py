@@ -66,15 +66,16 @@ async def test_a_plan_that_is_none(pod: Pod) -> None:
 
 
 async def test_nothing_is_left_of_a_failed_start(pod: Pod, tmp_path: Path) -> None:
+    await pod.fragment.list_processes()  # what came with the request before is closed by now
     before, fds = text_of("/proc/self/mounts"), sorted(open_fds())
     inside = len(os.listdir(f"/proc/{pod.born.process.pid}/fd"))
     for index in range(5):
         asked = config(mounts=(mount(str(tmp_path), "/data"), mount(str(tmp_path), "/etc/passwd/x")))
         await refused(pod, str(index), pod.request(str(index), asked))
+    assert await pod.fragment.list_processes() == []
     assert text_of("/proc/self/mounts") == before
     assert sorted(open_fds()) == fds
     assert len(os.listdir(f"/proc/{pod.born.process.pid}/fd")) == inside
-    assert await pod.fragment.list_processes() == []
     children = text_of(f"/proc/{pod.born.process.pid}/task/{pod.born.process.pid}/children")
     assert children == ""
 
@@ -142,3 +143,14 @@ async def test_a_folder_with_a_long_name(tmp_path: Path) -> None:
     async with asyncio.timeout(5):
         assert await ended == 0
     os.close(born.pidfd)
+
+
+async def test_sources_that_cannot_be(pod: Pod, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    error = await refused(pod, "a", pod.request("a", config(mounts=(mount(str(tmp_path / "file/x"), "/v"),))))
+    assert f"open {tmp_path}/file/x with its submounts, made if missing: ENOTDIR (Not a directory)" in str(
+        error
+    )
+    error = await refused(pod, "b", pod.request("b", config(mounts=(mount(str(tmp_path / "link"), "/v"),))))
+    assert f"open {tmp_path}/link with its submounts, made if missing: ENOENT" in str(error)
