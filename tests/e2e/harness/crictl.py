@@ -42,9 +42,9 @@ class Crictl:
             raise CrictlError(arguments, done.returncode, done.stderr)
         return done.stdout
 
-    def json(self, *arguments: str) -> Any:
+    def json(self, verb: str, *arguments: str) -> Any:
         """The parsed answer of a verb that knows `-o json`."""
-        return json.loads(self.run(*arguments, "-o", "json"))
+        return json.loads(self.run(verb, "-o", "json", *arguments))
 
     def run_pod(self, config: Mapping[str, Any], handler: str = "") -> str:
         """RunPodSandbox; answers the pod's id. `config` is a PodSandboxConfig in crictl's snake_case JSON."""
