@@ -16,7 +16,7 @@ from phantom_cri.errors import AlreadyExists, NotFound
 from phantom_cri.launch import KIND_CONTAINER, Exit, Phase, State
 from phantom_cri.model import NamespaceOptions, User
 from tests.e2e.harness.waiting import wait_until
-from tests.e2e.launch.pod import USUAL, Pod, config, own_pids, running_pod
+from tests.e2e.launch.pod import IMAGE, USUAL, Pod, config, own_pids, running_pod
 
 pytestmark = pytest.mark.root
 
@@ -283,3 +283,13 @@ async def test_exit_records_say_the_same(pod: Pod) -> None:
     assert isinstance(exit, Exit)
     text = (pod.folder / "exits/a").read_text()
     assert json.loads(text)["exit_code"] == 5
+
+
+async def test_an_exec_is_not_led_out_by_its_container(pod: Pod) -> None:
+    """The container's own processes may put any link where the next exec starts."""
+    await ready(pod, "a", security=own_pids())
+    image = launch.merged(config("true", working_dir="/way"), IMAGE)
+    for fd in range(3, 20):
+        await pod.exec("a", "ln", "-sfn", f"/proc/self/fd/{fd}", "/way")
+        with pytest.raises(launch.LaunchError, match="change directory to /way: E"):
+            await pod.exec("a", "ls", process=image)
