@@ -15,7 +15,7 @@ struct launch {
     const struct plan *plan;
     int home;            /* pidfd of the fragment: its namespaces */
     int root;            /* the container's root, between ROOT and PIVOT; else -1 */
-    int status;          /* writing end of the status pipe; -1 in ADOPT */
+    int status;          /* writing end of the status pipe, or socket under PH_PLAN_HOLD; -1 in ADOPT */
     int handoff;         /* socket on which the pty's master goes to the fragment; -1: no TTY */
     bool orphanable;     /* the fragment's death alone would not end this process (host pid namespace) */
     bool is_closed;      /* nothing is open any more but stdio, status and home */
@@ -38,7 +38,9 @@ void launch_deinit(struct launch *launch);
 _Noreturn void launch_child(struct launch *launch, const int stdio[3]);
 
 /* What the status pipe carries is struct failures: one with error 0 right before execve, so that its end
- * means success and not that somebody killed the child; then one more where execve failed. */
+ * means success and not that somebody killed the child; then one more where execve failed. Under PH_PLAN_HOLD
+ * one of stage STAGE_HELD comes before all that, and a byte from the fragment lets the child go on. */
+#define STAGE_HELD 100u
 
 /* Opens a pty of the devpts mounted at /dev/pts, makes it the controlling terminal and stdio, and sends
  * the master through launch->handoff. */

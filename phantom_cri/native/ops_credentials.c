@@ -200,6 +200,21 @@ static int follow_fragment(const struct launch *launch)
     return poll(&fragment, 1, 0) > 0 ? -ESRCH : 0;
 }
 
+static int wait_for_go(const struct launch *launch, const struct op *op)
+{
+    struct failure held;
+    ssize_t length;
+    char go;
+
+    failure_set(STAGE_HELD, 0, op->index, "", &held);
+    if (write(launch->status, &held, sizeof(held)) < 0)
+        return -errno;
+    do
+        length = read(launch->status, &go, 1);
+    while (length < 0 && errno == EINTR);
+    return length == 1 ? 0 : -ESHUTDOWN;
+}
+
 int op_EXEC(struct launch *launch, const struct op *op)
 {
     const struct field *argv = &op->field[1], *envp = &op->field[2];
@@ -219,6 +234,12 @@ int op_EXEC(struct launch *launch, const struct op *op)
         return result;
     /* Every fd of ours is O_CLOEXEC already; this is the second lock on the door (CVE-2024-21626). */
     kernel_close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
+    if (launch->plan->head->flags & PH_PLAN_HOLD) {
+        launch->step = "wait to go on";
+        result = wait_for_go(launch, op);
+        if (result < 0)
+            return result;
+    }
     launch->step = "execve";
     failure_set(PH_STAGE_OP, 0, op->index, "", &about_to_exec);
     if (write(launch->status, &about_to_exec, sizeof(about_to_exec)) < 0)

@@ -3,7 +3,7 @@
 
 #include "plan.h"
 
-#define KNOWN_PLAN_FLAGS (PH_PLAN_LOG | PH_PLAN_STDIN | PH_PLAN_TTY | PH_PLAN_KILL_REST)
+#define KNOWN_PLAN_FLAGS (PH_PLAN_LOG | PH_PLAN_STDIN | PH_PLAN_TTY | PH_PLAN_KILL_REST | PH_PLAN_HOLD)
 
 struct op_form {
     const char *name;

@@ -141,8 +141,13 @@ void process_exited(struct process *process)
 
 int process_forget(struct process *process)
 {
-    int result = exit_record_remove(state, process->id);
+    int result;
 
+    if (process->phase == PROCESS_HELD) {
+        process->phase = PROCESS_FAILED;
+        return kernel_pidfd_signal(process->pidfd, SIGKILL);
+    }
+    result = exit_record_remove(state, process->id);
     if (process->phase != PROCESS_EXITED)
         return -EBUSY;
     process_deinit(process);
@@ -157,6 +162,7 @@ void process_entry(const struct process *process, struct ph_message *message)
     message->type = PH_ENTRY;
     message->flags = process->kind;
     message->value = process->phase == PROCESS_STARTING ? PH_STARTING
+                     : process->phase == PROCESS_HELD   ? PH_PREPARED
                      : process->phase == PROCESS_EXITED ? PH_EXITED_STATE
                                                         : PH_RUNNING;
     message->value2 = process->pid;
@@ -168,7 +174,8 @@ void process_entry(const struct process *process, struct ph_message *message)
 
 static bool is_alive(const struct process *process)
 {
-    return process->phase == PROCESS_STARTING || process->phase == PROCESS_RUNNING;
+    return process->phase == PROCESS_STARTING || process->phase == PROCESS_HELD ||
+           process->phase == PROCESS_RUNNING;
 }
 
 int process_signal(struct process *process, int signal, bool all)

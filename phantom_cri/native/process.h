@@ -19,7 +19,8 @@
 enum process_phase {
     PROCESS_FREE,
     PROCESS_STARTING, /* cloned; execve not seen yet */
-    PROCESS_FAILED,   /* told us so; killed, not reaped yet */
+    PROCESS_HELD,     /* waits right before execve for process_go() */
+    PROCESS_FAILED,   /* told us so, or is not wanted any more; killed, not reaped yet */
     PROCESS_RUNNING,
     PROCESS_ENDING, /* reaped; the rest of its cgroup or its output is still to come */
     PROCESS_EXITED, /* only its entry is left */
@@ -38,7 +39,7 @@ struct process {
     bool needs_reading; /* its output is read by the fragment */
     pid_t pid;
     int pidfd;
-    int status;  /* reading end of the status pipe */
+    int status;  /* reading end of the status pipe; a socket while the child may be held */
     int handoff; /* on which the child sends its pty's master */
     int console; /* pty master, or the writing end of stdin's pipe; -1 */
     int kill;    /* see cgroup.h */
@@ -58,6 +59,9 @@ void processes_init(int home, int state_directory);
  * donated[]: what is kept is taken (-1 is left). 0, or -errno and *failure. */
 int process_start(const char *id, const struct plan *plan, int *donated, struct reply_to starter,
                   struct failure *failure);
+
+/* Lets a held process go on to its execve; answered as process_start() is. 0 or -errno. */
+int process_go(struct process *process, struct reply_to starter);
 
 struct process *process_find(const char *id);
 /* In the order of the table: the first at or after *index, which is moved past it; NULL: no more. */

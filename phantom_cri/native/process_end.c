@@ -16,7 +16,7 @@ static struct process *find_by_pid(pid_t pid)
 
     for (uint32_t i = 0; (process = process_at(&i));)
         if (process->pid == pid && (process->phase == PROCESS_STARTING || process->phase == PROCESS_FAILED ||
-                                    process->phase == PROCESS_RUNNING))
+                                    process->phase == PROCESS_HELD || process->phase == PROCESS_RUNNING))
             return process;
     return NULL;
 }
@@ -26,6 +26,10 @@ static void bury(struct process *process, const siginfo_t *info)
     process->is_dead = true;
     if (process->phase == PROCESS_STARTING)
         process_settle(process);
+    if (process->phase == PROCESS_HELD) {
+        process_deinit(process);
+        return;
+    }
     if (process->phase == PROCESS_FAILED) {
         struct reply_to starter = process->starter;
         struct failure failure = process->failure;

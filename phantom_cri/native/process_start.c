@@ -44,6 +44,18 @@ static int make_pipe(int *ours, int *theirs, bool we_read)
     return fcntl(*ours, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
 
+/* The same, but we may write as well. */
+static int make_socket(int *ours, int *theirs)
+{
+    int ends[2];
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        return -errno;
+    *ours = ends[0];
+    *theirs = ends[1];
+    return fcntl(*ours, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
+}
+
 static int make_output(struct process *process, int log_fd, struct child_ends *ends)
 {
     int out = -1, err = -1;
@@ -63,7 +75,8 @@ static int make_output(struct process *process, int log_fd, struct child_ends *e
 static int make_ends(struct process *process, const struct ph_plan *head, int *donated,
                      struct child_ends *ends)
 {
-    int result = make_pipe(&process->status, &ends->status, true);
+    int result = head->flags & PH_PLAN_HOLD ? make_socket(&process->status, &ends->status)
+                                            : make_pipe(&process->status, &ends->status, true);
 
     for (int i = 0; i < 3 && result == 0; i++)
         ends->stdio[i] = head->stdio_slot[i] < 0 ? -1 : donated[head->stdio_slot[i]];
@@ -231,6 +244,24 @@ static void fail(struct process *process)
     kernel_pidfd_signal(process->pidfd, SIGKILL);
 }
 
+static void hold(struct process *process)
+{
+    process->phase = PROCESS_HELD;
+    answer_started(process);
+    process->starter = (struct reply_to){0};
+}
+
+int process_go(struct process *process, struct reply_to starter)
+{
+    if (process->phase != PROCESS_HELD)
+        return -EALREADY;
+    if (write(process->status, "", 1) < 0)
+        return -errno;
+    process->phase = PROCESS_STARTING;
+    process->starter = starter;
+    return 0;
+}
+
 static void succeed(struct process *process)
 {
     process->phase = PROCESS_RUNNING;
@@ -258,6 +289,10 @@ void process_settle(struct process *process)
     while ((length = read(process->status, &status, sizeof(status))) > 0) {
         if (length != sizeof(status))
             failure_set(PH_STAGE_CLONE, EPROTO, -1, "status pipe", &status);
+        if (status.stage == STAGE_HELD) {
+            hold(process);
+            return;
+        }
         if (status.error == 0) {
             process->about_to_exec = true;
             continue;

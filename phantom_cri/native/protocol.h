@@ -37,6 +37,7 @@ enum ph_type {
     PH_FORGET = 8,   /* id: an exited process's entry (and exits/ID) is dropped; ENOENT is PH_OK */
     PH_SHUTDOWN = 9, /* kill everything, answer PH_OK, exit 0 */
     PH_CLOSE_STDIN = 10, /* id: closes the fragment's end of a PH_PLAN_STDIN pipe */
+    PH_GO = 11,          /* id: a prepared process goes on to its execve -> as PH_START */
 
     PH_OK = 64,    /* reply */
     PH_ERROR = 65, /* reply: error = errno, value = enum ph_stage, value2 = op index, text */
@@ -47,7 +48,7 @@ enum ph_type {
 };
 
 enum ph_phase { PH_WARM = 1, PH_CLAIMED = 2, PH_STOPPING = 3 };
-enum ph_state { PH_STARTING = 1, PH_RUNNING = 2, PH_EXITED_STATE = 3 };
+enum ph_state { PH_STARTING = 1, PH_RUNNING = 2, PH_EXITED_STATE = 3, PH_PREPARED = 4 };
 enum ph_stage { PH_STAGE_REQUEST = 1, PH_STAGE_DECODE = 2, PH_STAGE_CLONE = 3, PH_STAGE_OP = 4 };
 
 #define PH_FLAG_CLAIM     1u
@@ -86,6 +87,9 @@ struct ph_message {
 #define PH_PLAN_TTY   4u /* stdin, stdout, stderr are a new pty of the container's devpts */
 #define PH_PLAN_KILL_REST                                                                                    \
     8u /* when the first process ends, kill what is left in its cgroup (shared pid namespaces) */
+#define PH_PLAN_HOLD                                                                                         \
+    16u /* PH_START is answered right before EXEC, where the process waits for PH_GO; one that ends before  \
+         * leaves nothing, not even an event */
 
 struct ph_plan {
     uint32_t magic;

@@ -144,6 +144,15 @@ static void hello(struct request *request)
     reply_ok(request->from, PH_VERSION, phase);
 }
 
+static void go(struct request *request)
+{
+    struct process *process = find(request);
+    int result = process ? process_go(process, request->from) : 0;
+
+    if (result < 0)
+        refuse(request, result, "go");
+}
+
 static void send_signal(struct request *request)
 {
     struct process *process = find(request);
@@ -225,6 +234,8 @@ void request_handle(struct request *request)
         return adopt(request);
     case PH_START:
         return start(request);
+    case PH_GO:
+        return go(request);
     case PH_SIGNAL:
         return send_signal(request);
     case PH_REOPEN:
