@@ -7,7 +7,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from phantom_cri.native import _native
+from phantom_cri.native._native import ffi, lib
 
 __all__ = ["bpf", "fragment_binary", "pid_of", "spawn", "start_time"]
 
@@ -33,8 +33,8 @@ def spawn(
     `stderr_fd`: where it complains, or -1. The fds stay the caller's.
     Blocks (without the GIL) until execve, some 0.1 to 0.5 ms. Raises OSError.
     """
-    pidfd = _native.ffi.new("int *", -1)
-    result = _native.lib.ph_spawn(
+    pidfd = ffi.new("int *", -1)
+    result = lib.ph_spawn(
         binary_fd, title.encode(), clone_flags, listen_fd, state_fd, cgroup_fd, stderr_fd, pidfd
     )
     if result < 0:
@@ -81,7 +81,7 @@ def start_time(pid: int) -> int:
 
 def bpf(command: int, attributes: bytearray) -> int:
     """bpf(2) with `attributes` as union bpf_attr, written back to by the kernel. Raises OSError."""
-    result: int = _native.lib.ph_bpf(command, _native.ffi.from_buffer(attributes), len(attributes))
+    result: int = lib.ph_bpf(command, ffi.from_buffer(attributes), len(attributes))
     if result < 0:
         raise OSError(-result, f"bpf command {command}: {os.strerror(-result)}")
     return result

@@ -76,8 +76,9 @@ uint64_t cgroup_oom_kills(int fd)
     text[length < 0 ? 0 : length] = 0;
     while (strncmp(line, key, sizeof(key) - 1)) {
         line = strchr(line, '\n');
-        if (!line++)
+        if (!line)
             return 0;
+        line++;
     }
     for (line += sizeof(key) - 1; *line >= '0' && *line <= '9'; line++)
         count = count * 10 + (uint64_t)(*line - '0');

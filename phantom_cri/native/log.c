@@ -109,21 +109,23 @@ static void format_head(enum log_name name, char head[HEAD_LENGTH])
            HEAD_LENGTH - TEXT_TIME_LENGTH);
 }
 
-/* Emits the complete lines of the buffer, and the front of one that fills it. */
-static void split(struct log *log, enum log_name name)
+/* Takes `fresh` bytes behind what the buffer holds, in which there is no end of a line; emits the complete
+ * lines, and the front of one that fills the buffer. */
+static void split(struct log *log, enum log_name name, size_t fresh)
 {
     struct log_stream *stream = &log->streams[name];
-    char *line = stream->buffer, *end = stream->buffer + stream->used, *newline;
+    char *line = stream->buffer, *unseen = stream->buffer + stream->used;
+    char *end = unseen + fresh, *newline;
     char head[HEAD_LENGTH];
 
     format_head(name, head);
-    while ((newline = memchr(line, '\n', (size_t)(end - line)))) {
+    while ((newline = memchr(unseen, '\n', (size_t)(end - unseen)))) {
         size_t length = (size_t)(newline - line);
 
         if (log->is_console && length && line[length - 1] == '\r')
             length--;
         emit(log, head, 'F', line, length);
-        line = newline + 1;
+        unseen = line = newline + 1;
     }
     if (end - line > LOG_LINE_MAX) {
         emit(log, head, 'P', line, LOG_LINE_MAX);
@@ -161,11 +163,8 @@ bool log_pump(struct log *log, enum log_name name)
         if (count <= 0)
             break;
         total += (size_t)count;
-        stream->used += (size_t)count;
         if (log->fd >= 0)
-            split(log, name);
-        else
-            stream->used = 0;
+            split(log, name, (size_t)count);
     } while (total < PUMP_MAX);
     /* Else end of file, or EIO: what a pty's master says when its last slave is closed. */
     is_open = count > 0 || (count < 0 && errno == EAGAIN);

@@ -88,7 +88,7 @@ struct ph_message {
 #define PH_PLAN_KILL_REST                                                                                    \
     8u /* when the first process ends, kill what is left in its cgroup (shared pid namespaces) */
 #define PH_PLAN_HOLD                                                                                         \
-    16u /* PH_START is answered right before EXEC, where the process waits for PH_GO; one that ends before  \
+    16u /* PH_START is answered right before EXEC, where the process waits for PH_GO; one that ends before   \
          * leaves nothing, not even an event */
 
 struct ph_plan {
@@ -118,8 +118,9 @@ struct ph_plan {
 /* op flags */
 #define PH_OPEN_RECURSIVE 1u /* AT_RECURSIVE: submounts too */
 #define PH_OPEN_NOFOLLOW  2u
-#define PH_OPEN_OPTIONAL  4u /* a missing source leaves the slot empty; ATTACH of an empty slot does nothing \
-                              */
+#define PH_OPEN_OPTIONAL                                                                                     \
+    4u /* a missing source leaves the slot empty; ATTACH of an empty slot does nothing                       \
+        */
 #define PH_OPEN_CREATE      8u         /* make a missing source directory, 0755 */
 #define PH_OVERLAY_VOLATILE 1u         /* no sync of the upper layer at unmount (overlayfs "volatile") */
 #define PH_OVERLAY_JOINED   (1u << 30) /* only the fallbacks: layers as one string */
