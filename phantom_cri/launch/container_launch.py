@@ -45,6 +45,7 @@ class ContainerLaunch(Record, frozen=True):
     pod_files: (path in the container, path on the host) of the pod's resolv.conf, hosts and hostname.
     volumes: the same for the image's anonymous volumes.
     sandbox: the pod's namespace modes, which the container's have to fit.
+    hold: the process waits for `Fragment.go` right before its execve.
     pid_namespace_of: id of the process whose pid namespace is joined (pid mode TARGET), or "".
     """
 
@@ -62,3 +63,4 @@ class ContainerLaunch(Record, frozen=True):
     sandbox: NamespaceOptions = NamespaceOptions()
     pid_namespace_of: str = ""
     volatile: bool = False
+    hold: bool = False

@@ -68,6 +68,8 @@ def container_plan(launch: ContainerLaunch, donated: Sequence[str]) -> Plan:
     flags = bits.PLAN_LOG if not launch.config.tty else bits.PLAN_TTY | bits.PLAN_LOG
     if launch.config.stdin:
         flags |= bits.PLAN_STDIN
+    if launch.hold:
+        flags |= bits.PLAN_HOLD
     if modes.pid != "container":
         flags |= bits.PLAN_KILL_REST
     return Plan(

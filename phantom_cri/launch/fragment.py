@@ -25,6 +25,7 @@ _VERBS = {
     Type.HELLO: "hello",
     Type.ADOPT: "adopt",
     Type.START: "start",
+    Type.GO: "start",
     Type.SIGNAL: "signal",
     Type.REOPEN: "reopen the log of",
     Type.LIST: "list",
@@ -127,10 +128,23 @@ class Fragment:
 
     async def start(self, process_id: str, plan: Plan, donations: Donations | None = None) -> Started:
         """Start a process; returns once its execve succeeded. Raises LaunchError, AlreadyExists."""
+        return await self._started(self._send_plan(Type.START, process_id, plan, donations))
+
+    async def prepare(self, process_id: str, plan: Plan, donations: Donations | None = None) -> None:
+        """As `start` with a plan that holds, up to its execve, where the process waits for `go`."""
         request = self._send_plan(Type.START, process_id, plan, donations)
         await self._answer(request)
+        for fd in request.fds:
+            os.close(fd)
+
+    async def go(self, process_id: str, plan: Plan) -> Started:
+        """Let a prepared process execve; `plan` is what it was prepared by. Raises LaunchError, NotFound."""
+        return await self._started(self._send(Type.GO, process_id, plan=plan))
+
+    async def _started(self, request: _Request) -> Started:
+        await self._answer(request)
         if not request.fds:
-            raise DataLoss(f"start {process_id}: the fragment sent no pidfd")
+            raise DataLoss(f"start {request.process_id}: the fragment sent no pidfd")
         return Started(identify(request.fds[0]), *request.fds)
 
     async def signal(self, process_id: str, number: int, *, everything: bool = False) -> None:

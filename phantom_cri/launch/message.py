@@ -24,6 +24,7 @@ class Type(IntEnum):
     FORGET = 8
     SHUTDOWN = 9
     CLOSE_STDIN = 10
+    GO = 11
     OK = 64
     ERROR = 65
     ENTRY = 66
@@ -41,6 +42,7 @@ class State(IntEnum):
     STARTING = 1
     RUNNING = 2
     EXITED = 3
+    PREPARED = 4
 
 
 class Exit(Record, frozen=True):

@@ -39,6 +39,7 @@ def container_launch(
         ),
         cgroup_view=launch.CgroupView(*node.cgroups.view(record.cgroup)),
         sandbox=pod.record.config.security.namespaces,
+        hold=True,
         pid_namespace_of=target_of(node, pod, namespaces.target_id) if namespaces.pid == "target" else "",
     )
 

@@ -10,7 +10,7 @@ import time
 from phantom_cri import images, launch
 from phantom_cri.cgroups import pod_path
 from phantom_cri.errors import AlreadyExists, InvalidArgument, NotFound
-from phantom_cri.lifecycle import states
+from phantom_cri.lifecycle import prepare, states
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.stop_container import signal_number
@@ -44,6 +44,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
             node.records.commit_container(pod, container)
         undo.keep()
     node.observe(pod, "create", stages)
+    prepare.begin(node, pod, container)
     log.info(
         "container %s is created in pod sandbox %s",
         record.id,

@@ -8,6 +8,7 @@ import time
 from phantom_cri import codec
 from phantom_cri.codec import Document
 from phantom_cri.launch import Exit
+from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.states import next_container_state, next_sandbox_state
@@ -116,16 +117,12 @@ async def end_pod(node: Node, pod: Pod) -> None:
         await pod.shell.end()
     pod_died(node, pod)
     for container in list(pod.containers.values()):
+        await give_up_preparation(pod, container)
+        if pod.record.config.security.namespaces.pid == "node" and container.has_cgroup:
+            await node.cgroups.kill_async(container.record.cgroup)  # no pid namespace died with the fragment
         await release_cgroup(node, container)
     if not pod.released:
         await node.network.release(pod.id)
         leave_pool(node, pod)
         pod.released = True
     pod.shell = None
-
-
-async def release_cgroup(node: Node, container: Container) -> None:
-    """Remove an exited container's cgroup with whatever is left in it; idempotent."""
-    if container.has_cgroup:
-        await node.cgroups.remove_async(container.record.cgroup)
-        container.has_cgroup = False

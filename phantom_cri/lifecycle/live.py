@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from phantom_cri.launch import Plan
 from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
@@ -17,6 +18,7 @@ class Container:
     starting: bool = False
     stop_sent: bool = False  # the stop signal goes out once, whatever the number of callers
     has_cgroup: bool = False
+    preparation: asyncio.Task[Plan] | None = None  # until it is used, or given up
 
     @property
     def id(self) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from phantom_cri import codec, launch
 from phantom_cri.errors import NotFound, PhantomError
 from phantom_cri.lifecycle import endings, shells
+from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.records import stored_containers, stored_pod
@@ -143,11 +144,15 @@ async def ask_fragment(node: Node, pod: Pod, shell: Shell, container: Container)
         if container.record.state == "running":
             endings.container_exited(node, container.id, endings.last_exit(node, container))
         else:
-            await endings.release_cgroup(node, container)  # its start never reached the fragment
+            await release_cgroup(node, container)  # its start never reached the fragment
+        return
+    if entry.state == launch.State.PREPARED:
+        close(entry)
+        await forget_process(shell, container)
+        await release_cgroup(node, container)
         return
     process = launch.identify(entry.pidfd) if entry.pidfd >= 0 else None
-    if entry.pidfd >= 0:
-        os.close(entry.pidfd)
+    close(entry)
     container.record = codec.replace(
         container.record,
         state="running",
@@ -160,6 +165,12 @@ async def ask_fragment(node: Node, pod: Pod, shell: Shell, container: Container)
         node.records.save_container(container)
 
 
+def close(entry: launch.Entry) -> None:
+    for fd in (entry.pidfd, entry.console):
+        if fd >= 0:
+            os.close(fd)
+
+
 async def settled(shell: Shell, container_id: str) -> launch.Entry | None:
     """The fragment's entry once it is no longer starting; a start that hangs is killed."""
     deadline = time.monotonic() + STARTING_TIMEOUT
@@ -170,8 +181,7 @@ async def settled(shell: Shell, container_id: str) -> launch.Entry | None:
             return None
         if entry.state != launch.State.STARTING:
             return entry
-        if entry.pidfd >= 0:
-            os.close(entry.pidfd)
+        close(entry)
         if time.monotonic() > deadline:
             await shell.fragment.signal(container_id, 9, everything=True)
         await asyncio.sleep(0.01)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from phantom_cri.launch import LaunchError
-from phantom_cri.lifecycle import endings
+from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.stop_container import kill
@@ -23,12 +22,8 @@ async def remove_container(node: Node, container_id: str) -> None:
 
 async def discard(node: Node, pod: Pod, container: Container) -> None:
     """Give back all of a container that no longer runs; the caller holds its lock."""
-    await endings.release_cgroup(node, container)
+    await release_cgroup(node, container)
     node.images.drop_snapshot(container.id)
     if pod.shell is not None and pod.shell.alive():
-        try:
-            await pod.shell.fragment.forget(container.id)
-        except LaunchError:
-            if pod.shell.alive():
-                raise
+        await forget_process(pod.shell, container)
     node.records.forget_container(container)

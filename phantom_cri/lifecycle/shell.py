@@ -135,8 +135,9 @@ class Shell:
     async def _entries(self) -> list[launch.Entry]:
         entries = await self.fragment.list_processes()
         for entry in entries:
-            if entry.pidfd >= 0:
-                os.close(entry.pidfd)
+            for fd in (entry.pidfd, entry.console):
+                if fd >= 0:
+                    os.close(fd)
             if entry.state == launch.State.EXITED:
                 self._exited(Exited(entry.process_id, entry.kind, entry.exit))
         return entries

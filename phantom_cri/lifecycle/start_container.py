@@ -1,19 +1,19 @@
-"""StartContainer: cgroup, log, plan; the fragment does the rest and answers once execve succeeded."""
+"""StartContainer: lets the prepared process go; the fragment answers once its execve succeeded."""
 
 from __future__ import annotations
 
 import os
 import time
 
-from phantom_cri import codec, launch
-from phantom_cri.cgroups import ABSENT, LaunchFds
+from phantom_cri import codec
 from phantom_cri.errors import Internal, PhantomError
 from phantom_cri.lifecycle import endings, states
-from phantom_cri.lifecycle.container_launch import allowed_devices, container_launch
+from phantom_cri.lifecycle.cleanup import release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
+from phantom_cri.lifecycle.prepare import prepared
 from phantom_cri.lifecycle.shell import Shell
-from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.lifecycle.undo import Undo, to_the_end
 
 START_ERROR = 128
 """Exit code of a container that could not be started, as containerd reports it."""
@@ -33,7 +33,8 @@ async def start_container(node: Node, container_id: str) -> None:
             raise Internal(f"pod sandbox {pod.id} is ready but has no fragment")
         container.starting = True
         try:
-            await start(node, pod, shell, container)
+            # Whether the process has been let go cannot be taken back: a client that leaves finds it running.
+            await to_the_end(start(node, pod, shell, container))
         except PhantomError as error:
             record_failure(node, container, error)
             raise
@@ -44,55 +45,25 @@ async def start_container(node: Node, container_id: str) -> None:
 
 async def start(node: Node, pod: Pod, shell: Shell, container: Container) -> None:
     stages = Stages()
-    record = container.record
     async with Undo("StartContainer") as undo:
-        with stages.stage("cgroup"):
-            undo.push("cgroup", lambda: endings.release_cgroup(node, container))
-            container.has_cgroup = True
-            limits = codec.replace(record.resources, pids_limit=node.config.pids_limit)
-            devices = launch.resolve_devices(record.config)
-            node.cgroups.create(record.cgroup, limits, allowed_devices(record, devices))
-        with launch.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
-            with stages.stage("plan"):
-                donate(node, donations, container, fds)
-                plan = launch.container_plan(
-                    container_launch(node, pod, container, devices), donations.names()
-                )
-            with stages.stage("kernel"):
-                started = await shell.fragment.start(record.id, plan, donations)
-                os.close(started.pidfd)
+        with stages.stage("prepared"):
+            plan = await prepared(node, pod, shell, container)
+        undo.push("cgroup", lambda: release_cgroup(node, container))
+        with stages.stage("execve"):
+            started = await shell.fragment.go(container.id, plan)
+            os.close(started.pidfd)
+            if started.console >= 0:
+                os.close(started.console)
         container.record = codec.replace(
-            record, state="running", started_at=time.time_ns(), process=started.process
+            container.record, state="running", started_at=time.time_ns(), process=started.process
         )
         with stages.stage("record"):
             node.records.save_container(container)
         undo.keep()
     node.observe(pod, "start", stages)
-    log.info("container %s is running", record.id, extra={"sandbox_id": pod.id, "container_id": record.id})
-
-
-def donate(node: Node, donations: launch.Donations, container: Container, fds: LaunchFds) -> None:
-    """Everything the fragment needs by fd; it never opens a host path itself."""
-    donations.lend("host_mounts", node.host_mounts)
-    donations.lend("kill", fds.kill)
-    if fds.oom != ABSENT:
-        donations.lend("oom", fds.oom)
-    if fds.clone_into is not None:
-        donations.lend("cgroup", fds.clone_into)
-    for index, procs in enumerate(fds.procs):
-        donations.lend(f"procs{index}", procs)
-    if container.record.log_path:
-        donations.give("log", open_log(container.record.log_path))
-
-
-def open_log(path: str) -> int:
-    """Open or make a log file for appending; its folder is made, as CRI-O does. Raises Internal."""
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(path, flags, 0o640)
-    except OSError as error:
-        raise Internal(f"log_path {path}: {error.strerror}") from error
+    log.info(
+        "container %s is running", container.id, extra={"sandbox_id": pod.id, "container_id": container.id}
+    )
 
 
 def record_failure(node: Node, container: Container, error: PhantomError) -> None:

@@ -10,9 +10,8 @@ import asyncio
 import re
 import signal
 
-from phantom_cri.errors import Internal, InvalidArgument
-from phantom_cri.launch import LaunchError
-from phantom_cri.lifecycle import endings
+from phantom_cri.errors import Internal, InvalidArgument, PhantomError
+from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 
@@ -47,7 +46,8 @@ async def ask_to_stop(pod: Pod, container: Container) -> None:
 async def kill(node: Node, pod: Pod, container: Container) -> None:
     """SIGKILL for every process of the container, and wait until it has exited."""
     if not container.starting and container.record.state != "running":
-        await endings.release_cgroup(node, container)
+        await give_up_preparation(pod, container)
+        await release_cgroup(node, container)
         return
     await _signal(pod, container, signal.SIGKILL, everything=True)
     if container.starting:
@@ -64,7 +64,7 @@ async def kill(node: Node, pod: Pod, container: Container) -> None:
             f"container {container.id} still runs {KILL_TIMEOUT:.0f} s after SIGKILL: "
             "a process of it hangs in the kernel"
         ) from None
-    await endings.release_cgroup(node, container)
+    await release_cgroup(node, container)
 
 
 async def _signal(pod: Pod, container: Container, number: int, *, everything: bool) -> None:
@@ -72,7 +72,7 @@ async def _signal(pod: Pod, container: Container, number: int, *, everything: bo
         return
     try:
         await pod.shell.fragment.signal(container.id, number, everything=everything)
-    except LaunchError:
+    except PhantomError:
         # Already gone is what was wanted; its exit, or the fragment's death, is being told.
         if pod.shell is not None and pod.shell.alive() and not container.exited.is_set():
             log.debug("signal %d for container %s was refused", number, container.id)

@@ -42,7 +42,7 @@ class Undo:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._actions:
-            await _to_the_end(self._run())
+            await to_the_end(self._run())
 
     async def _run(self) -> None:
         while self._actions:
@@ -55,7 +55,7 @@ class Undo:
                 log.exception("%s: undoing %s failed", self._verb, what)
 
 
-async def _to_the_end(work: Awaitable[None]) -> None:
+async def to_the_end(work: Awaitable[None]) -> None:
     """Await `work` whole even if we are cancelled meanwhile; the cancellation is raised afterwards."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from phantom_cri import codec
 from phantom_cri.errors import FailedPrecondition
 from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.node import Node
-from phantom_cri.lifecycle.start_container import open_log
+from phantom_cri.lifecycle.prepare import open_log
 from phantom_cri.model import Resources
 
 
@@ -18,7 +19,9 @@ async def update_container_resources(node: Node, container_id: str, change: Reso
     async with container.lock:
         states.next_container_state(container.record.state, "update", container.id)
         merged = merge(container.record.resources, change)
-        if container.record.state == "running":
+        if container.preparation is not None:
+            await asyncio.wait([container.preparation])
+        if container.has_cgroup:
             node.cgroups.update(container.record.cgroup, merged)
         container.record = codec.replace(container.record, resources=merged)
         node.records.save_container(container)

@@ -1,0 +1,37 @@
+"""Giving back what a container had: its process that never ran, its cgroup."""
+
+from __future__ import annotations
+
+import asyncio
+
+from phantom_cri.errors import PhantomError
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.shell import Shell
+
+
+async def release_cgroup(node: Node, container: Container) -> None:
+    """Remove an exited container's cgroup with whatever is left in it; idempotent."""
+    if container.has_cgroup:
+        await node.cgroups.remove_async(container.record.cgroup)
+        container.has_cgroup = False
+
+
+async def give_up_preparation(pod: Pod, container: Container) -> None:
+    """End what was prepared for a start that does not come; idempotent."""
+    task, container.preparation = container.preparation, None
+    if task is None:
+        return
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled() and task.exception() is None and pod.shell is not None:
+        await forget_process(pod.shell, container)
+
+
+async def forget_process(shell: Shell, container: Container) -> None:
+    """Drop an ended process's entry from its fragment, or kill a prepared one; a dead one has neither."""
+    try:
+        await shell.fragment.forget(container.id)
+    except PhantomError:
+        if shell.alive():
+            raise

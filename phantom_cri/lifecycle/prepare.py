@@ -1,0 +1,97 @@
+"""All of a container's start but its execve, done while nobody waits for it.
+
+Between CreateContainer's answer and StartContainer's call lies a round trip through the client.
+In it the cgroup, the plan and, in the fragment, the whole of the container's world are made; its
+process stands right before its execve, and StartContainer only lets it go (as `runc create` and
+`runc start` divide it). What goes wrong here is not told: the start tries again from the beginning,
+and its own error counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from phantom_cri import codec, launch
+from phantom_cri.cgroups import ABSENT, LaunchFds
+from phantom_cri.errors import Internal, PhantomError
+from phantom_cri.launch import Plan
+from phantom_cri.lifecycle import cleanup
+from phantom_cri.lifecycle.container_launch import allowed_devices, container_launch
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.node import Node, Stages, log
+from phantom_cri.lifecycle.shell import Shell
+from phantom_cri.lifecycle.undo import Undo
+
+
+def begin(node: Node, pod: Pod, container: Container) -> None:
+    """Prepare in the background; the caller's answer goes out first."""
+    if pod.shell is None:
+        return
+    task = asyncio.create_task(prepare(node, pod, pod.shell, container), name=f"prepare {container.id[:12]}")
+    task.add_done_callback(_note_failure)
+    container.preparation = task
+
+
+def _note_failure(task: asyncio.Task[Plan]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.debug("%s: %s", task.get_name(), error)
+
+
+async def prepared(node: Node, pod: Pod, shell: Shell, container: Container) -> Plan:
+    """The plan of a process that is ready to go: the one prepared ahead, else one prepared now."""
+    task, container.preparation = container.preparation, None
+    if task is not None:
+        try:
+            return await task
+        except PhantomError:
+            pass
+    return await prepare(node, pod, shell, container)
+
+
+async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> Plan:
+    stages = Stages()
+    record = container.record
+    async with Undo("preparing a container") as undo:
+        with stages.stage("cgroup"):
+            undo.push("cgroup", lambda: cleanup.release_cgroup(node, container))
+            container.has_cgroup = True
+            limits = codec.replace(record.resources, pids_limit=node.config.pids_limit)
+            devices = launch.resolve_devices(record.config)
+            node.cgroups.create(record.cgroup, limits, allowed_devices(record, devices))
+        with launch.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
+            with stages.stage("plan"):
+                donate(node, donations, container, fds)
+                plan = launch.container_plan(
+                    container_launch(node, pod, container, devices), donations.names()
+                )
+            with stages.stage("kernel"):
+                undo.push("process", lambda: cleanup.forget_process(shell, container))
+                await shell.fragment.prepare(record.id, plan, donations)
+        undo.keep()
+    node.observe(pod, "prepare", stages)
+    return plan
+
+
+def donate(node: Node, donations: launch.Donations, container: Container, fds: LaunchFds) -> None:
+    """Everything the fragment needs by fd; it never opens a host path itself."""
+    donations.lend("host_mounts", node.host_mounts)
+    donations.lend("kill", fds.kill)
+    if fds.oom != ABSENT:
+        donations.lend("oom", fds.oom)
+    if fds.clone_into is not None:
+        donations.lend("cgroup", fds.clone_into)
+    for index, procs in enumerate(fds.procs):
+        donations.lend(f"procs{index}", procs)
+    if container.record.log_path:
+        donations.give("log", open_log(container.record.log_path))
+
+
+def open_log(path: str) -> int:
+    """Open or make a log file for appending; its folder is made, as CRI-O does. Raises Internal."""
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path, flags, 0o640)
+    except OSError as error:
+        raise Internal(f"log_path {path}: {error.strerror}") from error
