@@ -57,7 +57,7 @@ void connection_accept(int listener)
             continue;
         generations = generations % 0xffffff + 1; /* 24 bits, never 0: see struct watch */
         *connection = (struct connection){.fd = fd, .generation = generations};
-        if (loop_watch(fd, watch_of(connection), false) < 0)
+        if (loop_watch(fd, watch_of(connection), FOR_INPUT) < 0)
             connection->generation = 0;
         else
             fd_take(&fd);
@@ -128,7 +128,8 @@ void reply_failure(struct reply_to to, const struct failure *failure)
 
 static void want_room(struct connection *connection)
 {
-    loop_change(connection->fd, watch_of(connection), connection->is_behind || connection->is_listing);
+    loop_change(connection->fd, watch_of(connection),
+                connection->is_behind || connection->is_listing ? FOR_INPUT_AND_ROOM : FOR_INPUT);
 }
 
 void broadcast(struct ph_message *event)

@@ -25,21 +25,26 @@ static struct watch unpack(uint64_t packed)
     return (struct watch){(uint8_t)(packed >> 56), packed >> 32 & 0xffffff, (uint32_t)packed};
 }
 
-static int control(int operation, int fd, struct watch watch, bool also_writable)
+static int control(int operation, int fd, struct watch watch, enum watch_for what)
 {
-    struct epoll_event event = {.events = EPOLLIN | (also_writable ? EPOLLOUT : 0), .data.u64 = pack(watch)};
+    static const uint32_t events[] = {
+        [FOR_HANGUP] = 0, /* EPOLLHUP is always told */
+        [FOR_INPUT] = EPOLLIN,
+        [FOR_INPUT_AND_ROOM] = EPOLLIN | EPOLLOUT,
+    };
+    struct epoll_event event = {.events = events[what], .data.u64 = pack(watch)};
 
     return kernel_result(epoll_ctl(epoll, operation, fd, &event));
 }
 
-int loop_watch(int fd, struct watch watch, bool also_writable)
+int loop_watch(int fd, struct watch watch, enum watch_for what)
 {
-    return control(EPOLL_CTL_ADD, fd, watch, also_writable);
+    return control(EPOLL_CTL_ADD, fd, watch, what);
 }
 
-int loop_change(int fd, struct watch watch, bool also_writable)
+int loop_change(int fd, struct watch watch, enum watch_for what)
 {
-    return control(EPOLL_CTL_MOD, fd, watch, also_writable);
+    return control(EPOLL_CTL_MOD, fd, watch, what);
 }
 
 int loop_init(void)
@@ -56,8 +61,8 @@ int loop_init(void)
     signals = kernel_result(signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK));
     if (signals < 0)
         return signals;
-    result = loop_watch(signals, (struct watch){.kind = WATCH_SIGNALS}, false);
-    return result < 0 ? result : loop_watch(PH_FD_LISTEN, (struct watch){.kind = WATCH_LISTEN}, false);
+    result = loop_watch(signals, (struct watch){.kind = WATCH_SIGNALS}, FOR_INPUT);
+    return result < 0 ? result : loop_watch(PH_FD_LISTEN, (struct watch){.kind = WATCH_LISTEN}, FOR_INPUT);
 }
 
 static void signals_ready(void)

@@ -2,7 +2,6 @@
 #ifndef PHANTOM_LOOP_H
 #define PHANTOM_LOOP_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 enum watch_kind {
@@ -23,9 +22,15 @@ struct watch {
 
 int loop_init(void);
 
-/* Watches for input, or also for room to write; 0 or -errno. */
-int loop_watch(int fd, struct watch watch, bool also_writable);
-int loop_change(int fd, struct watch watch, bool also_writable);
+enum watch_for {
+    FOR_HANGUP, /* the other end is closed; also with the two others */
+    FOR_INPUT,
+    FOR_INPUT_AND_ROOM,
+};
+
+/* 0 or -errno. */
+int loop_watch(int fd, struct watch watch, enum watch_for what);
+int loop_change(int fd, struct watch watch, enum watch_for what);
 
 /* Runs until the fragment's work is done; the process's exit status. */
 int loop_run(void);

@@ -79,7 +79,8 @@ int op_ATTACH(struct launch *launch, const struct op *op)
     if (target < 0)
         return target;
     launch->step = "attributes";
-    result = set_attributes(tree, op->field[2].number, 0, flags & PH_ATTACH_RECURSIVE);
+    if (op->field[2].number)
+        result = set_attributes(tree, op->field[2].number, 0, flags & PH_ATTACH_RECURSIVE);
     if (result < 0)
         return result;
     launch->step = "propagation";

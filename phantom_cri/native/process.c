@@ -38,7 +38,9 @@ void processes_init(int home, int state_directory)
 struct process *process_find(const char *id)
 {
     for (uint32_t i = 0; i < process_limit; i++)
-        if (processes[i].phase != PROCESS_FREE && !strncmp(processes[i].id, id, PH_ID_MAX))
+        /* A failed one is only waited for; its id may be used again. */
+        if (processes[i].phase != PROCESS_FREE && processes[i].phase != PROCESS_FAILED &&
+            !strncmp(processes[i].id, id, PH_ID_MAX))
             return &processes[i];
     return NULL;
 }

@@ -161,7 +161,9 @@ static int keep_donated(struct process *process, const struct ph_plan *head, int
     if (head->flags & PH_PLAN_TTY && head->log_slot >= 0)
         process->log.fd = fd_take(&donated[head->log_slot]);
     process->oom_kills = cgroup_oom_kills(process->oom);
-    return loop_watch(process->status, process_watch(process, WATCH_STATUS), false);
+    /* Input but for a held one's would wake the loop for nothing: what counts is the end, at execve. */
+    return loop_watch(process->status, process_watch(process, WATCH_STATUS),
+                      head->flags & PH_PLAN_HOLD ? FOR_INPUT : FOR_HANGUP);
 }
 
 static int watch_output(struct process *process)
@@ -171,7 +173,7 @@ static int watch_output(struct process *process)
     for (int i = 0; i < LOG_STREAMS && result == 0; i++)
         if (process->log.streams[i].fd >= 0)
             result = loop_watch(process->log.streams[i].fd,
-                                process_watch(process, WATCH_STDOUT + (enum watch_kind)i), false);
+                                process_watch(process, WATCH_STDOUT + (enum watch_kind)i), FOR_INPUT);
     return result;
 }
 

@@ -28,14 +28,14 @@ OPS = {
     )
 }
 
-HELLO, ADOPT, START, SIGNAL, REOPEN, LIST, GET, FORGET, SHUTDOWN, CLOSE_STDIN = range(1, 11)
+HELLO, ADOPT, START, SIGNAL, REOPEN, LIST, GET, FORGET, SHUTDOWN, CLOSE_STDIN, GO = range(1, 12)
 OK, ERROR, ENTRY, EXITED, RESYNC = range(64, 69)
-STARTING, RUNNING, ENDED = 1, 2, 3
+STARTING, RUNNING, ENDED, PREPARED = 1, 2, 3, 4
 STAGE_REQUEST, STAGE_DECODE, STAGE_CLONE, STAGE_OP = 1, 2, 3, 4
 WARM, CLAIMED, STOPPING = 1, 2, 3
 CLAIM = ALL = 1
 CONTAINER, EXEC = 1, 2
-LOG, STDIN, TTY, KILL_REST = 1, 2, 4, 8
+LOG, STDIN, TTY, KILL_REST, HOLD = 1, 2, 4, 8, 16
 MAGIC = 0x31504850
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWPID, NEWNET = (
@@ -294,8 +294,12 @@ class Fragment:
             finally:
                 os.close(state)
         self.clients: list[Client] = []
-        self.client = self.connect()
-        self.client.hello()
+        try:
+            self.client = self.connect()
+            self.client.hello()
+        except OSError:
+            self.close()
+            raise
 
     def connect(self) -> Client:
         client = Client(self.path)
@@ -304,7 +308,9 @@ class Fragment:
 
     def wait(self, seconds: float = 10.0) -> int:
         """The exit status of the fragment: its code, or minus the signal."""
-        if not select.select([self.pidfd], [], [], seconds)[0]:
+        waiting = select.poll()
+        waiting.register(self.pidfd, select.POLLIN)
+        if not waiting.poll(seconds * 1000):
             raise TimeoutError("the fragment does not end")
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         assert result is not None

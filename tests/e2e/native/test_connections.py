@@ -42,7 +42,7 @@ def test_a_claim_that_fails_is_none(fragment: Fragment) -> None:
 
 def test_list_and_get(bed: Bed, fragment: Fragment) -> None:
     start(fragment, "alive", bed.container(["/bin/sleep", "1000"]))
-    fragment.client.start("dead", bed.shell("exit 5"))
+    start(fragment, "dead", bed.shell("exit 5"))
     fragment.client.exited("dead")
     entries = fragment.client.list()
     assert {id: entry.value for id, entry in entries.items()} == {"alive": raw.RUNNING, "dead": raw.ENDED}
@@ -80,7 +80,7 @@ def test_the_daemon_goes_and_comes_back(bed: Bed, fragment: Fragment) -> None:
 def test_everybody_who_said_hello_hears_of_exits(bed: Bed, fragment: Fragment) -> None:
     second, deaf = fragment.connect(), fragment.connect()
     second.hello()
-    fragment.client.start("c", bed.container(["/bin/true"]))
+    start(fragment, "c", bed.container(["/bin/true"]))
     assert fragment.client.exited("c").serial == 0
     second.exited("c")
     deaf.ask(raw.GET, id="c")
@@ -139,7 +139,7 @@ def test_a_reader_who_never_reads_answers_is_hung_up_on(fragment: Fragment) -> N
 
 def test_a_long_list_arrives_whole(bed: Bed, fragment: Fragment) -> None:
     for number in range(300):
-        fragment.client.start(f"c{number}", bed.container(["/bin/true"]))
+        start(fragment, f"c{number}", bed.container(["/bin/true"]))
         fragment.client.exited(f"c{number}")
     serial = fragment.client.send(raw.LIST)
     eventually(lambda: fragment.connect().hello().type == raw.OK)
@@ -173,7 +173,7 @@ def test_malformed_packets_are_hung_up_on(fragment: Fragment, packet: bytes) -> 
 
 
 def test_unknown_requests_are_enosys(fragment: Fragment) -> None:
-    for type_ in (0, 11, 64, 1 << 31):
+    for type_ in (0, 12, 63, 64, 1 << 31):
         with pytest.raises(Refused) as refused:
             fragment.client.ask(type_)
         assert refused.value.error == errno.ENOSYS
@@ -274,7 +274,7 @@ def test_plans_that_make_no_sense_are_refused(
     plan = bed.container(["/bin/true"])
     plan.ops = ops
     with pytest.raises(Refused) as refused:
-        fragment.client.start("c", plan)
+        start(fragment, "c", plan)
     found = refused.value
     assert (found.error, found.stage, found.op) == (error, raw.STAGE_DECODE, index)
 

@@ -86,7 +86,7 @@ def test_no_devpts_is_an_error_that_leaves_nothing(bed: Bed, fragment: Fragment)
         plan = bed.container(["/bin/true"], before_pivot=before)
         plan.flags |= raw.TTY
         with pytest.raises(Refused) as refused:
-            fragment.client.start("c", plan)
+            start(fragment, "c", plan)
         assert refused.value.error == (errno.ENODEV if before else errno.ENOENT)
         assert refused.value.message.text == "console"
     eventually(lambda: fds_of(fragment.pid) == fds)
@@ -119,7 +119,7 @@ def test_donated_streams(bed: Bed, fragment: Fragment) -> None:
     plan.flags = 0
     slots = [plan.donate(pipes[0][0]), plan.donate(pipes[1][1]), plan.donate(pipes[2][1])]
     plan.stdio_slots = (slots[0], slots[1], slots[2])
-    fragment.client.start("c", plan)
+    start(fragment, "c", plan)
     for fd in (pipes[0][0], pipes[1][1], pipes[2][1]):
         os.close(fd)
     os.write(pipes[0][1], b"through\n")

@@ -83,7 +83,7 @@ def test_sysctl_leaves_neither_proc_sys_nor_its_mount(bed: Bed, fragment: Fragme
         after_pivot=[("SYSCTL", "kernel/hostname", "x")],
     )
     with pytest.raises(Refused) as refused:
-        fragment.client.start("c", plan)
+        start(fragment, "c", plan)
     assert refused.value.error == errno.EXDEV
     assert victim.read_text() == "safe"
 
@@ -167,7 +167,7 @@ def test_seccomp_that_kills_the_launch_is_told(bed: Bed, fragment: Fragment) -> 
     kill = seccomp((0x06, 0, 0, 0x80000000))
     plan = bed.container(["/bin/true"], after_pivot=[("NO_NEW_PRIVS",), ("SECCOMP", kill, 0)])
     with pytest.raises(Refused) as refused:
-        fragment.client.start("c", plan)
+        start(fragment, "c", plan)
     assert refused.value.error == errno.ECHILD
 
 

@@ -92,7 +92,7 @@ def test_no_log_file_means_dropped(bed: Bed, fragment: Fragment) -> None:
 
 
 def test_flood_is_complete_and_memory_stays_small(bed: Bed, fragment: Fragment) -> None:
-    fragment.client.start("c", bed.shell("seq 300000; seq 100000 >&2"))
+    start(fragment, "c", bed.shell("seq 300000; seq 100000 >&2"))
     high = rss_kib(fragment.pid)
     while fragment.client.ask(raw.GET, id="c").value != raw.ENDED:
         high = max(high, rss_kib(fragment.pid))
@@ -108,7 +108,7 @@ def test_two_floods_share(bed: Bed, fragment: Fragment) -> None:
     start(fragment, "loud", bed.container(["/bin/yes"], log=Path("/dev/null")))
     quiet = bed.scratch / "quiet"
     began = time.monotonic()
-    fragment.client.start("quiet", bed.shell("echo heard; exit 0", log=quiet))
+    start(fragment, "quiet", bed.shell("echo heard; exit 0", log=quiet))
     fragment.client.exited("quiet")
     assert bed.log_lines(quiet) == [("stdout", "F", "heard")]
     assert time.monotonic() - began < 2

@@ -137,13 +137,13 @@ def test_execs_end_with_their_container(bed: Bed, fragment: Fragment) -> None:
 
 
 def test_exec_in_an_ended_container_is_refused(bed: Bed, fragment: Fragment) -> None:
-    fragment.client.start("c", bed.container(["/bin/true"]))
+    start(fragment, "c", bed.container(["/bin/true"]))
     fragment.client.exited("c")
     with pytest.raises(Refused) as refused:
-        fragment.client.start("e", bed.exec("c", ["/bin/true"]))
+        start(fragment, "e", bed.exec("c", ["/bin/true"]))
     assert (refused.value.error, refused.value.stage) == (errno.ESRCH, raw.STAGE_CLONE)
     with pytest.raises(Refused) as refused:
-        fragment.client.start("e", bed.exec("c", ["/bin/true"], own_pid_namespace=False))
+        start(fragment, "e", bed.exec("c", ["/bin/true"], own_pid_namespace=False))
     assert (refused.value.error, refused.value.op) == (errno.ESRCH, 0)
 
 
@@ -193,7 +193,7 @@ def test_signals_to_nobody(bed: Bed, fragment: Fragment) -> None:
     with pytest.raises(Refused) as refused:
         fragment.client.ask(raw.SIGNAL, id="c", value=15)
     assert refused.value.error == errno.ENOENT
-    fragment.client.start("c", bed.container(["/bin/true"]))
+    start(fragment, "c", bed.container(["/bin/true"]))
     fragment.client.exited("c")
     for signal_, error in [(15, errno.ESRCH), (65, errno.EINVAL), (-1, errno.EINVAL)]:
         with pytest.raises(Refused) as refused:

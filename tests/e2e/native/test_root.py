@@ -86,9 +86,7 @@ def test_a_link_loop_is_refused(bed: Bed, fragment: Fragment, image: Path) -> No
     (image / "a").symlink_to("b")
     (image / "b").symlink_to("a")
     with pytest.raises(Refused) as refused:
-        fragment.client.start(
-            "c", bed.container(["/bin/true"], before_pivot=[("MKDIR", "/a/x", 0o755, 0, 0)])
-        )
+        start(fragment, "c", bed.container(["/bin/true"], before_pivot=[("MKDIR", "/a/x", 0o755, 0, 0)]))
     assert refused.value.error == errno.ELOOP
 
 
@@ -302,6 +300,6 @@ def test_overlay_leaves_no_mount(bed: Bed, fragment: Fragment) -> None:
 def test_overlay_says_why(bed: Bed, fragment: Fragment, flags: int) -> None:
     root: Op = ("OVERLAY", ROOT_SLOT, [str(bed.rootfs), "/no/such/layer"], "", "", flags)
     with pytest.raises(Refused) as refused:
-        fragment.client.start("c", bed.container(["/bin/true"], root=root))
+        start(fragment, "c", bed.container(["/bin/true"], root=root))
     assert (refused.value.error, refused.value.op) == (errno.ENOENT, 1)
     assert "overlay" in refused.value.message.text

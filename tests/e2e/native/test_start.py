@@ -28,7 +28,7 @@ def test_exit_codes(bed: Bed, fragment: Fragment, code: int) -> None:
 
 
 def test_end_by_a_signal(bed: Bed, fragment: Fragment) -> None:
-    fragment.client.start("c", bed.container(["/bin/sleep", "1000"]))
+    start(fragment, "c", bed.container(["/bin/sleep", "1000"]))
     fragment.client.ask(raw.SIGNAL, id="c", value=signal.SIGKILL)
     ended = fragment.client.exited("c").exit
     assert (ended.code, ended.signal) == (128 + 9, 9)
@@ -47,7 +47,7 @@ def test_pidfd_of_the_answer_is_the_process(bed: Bed, fragment: Fragment) -> Non
 
 
 def test_exit_record(bed: Bed, fragment: Fragment) -> None:
-    fragment.client.start("c", bed.shell("exit 3"))
+    start(fragment, "c", bed.shell("exit 3"))
     ended = fragment.client.exited("c").exit
     record = json.loads((fragment.directory / "exits/c").read_text())
     assert record == {
@@ -66,7 +66,7 @@ def test_exit_record(bed: Bed, fragment: Fragment) -> None:
 def test_missing_binary_is_enoent_at_exec(bed: Bed, fragment: Fragment) -> None:
     plan = bed.container(["/bin/nothing"])
     with pytest.raises(Refused) as refused:
-        fragment.client.start("c", plan)
+        start(fragment, "c", plan)
     assert (refused.value.error, refused.value.stage) == (errno.ENOENT, raw.STAGE_OP)
     assert refused.value.op == len(plan.ops) - 1
     assert fragment.client.list() == {}
@@ -93,7 +93,7 @@ def test_search_in_the_containers_path(
     plan = bed.container([name, "-c", "exit 5"], before_pivot=tmpfs + closed, environment=(path,))
     if error:
         with pytest.raises(Refused) as refused:
-            fragment.client.start("c", plan)
+            start(fragment, "c", plan)
         assert refused.value.error == error
     else:
         assert bed.run(fragment, plan).exit.code == 5
@@ -157,7 +157,7 @@ def test_a_failing_op_is_named_and_leaves_nothing(bed: Bed, op: Op, error: int, 
     fds, mounts = fds_of(fragment.pid), mounts_of(fragment.pid)
     plan, index = place(bed, op, where)
     with pytest.raises(Refused) as refused:
-        fragment.client.start("c", plan)
+        start(fragment, "c", plan)
     found = refused.value
     assert (found.stage, found.op, errno.errorcode[found.error]) == (
         raw.STAGE_OP,
@@ -175,7 +175,7 @@ def test_bad_clone_is_told_as_such(bed: Bed, fragment: Fragment) -> None:
     fds = fds_of(fragment.pid)
     plan = bed.container(["/bin/true"], clone_flags=raw.NEWPID | 0x10000)  # CLONE_THREAD
     with pytest.raises(Refused) as refused:
-        fragment.client.start("c", plan)
+        start(fragment, "c", plan)
     assert (refused.value.stage, refused.value.error) == (raw.STAGE_CLONE, errno.EINVAL)
     eventually(lambda: fds_of(fragment.pid) == fds)
 
@@ -222,8 +222,8 @@ def test_the_hosts_mounts_are_not_pinned(bed: Bed, scratch: Path) -> None:
 
 
 def test_ids_are_unique_and_sound(bed: Bed, fragment: Fragment) -> None:
-    fragment.client.start("c", bed.container(["/bin/sleep", "1000"]))
+    start(fragment, "c", bed.container(["/bin/sleep", "1000"]))
     for id, error in [("c", errno.EEXIST), ("", errno.EINVAL), ("../x", errno.EINVAL), (".x", errno.EINVAL)]:
         with pytest.raises(Refused) as refused:
-            fragment.client.start(id, bed.container(["/bin/true"]))
+            start(fragment, id, bed.container(["/bin/true"]))
         assert refused.value.error == error
