@@ -75,6 +75,12 @@ def build_fragment(target: Path, compiler: str | None = None) -> None:
         program.rename(target)
 
 
+def build_floor(target: Path) -> None:
+    """Compiles floor.c, the bench's measure of the kernel's own share, at `target`."""
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, *WARNINGS, "-O2", "-o", str(target), str(NATIVE / "floor.c")], check=True)
+
+
 def build_in_place() -> None:
     """Builds both beside this file."""
     root = NATIVE.parent.parent
