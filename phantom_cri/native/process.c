@@ -145,7 +145,10 @@ int process_forget(struct process *process)
 {
     int result;
 
-    if (process->phase == PROCESS_HELD) {
+    if (process->phase == PROCESS_HELD || process->phase == PROCESS_STARTING) {
+        /* Whoever waits for its start hears of this; what its status still says no longer counts. */
+        failure_set(PH_STAGE_REQUEST, ECANCELED, -1, "forgotten", &process->failure);
+        fd_close(&process->status);
         process->phase = PROCESS_FAILED;
         return kernel_pidfd_signal(process->pidfd, SIGKILL);
     }
