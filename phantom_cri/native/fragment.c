@@ -6,10 +6,12 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "home.h"
 #include "kernel.h"
+#include "launch.h"
 #include "loop.h"
 #include "process.h"
 #include "request.h"
@@ -40,8 +42,21 @@ static void quiet_signals(void)
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
 }
 
+/* A process costs some fds here: the soft limit (1024 for select(2)'s sake) is the children's, not ours. */
+static void raise_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    launch_soft_limit = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int make_own(void)
 {
+    raise_limit();
     /* Nobody in a shared pid namespace may look into it or attach to it. */
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return -errno;

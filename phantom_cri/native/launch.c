@@ -15,6 +15,18 @@ static op_function *const functions[OP_NUMBER_MAX] = {
 #undef OP
 };
 
+rlim_t launch_soft_limit;
+
+static void restore_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = launch_soft_limit;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 void launch_init(const struct plan *plan, const int *donated, int home, struct launch *launch)
 {
     launch->plan = plan;
@@ -131,6 +143,7 @@ _Noreturn void launch_child(struct launch *launch, const int stdio[3])
         failure.error = errno;
     if (failure.error == 0) {
         setsid();
+        restore_limit();
         /* Everything is blocked in the fragment; its dispositions are the default ones. */
         syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));
         launch_run(launch, &failure);

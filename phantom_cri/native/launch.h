@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include "plan.h"
 
@@ -24,6 +25,9 @@ struct launch {
     char reason[256];    /* the kernel's own words (fscontext log), or "" */
     int slots[PH_SLOTS]; /* fds; -1: empty. Last, as the fragment itself touches only the first few */
 };
+
+/* RLIMIT_NOFILE's soft limit as the fragment was born with it; children get it back. */
+extern rlim_t launch_soft_limit;
 
 /* fds must be filled for [0, plan->head->slot_count); the rest is emptied. */
 void launch_init(const struct plan *plan, const int *donated, int home, struct launch *launch);

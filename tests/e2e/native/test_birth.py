@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -85,6 +86,14 @@ def test_signals_arguments_session(bed: Bed) -> None:
     assert Path(f"/proc/{fragment.pid}/cmdline").read_bytes() == b"fragment test\0"
     assert Path(f"/proc/{fragment.pid}/environ").read_bytes() == b""
     assert os.getsid(fragment.pid) == fragment.pid
+
+
+def test_the_limit_of_open_files_is_its_own(bed: Bed, fragment: Fragment) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = Path(f"/proc/{fragment.pid}/limits").read_text().split("Max open files")[1].split()
+    assert [int(limit) for limit in limits[:2]] == [hard, hard]
+    bed.run(fragment, bed.shell("ulimit -Sn; ulimit -Hn"))
+    assert bed.output() == f"{soft}\n{hard}\n"
 
 
 @pytest.mark.parametrize(
