@@ -61,7 +61,7 @@ def write_atomically(path: Path | str, content: bytes, *, mode: int = 0o600, dur
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         try:
-            _write_all(fd, content)
+            write_all(fd, content)
             if durable:
                 os.fsync(fd)
         finally:
@@ -74,7 +74,8 @@ def write_atomically(path: Path | str, content: bytes, *, mode: int = 0o600, dur
         _sync_folder(os.path.dirname(target))
 
 
-def _write_all(fd: int, content: bytes) -> None:
+def write_all(fd: int, content: bytes) -> None:
+    """write(2) until all is written: one call may take less when a disk is nearly full. Raises OSError."""
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view) :]

@@ -92,6 +92,16 @@ def errno_name(number: int) -> str:
     return errno_names.errorcode.get(abs(number), str(abs(number)))
 
 
-def kernel_error(operation: str, number: int) -> Internal:
-    """An `Internal` for a failed system call, e.g. `mkdir /a: EACCES (Permission denied)`."""
-    return Internal(f"{operation}: {errno_name(number)} ({os.strerror(abs(number))})")
+SHORTAGES = frozenset(
+    getattr(errno_names, name) for name in "EAGAIN EDQUOT EMFILE ENFILE ENOBUFS ENOMEM ENOSPC".split()
+)
+"""Errnos that say that the node has run out of something: another time, or with fewer pods, it may work."""
+
+
+def kernel_error(operation: str, number: int) -> PhantomError:
+    """For a failed system call, e.g. `mkdir /a: EACCES (Permission denied)`.
+
+    ResourceExhausted when the node ran out of something, else Internal.
+    """
+    kind = ResourceExhausted if abs(number) in SHORTAGES else Internal
+    return kind(f"{operation}: {errno_name(number)} ({os.strerror(abs(number))})")

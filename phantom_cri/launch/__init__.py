@@ -36,7 +36,7 @@ from phantom_cri.launch.mounts import anonymous_volumes, volume_folder
 from phantom_cri.launch.plan import Plan
 from phantom_cri.launch.process import Process, merged
 from phantom_cri.launch.processes import Started, identify, open_process, reap, watch_death
-from phantom_cri.launch.spawn import SOCKET, Born, spawn
+from phantom_cri.launch.spawn import SOCKET, Born, end, spawn
 
 __all__ = [
     "CLONE_NEWIPC",
@@ -80,6 +80,7 @@ __all__ = [
     "checked_sysctls",
     "claim_plan",
     "container_plan",
+    "end",
     "device_rules",
     "exec_plan",
     "identify",

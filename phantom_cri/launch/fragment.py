@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from phantom_cri.codec import Record
-from phantom_cri.errors import DataLoss, FailedPrecondition, PhantomError
+from phantom_cri.errors import SHORTAGES, DataLoss, FailedPrecondition, PhantomError, kernel_error
 from phantom_cri.launch import bits
 from phantom_cri.launch.connection import Connection, connected
 from phantom_cri.launch.donations import Donations
@@ -109,10 +109,15 @@ class Fragment:
 
     @classmethod
     def connect(cls, path: str, on_event: Callable[[Event], None]) -> Fragment:
-        """Connect to the socket at `path`: needs no help of its owner. Raises FragmentLost."""
+        """Connect to the socket at `path`: needs no help of its owner.
+
+        Raises FragmentLost, ResourceExhausted when it is us who have no fd left.
+        """
         try:
             return cls(connected(path), on_event)
         except OSError as error:
+            if error.errno in SHORTAGES:
+                raise kernel_error(f"connect to {path}", error.errno or 0) from error
             raise FragmentLost(f"connect to {path}: {error.strerror}") from error
 
     async def hello(self) -> Hello:
@@ -220,8 +225,10 @@ class Fragment:
         packet = pack(type, self._serial, process_id=process_id, flags=flags, value=value)
         try:
             self._connection.send(packet, fds)
-        except OSError as error:
+        except (BrokenPipeError, ConnectionResetError) as error:
             raise self._gone(type, process_id) from error
+        except OSError as error:
+            raise kernel_error(f"{_VERBS[type]} {process_id}".strip(), error.errno or 0) from error
         request = _Request(type, process_id, plan, self._loop.create_future())
         self._waiting[self._serial] = request
         return request

@@ -29,9 +29,17 @@ async def spawn(folder: str, clone_flags: int, *, cgroup_fd: int | None = None) 
 
     clone_flags: CLONE_NEW*; cgroup_fd: directory of a cgroup v2 to be born in. Takes some 0.5 ms, nearly all
     of it in the kernel and, for a network namespace, behind a lock that the removal of others holds for long:
-    so it happens on a thread. Raises Internal; nothing is left then but `folder`.
+    so it happens on a thread. Raises Internal, ResourceExhausted; nothing is left then, or when it is
+    cancelled, but `folder`.
     """
-    return await asyncio.to_thread(spawn_here, folder, clone_flags, cgroup_fd)
+    job = asyncio.ensure_future(asyncio.to_thread(spawn_here, folder, clone_flags, cgroup_fd))
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        await asyncio.wait([job])
+        if job.exception() is None:  # nobody else would ever know of it
+            await asyncio.to_thread(end, job.result().pidfd)
+        raise
 
 
 def spawn_here(folder: str, clone_flags: int, cgroup_fd: int | None = None) -> Born:

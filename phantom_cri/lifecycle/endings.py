@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from phantom_cri import codec
 from phantom_cri.codec import Document
@@ -38,11 +40,21 @@ def container_exited(node: Node, container_id: str, exit: Exit) -> None:
             shell.keep_early_exit(container_id, exit)
         return
     container.record = with_exit(container.record, exit)
-    node.records.save_container(container)
     container.exited.set()
+    with unsaved("container", container_id):
+        node.records.save_container(container)
     log.info(
         "container %s exited with code %d", container_id, exit.code, extra={"container_id": container_id}
     )
+
+
+@contextmanager
+def unsaved(kind: str, object_id: str) -> Iterator[None]:
+    """An end has happened, whether or not a full disk takes its record: a later daemon asks the fragment."""
+    try:
+        yield
+    except OSError as error:
+        log.error("the end of %s %s cannot be recorded: %s", kind, object_id, error.strerror)
 
 
 def with_exit(record: ContainerRecord, exit: Exit) -> ContainerRecord:
@@ -61,7 +73,8 @@ def pod_died(node: Node, pod: Pod) -> None:
     """The fragment is gone, and the kernel has killed all that was in its pid namespace."""
     if pod.record.state == "ready":
         pod.record = codec.replace(pod.record, state=next_sandbox_state(pod.record.state, "die", pod.id))
-        node.records.save_pod(pod)
+        with unsaved("pod sandbox", pod.id):
+            node.records.save_pod(pod)
     if not pod.stopping:
         log.warning("the fragment of pod sandbox %s died", pod.id, extra={"sandbox_id": pod.id})
     for container in list(pod.containers.values()):

@@ -182,6 +182,6 @@ def _by_prefix(known: Mapping[str, T], prefix: str, kind: str) -> T | None:
 def _write_new(path: str, record: SandboxRecord | ContainerRecord) -> None:
     fd = os.open(path + INTENDED, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, codec.to_json(record))
+        codec.write_all(fd, codec.to_json(record))
     finally:
         os.close(fd)

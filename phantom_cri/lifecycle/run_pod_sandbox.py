@@ -141,7 +141,7 @@ def hostname_of(config: SandboxConfig, sandbox_id: str) -> str:
 def _write(path: str, content: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        os.write(fd, content)
+        codec.write_all(fd, content)
     finally:
         os.close(fd)
 

@@ -28,9 +28,10 @@ async def birth(node: Node, profile: Profile) -> Shell:
         undo.push("folder", lambda: shutil.rmtree(folder))
         home = node.home_cgroup
         born = await launch.spawn(folder, clone_flags(profile), cgroup_fd=home.clone_into)
+        undo.push("process", lambda: asyncio.to_thread(launch.end, born.pidfd))
         shell = Shell(shell_id, folder, born.process, born.pidfd)
+        undo.take_over("process", "fragment", shell.end)
         shell.pool = profile.name
-        undo.push("fragment", shell.end)
         codec.write_atomically(os.path.join(folder, PROCESS), codec.to_json(born.process))
         await shell.connect()
         batch = b""

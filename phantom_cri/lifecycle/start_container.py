@@ -75,8 +75,9 @@ def record_failure(node: Node, container: Container, error: PhantomError) -> Non
         reason="StartError",
         message=str(error),
     )
-    node.records.save_container(container)
     container.exited.set()
+    with endings.unsaved("container", container.id):
+        node.records.save_container(container)
 
 
 def catch_up(node: Node, pod: Pod, container: Container) -> None:

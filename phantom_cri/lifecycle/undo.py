@@ -8,6 +8,7 @@
 
 When the block is left without `keep()`, by an error or a cancelled request, the undos run
 last first, each even if one before it failed, shielded from further cancellation.
+An OSError that no room has named becomes one of our errors here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
+
+from phantom_cri.errors import Internal, kernel_error
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,13 @@ class Undo:
         """`what` names the acquired thing in the log if its undo fails."""
         self._actions.append((what, action))
 
+    def take_over(self, what: str, by: str, action: Action) -> None:
+        """The last pushed, `what`, now belongs to a bigger thing, which `action` takes back whole."""
+        taken, _ = self._actions.pop()
+        if taken != what:
+            raise Internal(f"{self._verb}: {what} is not what was acquired last, but {taken}")
+        self.push(by, action)
+
     def keep(self) -> None:
         self._actions.clear()
 
@@ -43,6 +53,9 @@ class Undo:
     ) -> None:
         if self._actions:
             await to_the_end(self._run())
+        if isinstance(error, OSError):
+            where = f" {error.filename}" if isinstance(error.filename, str) else ""
+            raise kernel_error(f"{self._verb}{where}", error.errno or 0) from error
 
     async def _run(self) -> None:
         while self._actions:

@@ -121,7 +121,10 @@ class AddressBook:
             self._erase(sandbox_id)
 
     def take(self, sandbox_id: str, subnets: Sequence[Subnet]) -> list[bytes]:
-        """One packed address of each subnet. Raises InvalidArgument, AlreadyExists, ResourceExhausted."""
+        """One packed address of each subnet: all or, after an error, none.
+
+        Raises InvalidArgument, AlreadyExists, ResourceExhausted, Internal.
+        """
         if not _SANDBOX_ID.fullmatch(sandbox_id):
             raise errors.InvalidArgument(f"sandbox_id {sandbox_id!r} cannot name a file")
         if sandbox_id in self.held:
@@ -130,12 +133,14 @@ class AddressBook:
         try:
             for subnet in subnets:
                 taken.append(subnet.take())
-        except errors.ResourceExhausted:
+            if self._cursor >= 0:
+                cursors = (subnet.cursor.to_bytes(16, "big") for subnet in self.subnets)
+                os.pwrite(self._cursor, b"".join(cursors), 0)
+        except BaseException as error:
             self.give_back([str(ipaddress.ip_address(packed)) for packed in taken])
+            if isinstance(error, OSError):
+                raise _unwritten(sandbox_id, error) from error
             raise
-        if self._cursor >= 0:
-            cursors = (subnet.cursor.to_bytes(16, "big") for subnet in self.subnets)
-            os.pwrite(self._cursor, b"".join(cursors), 0)
         return taken
 
     def forget(self, sandbox_id: str) -> PodNetwork | None:
@@ -152,23 +157,23 @@ class AddressBook:
 
     def create(self, sandbox_id: str, record: PodNetwork) -> None:
         """The first record of a sandbox, half the cost of `write`: a crash may leave it empty, which
-        `recover` takes as nothing held, and so does the sandbox then. Raises Internal.
+        `recover` takes as nothing held, and so does the sandbox then. Raises Internal, ResourceExhausted.
         """
         try:
             fd = os.open(self._path(sandbox_id), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                os.write(fd, codec.to_json(record))
+                codec.write_all(fd, codec.to_json(record))
             finally:
                 os.close(fd)
         except OSError as error:
-            raise errors.Internal(f"network: write record of sandbox {sandbox_id}: {error}") from error
+            raise _unwritten(sandbox_id, error) from error
 
     def write(self, sandbox_id: str, record: PodNetwork) -> None:
-        """Replace the record atomically. Raises Internal."""
+        """Replace the record atomically. Raises Internal, ResourceExhausted."""
         try:
             codec.write_atomically(self._path(sandbox_id), codec.to_json(record))
         except OSError as error:
-            raise errors.Internal(f"network: write record of sandbox {sandbox_id}: {error}") from error
+            raise _unwritten(sandbox_id, error) from error
 
     def _erase(self, sandbox_id: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -207,6 +212,10 @@ class AddressBook:
         if len(stored) == 16 * len(self.subnets):
             for subnet, (high, low) in zip(self.subnets, struct.iter_unpack(">QQ", stored), strict=True):
                 subnet.cursor = high << 64 | low
+
+
+def _unwritten(sandbox_id: str, error: OSError) -> errors.PhantomError:
+    return errors.kernel_error(f"network: write record of sandbox {sandbox_id}", error.errno or 0)
 
 
 def parse_subnets(cidrs: Sequence[str]) -> tuple[Subnet, ...]:
