@@ -147,10 +147,11 @@ class Fragment:
         return await self._started(self._send(Type.GO, process_id, plan=plan))
 
     async def _started(self, request: _Request) -> Started:
-        await self._answer(request)
+        answer = await self._answer(request)
         if not request.fds:
             raise DataLoss(f"start {request.process_id}: the fragment sent no pidfd")
-        return Started(identify(request.fds[0]), *request.fds)
+        pidfd, console = (*request.fds, -1)[:2]
+        return Started(identify(pidfd), pidfd, console, answer.exit.started_at)
 
     async def signal(self, process_id: str, number: int, *, everything: bool = False) -> None:
         """Signal the first process, or all that is in its cgroup. Raises NotFound when it has ended."""

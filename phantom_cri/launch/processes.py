@@ -15,11 +15,13 @@ class Started(NamedTuple):
     """A process after its execve. The caller owns the fds; `process`: None if it had already gone.
 
     console: the master of its pty, or the writing end of its stdin pipe; -1 where there is neither.
+    started_at: when its execve succeeded, ns since the epoch; 0 from a fragment that does not tell.
     """
 
     process: ProcessRef | None
     pidfd: int
     console: int = -1
+    started_at: int = 0
 
 
 def _read(path: str) -> bytes:

@@ -55,7 +55,10 @@ async def start(node: Node, pod: Pod, shell: Shell, container: Container) -> Non
             if started.console >= 0:
                 os.close(started.console)
         container.record = codec.replace(
-            container.record, state="running", started_at=time.time_ns(), process=started.process
+            container.record,
+            state="running",
+            started_at=started.started_at or time.time_ns(),
+            process=started.process,
         )
         with stages.stage("record"):
             node.records.save_container(container)

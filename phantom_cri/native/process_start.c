@@ -215,7 +215,7 @@ int process_start(const char *id, const struct plan *plan, int *donated, struct 
 
 static void answer_started(struct process *process)
 {
-    struct ph_message message = {.type = PH_OK};
+    struct ph_message message = {.type = PH_OK, .exit.started_at = process->exit.started_at};
     int fds[2] = {process->pidfd, process->console};
 
     memcpy(message.id, process->id, PH_ID_MAX);

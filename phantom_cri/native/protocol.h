@@ -29,7 +29,8 @@
 enum ph_type {
     PH_HELLO = 1,    /* -> PH_OK: value = PH_VERSION, value2 = enum ph_phase; subscribes to events */
     PH_ADOPT = 2,    /* plan run by the fragment on itself; PH_FLAG_CLAIM moves warm -> claimed */
-    PH_START = 3,    /* id; plan -> PH_OK once execve succeeded, with the pidfd and, if any, the console */
+    PH_START = 3,    /* id; plan -> PH_OK once execve succeeded, with exit.started_at, the pidfd and, if any,
+                        the console */
     PH_SIGNAL = 4,   /* id; value = signal; PH_FLAG_ALL: everything in its cgroup, else its first process */
     PH_REOPEN = 5,   /* id; one fd: the new log file */
     PH_LIST = 6,     /* -> one PH_ENTRY per process, then PH_OK with value = their number */
