@@ -147,13 +147,27 @@ class Records:
             pod.containers.pop(container.id, None)
 
 
-def stored_containers(pod_folder: str) -> Iterator[tuple[ContainerRecord, bool]]:
-    """Every container record below a pod's folder, and whether its making was finished."""
+def stored_container_ids(pod_folder: str) -> set[str]:
+    folder = os.path.join(pod_folder, "containers")
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    return {name.partition(".")[0] for name in names}
+
+
+def stored_containers(pod_folder: str) -> Iterator[ContainerRecord]:
+    """The record of every container below a pod's folder whose making was finished. Raises DecodeError."""
     folder = os.path.join(pod_folder, "containers")
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        if name.endswith((".json", ".json" + INTENDED)):
+        if name.endswith(".json"):
             with open(os.path.join(folder, name), "rb") as file:
-                yield codec.from_json(file.read(), ContainerRecord), name.endswith(".json")
+                yield codec.from_json(file.read(), ContainerRecord)
+
+
+def drop_unfinished(pod_folder: str) -> None:
+    """Remove what a crash left of containers being made or records being written: maybe half of a text."""
+    with os.scandir(os.path.join(pod_folder, "containers")) as entries:
+        for entry in entries:
+            if not entry.name.endswith(".json"):
+                os.unlink(entry.path)
 
 
 def stored_pod(pod_folder: str) -> tuple[SandboxRecord, bool] | None:

@@ -10,15 +10,22 @@ import asyncio
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phantom_cri import codec, launch
+from phantom_cri.cgroups import pod_path
 from phantom_cri.errors import NotFound, PhantomError
 from phantom_cri.lifecycle import endings, shells
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
-from phantom_cri.lifecycle.records import stored_containers, stored_pod
+from phantom_cri.lifecycle.records import (
+    drop_unfinished,
+    stored_container_ids,
+    stored_containers,
+    stored_pod,
+)
 from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
@@ -34,6 +41,7 @@ class Found:
     record: SandboxRecord | None  # None: warm, or not even born
     finished: bool
     shell: Shell | None
+    containers: Sequence[ContainerRecord] = ()  # those whose making was finished
 
     @property
     def sandbox_id(self) -> str:
@@ -45,16 +53,9 @@ async def recover(node: Node) -> None:
     os.makedirs(node.records.folder, mode=0o711, exist_ok=True)
     folders = [entry.path for entry in os.scandir(node.records.folder) if entry.is_dir(follow_symlinks=False)]
     found = await asyncio.gather(*(look(folder) for folder in folders))
-    await asyncio.gather(*(undo(item) for item in found if item.record is None or not item.finished))
     goes_on = [item for item in found if item.record is not None and item.finished]
-    await node.images.start(
-        {
-            record.id: record.layers
-            for item in goes_on
-            for record, finished in stored_containers(item.folder)
-            if finished
-        }
-    )
+    await asyncio.gather(*(undo(node, item) for item in found if item not in goes_on))
+    await node.images.start({record.id: record.layers for item in goes_on for record in item.containers})
     await asyncio.gather(*(take_over(node, item) for item in goes_on))
     await node.network.start(
         {pod.id: pod.record.ips for pod in node.records.pods.values() if pod.record.state == "ready"}
@@ -62,12 +63,17 @@ async def recover(node: Node) -> None:
 
 
 async def look(folder: str) -> Found:
+    """A pod with a record that cannot be read does not go on: rather one pod less than no daemon."""
+    item = Found(folder, None, False, await find_shell(folder))
     try:
         stored = stored_pod(folder)
-    except codec.DecodeError:
-        stored = None  # the crash came while its first record was being written: nothing was acquired
-    record, finished = stored or (None, False)
-    return Found(folder, record, finished, await find_shell(folder))
+        if stored is not None:
+            item.record, item.finished = stored
+            item.containers = list(stored_containers(folder))
+    except codec.DecodeError as error:
+        log.error("pod sandbox %s is given up, its record cannot be read: %s", item.sandbox_id, error)
+        item.finished = False
+    return item
 
 
 async def find_shell(folder: str) -> Shell | None:
@@ -89,13 +95,18 @@ async def find_shell(folder: str) -> Shell | None:
     return shell
 
 
-async def undo(item: Found) -> None:
-    """A warm fragment, or a pod that was being made: ended, and all it had goes with it.
+async def undo(node: Node, item: Found) -> None:
+    """A warm fragment, or a pod that was being made or is given up: ended, and all it had goes with it.
 
     Its network is given back by `network.start`, which is told who is left.
     """
     if item.shell is not None:
         await item.shell.end()
+    if item.record is not None:
+        for container_id in stored_container_ids(item.folder):
+            cgroup = pod_path(item.record.cgroup_parent, container_id)
+            await node.cgroups.kill_async(cgroup)
+            await node.cgroups.remove_async(cgroup)
     shutil.rmtree(item.folder, ignore_errors=True)
 
 
@@ -112,19 +123,18 @@ async def take_over(node: Node, item: Found) -> None:
     pool = node.pool_of(pod)
     if pool is not None and shell is not None:
         pool.claimed += 1
-    for container_record, finished in stored_containers(item.folder):
-        await take_over_container(node, pod, container_record, finished)
+    drop_unfinished(item.folder)  # their snapshots went when the images were started
+    for container_record in item.containers:
+        await take_over_container(node, pod, container_record)
     if shell is None and not pod.released:
         endings.pod_died(node, pod)
     endings.watch_pod(node, pod)
     log.info("pod sandbox %s goes on", pod.id, extra={"sandbox_id": pod.id})
 
 
-async def take_over_container(node: Node, pod: Pod, record: ContainerRecord, finished: bool) -> None:
-    container = Container(record, has_cgroup=record.state != "exited")
-    if not finished:
-        node.records.forget_container(container)  # its snapshot went when the images were started
-        return
+async def take_over_container(node: Node, pod: Pod, record: ContainerRecord) -> None:
+    # An exited one may still have its cgroup: that goes when it is stopped or removed.
+    container = Container(record, has_cgroup=True)
     pod.containers[record.id] = container
     node.records.containers[record.id] = container
     node.records.mark_before(record.id)

@@ -9,7 +9,7 @@ import pytest
 
 from phantom_cri.errors import AlreadyExists, InvalidArgument, NotFound
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.records import Records, stored_containers, stored_pod
+from phantom_cri.lifecycle.records import Records, drop_unfinished, stored_containers, stored_pod
 from phantom_cri.model import (
     ContainerConfig,
     ContainerMetadata,
@@ -94,14 +94,30 @@ def test_containers_are_stored_and_forgotten(records: Records) -> None:
     records.commit_pod(pod)
     container = make_container(pod, "c1")
     records.intend_container(container.record)
-    assert list(stored_containers(records.pod_folder("p1"))) == [(container.record, False)]
+    assert list(stored_containers(records.pod_folder("p1"))) == []
     records.commit_container(pod, container)
-    assert list(stored_containers(records.pod_folder("p1"))) == [(container.record, True)]
+    assert list(stored_containers(records.pod_folder("p1"))) == [container.record]
     assert records.container("c1") is container
     records.forget_container(container)
     records.forget_container(container)
     assert list(stored_containers(records.pod_folder("p1"))) == []
     assert pod.containers == {}
+
+
+def test_what_a_crash_left_unfinished_is_dropped_without_being_read(records: Records) -> None:
+    pod = make_pod(records, "p1")
+    records.intend_pod(pod.record)
+    records.commit_pod(pod)
+    kept, unfinished = make_container(pod, "c1"), make_container(pod, "c2")
+    records.intend_container(kept.record)
+    records.commit_container(pod, kept)
+    records.intend_container(unfinished.record)
+    folder = Path(records.pod_folder("p1")) / "containers"
+    (folder / "c3.json.new").touch()
+    (folder / "c1.json.12.tmp").write_text('{"id":')
+    drop_unfinished(records.pod_folder("p1"))
+    assert [path.name for path in folder.iterdir()] == ["c1.json"]
+    assert list(stored_containers(records.pod_folder("p1"))) == [kept.record]
 
 
 def test_a_request_counts_as_sent_again_once(records: Records) -> None:
