@@ -32,8 +32,9 @@ def open_files(pid: int) -> Iterator[str]:
 
 
 def processes_below(folder: Path) -> set[int]:
-    """Processes that hold a file or folder below `folder` open: fragments keep their pod's folder so."""
-    return {pid for pid in pids() if any(path.startswith(f"{folder}/") for path in open_files(pid))}
+    """Other processes that hold a file or folder below `folder` open: fragments keep their pod's folder so."""
+    others = set(pids()) - {os.getpid()}
+    return {pid for pid in others if any(path.startswith(f"{folder}/") for path in open_files(pid))}
 
 
 def kill_below(folder: Path) -> None:

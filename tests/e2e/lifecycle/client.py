@@ -17,8 +17,17 @@ from phantom_cri.api.phantom.v1 import node_pb2, node_pb2_grpc
 from tests.e2e.harness.waiting import wait_until
 
 MESSAGE_LIMIT = 40 << 20
-NOT_SERVED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-"""What a call ends with when its daemon is killed or told to stop."""
+LONGEST_CALL_SECONDS = 60.0
+
+
+class _Deadline(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
+    """A call that hangs fails its test instead of holding all of them up."""
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        details = client_call_details
+        if details.timeout is None:
+            details = details._replace(timeout=LONGEST_CALL_SECONDS)
+        return continuation(details, request)
 
 
 class Cri:
@@ -28,7 +37,7 @@ class Cri:
         self.image = image
         # Any, here and below: the generated types tell of the asyncio stubs alone.
         channel: Any = grpc.insecure_channel
-        self.channel = channel(
+        self._connection = channel(
             endpoint,
             options=[
                 ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -38,9 +47,23 @@ class Cri:
                 ("grpc.max_reconnect_backoff_ms", 100),
             ],
         )
+        intercept: Any = grpc.intercept_channel
+        self.channel = intercept(self._connection, _Deadline())
         self.runtime: Any = api_pb2_grpc.RuntimeServiceStub(self.channel)
         self.images: Any = api_pb2_grpc.ImageServiceStub(self.channel)
         self.node: Any = node_pb2_grpc.NodeStub(self.channel)
+
+    def wait_served(self) -> None:
+        """Until a daemon answers, perhaps another one than before."""
+
+        def served() -> bool:
+            try:
+                self.runtime.Version(pb.VersionRequest())
+            except grpc.RpcError:
+                return False
+            return True
+
+        wait_until(served, "an answer", timeout=30)
 
     def wait_pools_full(self) -> None:
         """Until then the number of fragments moves by itself."""
@@ -78,7 +101,7 @@ class Cri:
             self.runtime.RemovePodSandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
 
     def close(self) -> None:
-        self.channel.close()
+        self._connection.close()
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,15 @@ class Shared:
 def shared(busybox_image: str) -> Iterator[Shared]:
     with Daemon(Path(tempfile.mkdtemp(prefix="pf-")), {"pools": [{"name": "default", "size": 4}]}) as daemon:
         cri = Cri(daemon.endpoint)  # open to the end: its connection is among what the daemon has before
-        before = warmed_up(daemon, cri, busybox_image)
+        cri.pull(busybox_image)
+        before = warmed_up(daemon, cri)
         yield Shared(daemon, cri)
         daemon.wait_for_no_traces(before)
         cri.close()
 
 
-def warmed_up(daemon: Daemon, cri: Cri, image: str) -> Snapshot:
-    """All that the daemon has once the image is pulled and a pod has come and gone."""
-    cri.pull(image)
+def warmed_up(daemon: Daemon, cri: Cri) -> Snapshot:
+    """All that the daemon has once a pod has come and gone."""
     pod = cri.pod(daemon.folder / "logs").run_sandbox()
     pod.run("true")
     pod.remove()
