@@ -24,8 +24,8 @@ async def start_container(node: Node, container_id: str) -> None:
     container = node.records.container(container_id)
     pod = node.records.pod_of(container)
     async with container.lock:
-        if container.record.state == "running" and node.records.sent_again(container.id):
-            return
+        if container.record.started_at and node.records.sent_again(container.id):
+            return  # it may even have ended, before its caller could hear of the start
         states.next_container_state(container.record.state, "start", container.id)
         states.next_sandbox_state(pod.record.state, "start container in", pod.id)
         shell = pod.shell
