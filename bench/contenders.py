@@ -33,7 +33,7 @@ class Contender(Protocol):
     folder: Path
 
     def launch(self) -> Child:
-        """Starts the daemon; it will listen on `folder/cri.sock`."""
+        """Starts the daemon: it listens on `folder/cri.sock` and keeps its state in `folder/state`."""
 
     def clean(self) -> None:
         """Takes away what the daemon leaves on the host once it has ended."""
@@ -69,7 +69,6 @@ class Containerd:
         self._had_run_folder = Path("/run/containerd").exists()
 
     def launch(self) -> Child:
-        self.folder.mkdir(parents=True)
         self._write_cni()
         self._write_hosts()
         (self.folder / "config.toml").write_text(self._config())
@@ -161,7 +160,6 @@ class Phantom:
         self.daemon = Daemon(folder, {"pools": [{"name": "bench", "size": pool_size}]}, marker)
 
     def launch(self) -> Child:
-        self.folder.mkdir(parents=True)
         return self.daemon.launch()
 
     def clean(self) -> None:
@@ -206,6 +204,7 @@ class Running:
 def running(contender: Contender, images: Images) -> Iterator[Running]:
     """A started contender with the workload's image; afterwards its pods, daemon and traces are removed."""
     cgroup_parent = f"/{'-'.join(marker_of(contender)).lower().replace('_', '-')}"
+    mount_state(contender.folder / "state")
     child = contender.launch()
     client = CriClient(contender.folder / "cri.sock")
     try:
@@ -222,6 +221,12 @@ def running(contender: Contender, images: Images) -> Iterator[Running]:
         contender.clean()
         unmount_below(contender.folder)
         remove_cgroups(cgroup_parent)
+
+
+def mount_state(folder: Path) -> None:
+    """A tmpfs, as /run is on every node; unmounted with the contender."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0711", "bench", folder], check=True)
 
 
 def remove_all_pods(client: CriClient) -> None:
