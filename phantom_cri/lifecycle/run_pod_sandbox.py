@@ -6,6 +6,7 @@ import os
 import time
 
 from phantom_cri import codec, launch
+from phantom_cri.cgroups import pod_path
 from phantom_cri.errors import InvalidArgument, NotFound
 from phantom_cri.lifecycle import endings, shells
 from phantom_cri.lifecycle.live import Pod
@@ -62,9 +63,17 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
         raise InvalidArgument("namespace_options.pid: TARGET is for containers, not for a pod")
     if namespaces.user != "node":
         raise InvalidArgument("namespace_options.userns_options: user namespaces are not supported yet")
+    check_cgroup_parent(config)
     launch.checked_sysctls(config.sysctls, namespaces)
     if config.hostname:
         launch.checked_hostname(config.hostname)
+
+
+def check_cgroup_parent(config: SandboxConfig) -> None:
+    try:
+        pod_path(config.cgroup_parent, "container")
+    except InvalidArgument as error:
+        raise InvalidArgument(f"config.linux.cgroup_parent: {error}") from None
 
 
 async def obtain(node: Node, config: SandboxConfig, handler: str) -> tuple[Shell, str]:
