@@ -164,10 +164,10 @@ def stored_containers(pod_folder: str) -> Iterator[ContainerRecord]:
 
 def drop_unfinished(pod_folder: str) -> None:
     """Remove what a crash left of containers being made or records being written: maybe half of a text."""
-    with os.scandir(os.path.join(pod_folder, "containers")) as entries:
-        for entry in entries:
-            if not entry.name.endswith(".json"):
-                os.unlink(entry.path)
+    folder = os.path.join(pod_folder, "containers")
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():  # its pod was perhaps being removed
+        if not name.endswith(".json"):
+            os.unlink(os.path.join(folder, name))
 
 
 def stored_pod(pod_folder: str) -> tuple[SandboxRecord, bool] | None:
