@@ -25,7 +25,7 @@ from phantom_cri.launch.bits import (
 )
 from phantom_cri.launch.checks import check_container, check_namespaces, check_user_namespace
 from phantom_cri.launch.container_launch import CgroupView, Confinement, ContainerLaunch
-from phantom_cri.launch.container_plan import container_plan
+from phantom_cri.launch.container_plan import container_plan, wants_template
 from phantom_cri.launch.devices import DeviceRule, HostDevice, device_rules, resolve_devices
 from phantom_cri.launch.donations import Donations
 from phantom_cri.launch.exec_plan import ExecLaunch, exec_plan
@@ -80,8 +80,8 @@ __all__ = [
     "checked_sysctls",
     "claim_plan",
     "container_plan",
-    "end",
     "device_rules",
+    "end",
     "exec_plan",
     "identify",
     "merged",
@@ -91,6 +91,7 @@ __all__ = [
     "resolve_devices",
     "spawn",
     "volume_folder",
+    "wants_template",
     "watch_death",
     "wire_plan",
 ]

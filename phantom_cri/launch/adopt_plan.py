@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.launch.container_plan import entering
+from phantom_cri.launch.devices import dev_block
 from phantom_cri.launch.ops import Hostname, Netlink, OomScore, Op, Sysctl
-from phantom_cri.launch.plan import Plan
+from phantom_cri.launch.plan import Block, Plan
+from phantom_cri.launch.standard import template_mounts
 from phantom_cri.model import NamespaceOptions
 
 OOM_SCORE = -998
@@ -28,16 +30,21 @@ _IPC = frozenset(
 """The IPC sysctls that Kubernetes knows as namespaced (ipc/ipc_sysctl.c); fs/mqueue beside them."""
 
 
-def birth_plan(netlink: bytes = b"", procs: int = 0, *, own_network: bool | None = None) -> Plan:
+def birth_plan(
+    netlink: bytes = b"", procs: int = 0, *, own_network: bool | None = None, template: bool = False
+) -> Plan:
     """Of a warm fragment: into its cgroups (donated "procs0"…), its OOM score, its network.
 
     `netlink`: rtnetlink requests to send from inside; `own_network`: whether the pod sysctls of a network
-    namespace apply, by default where there are requests.
+    namespace apply, by default where there are requests; `template`: the first container's /dev and /sys
+    are made ready.
     """
     own = bool(netlink) if own_network is None else own_network
-    parts: list[Op] = [Netlink(netlink)] if netlink else []
+    parts: list[Op | Block] = [Netlink(netlink)] if netlink else []
     if own:
         parts += [Sysctl(path, value) for path, value in POD_SYSCTLS.items()]
+    if template:
+        parts += [*template_mounts(procs), dev_block(())]
     donated = tuple(f"procs{index}" for index in range(procs))
     return Plan(parts=(entering(OOM_SCORE, tuple(range(procs))), *parts), donated=donated)
 

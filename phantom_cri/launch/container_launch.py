@@ -45,6 +45,7 @@ class ContainerLaunch(Record, frozen=True):
     pod_files: (path in the container, path on the host) of the pod's resolv.conf, hosts and hostname.
     volumes: the same for the image's anonymous volumes.
     sandbox: the pod's namespace modes, which the container's have to fit.
+    template: the fragment has /dev and /sys ready, and no container has taken them.
     hold: the process waits for `Fragment.go` right before its execve.
     pid_namespace_of: id of the process whose pid namespace is joined (pid mode TARGET), or "".
     """
@@ -64,3 +65,4 @@ class ContainerLaunch(Record, frozen=True):
     pid_namespace_of: str = ""
     volatile: bool = False
     hold: bool = False
+    template: bool = False

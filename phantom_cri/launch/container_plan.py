@@ -38,11 +38,14 @@ from phantom_cri.launch.plan import Block, Plan, Slots
 from phantom_cri.launch.standard import (
     CGROUP,
     SHM,
+    TEMPLATE_MOUNTS,
     Shape,
     cgroup_attributes,
     covered_by,
     finished_cgroup,
+    fits_template,
     standard_mounts,
+    taken_mounts,
 )
 
 HOST_MOUNTS = "host_mounts"
@@ -54,6 +57,8 @@ OOM = "oom"
 STDIO = ("stdin", "stdout", "stderr")
 
 Parts = list[Op | Block]
+
+_NOTHING = (Block(), Block())
 
 
 def container_plan(launch: ContainerLaunch, donated: Sequence[str]) -> Plan:
@@ -93,8 +98,10 @@ def _if_donated(name: str, donated: Sequence[str]) -> str:
 def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Parts:
     config, process = launch.config, launch.process
     shape = _shape(launch)
-    standard = standard_mounts(shape, slots.next)
+    take = launch.template and wants_template(launch)
+    standard = standard_mounts(shape, slots.next, take)
     slots.take(standard.used)
+    before_root, after_root = taken_mounts(slots.take(len(TEMPLATE_MOUNTS))) if take else _NOTHING
     root = slots.take()
     sources: Parts = []
     placed: Parts = []
@@ -109,7 +116,9 @@ def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Par
         # Last of the sources: on old kernels it leaves the host's mount namespace to do its work.
         Overlay(root, launch.layers, launch.upper, launch.work, _overlay_flags(launch)),
         _own_namespaces(shape.cgroup == "v2" and not shape.privileged),
+        before_root,
         Root(root),
+        after_root,
         standard.sources,
         standard.attach,
         *([dev_block(launch.devices)] if standard.has_dev else []),
@@ -119,6 +128,11 @@ def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Par
         credentials(launch.confinement, launch.user, process.cwd),
         Exec(process.args[0], process.args, process.env),
     ]
+
+
+def wants_template(launch: ContainerLaunch) -> bool:
+    """Whether the container's plan takes the fragment's template when it is given one."""
+    return fits_template(_shape(launch)) and not launch.devices
 
 
 def _shape(launch: ContainerLaunch) -> Shape:

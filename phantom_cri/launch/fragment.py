@@ -151,7 +151,11 @@ class Fragment:
         if not request.fds:
             raise DataLoss(f"start {request.process_id}: the fragment sent no pidfd")
         pidfd, console = (*request.fds, -1)[:2]
-        return Started(identify(pidfd), pidfd, console, answer.exit.started_at)
+        try:
+            return Started(identify(pidfd), pidfd, console, answer.exit.started_at)
+        except BaseException:
+            request.discard()
+            raise
 
     async def signal(self, process_id: str, number: int, *, everything: bool = False) -> None:
         """Signal the first process, or all that is in its cgroup. Raises NotFound when it has ended."""

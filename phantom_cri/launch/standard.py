@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from phantom_cri.launch import bits
-from phantom_cri.launch.ops import Attach, NewFs, OpenTree, Remount, Symlink
+from phantom_cri.launch.ops import Attach, NewFs, OpenTree, Remount, Root, Symlink
 from phantom_cri.launch.paths import covers
 from phantom_cri.launch.plan import Block
 
@@ -21,6 +21,15 @@ _HARMLESS = _NOSUID | bits.MOUNT_ATTR_NODEV | bits.MOUNT_ATTR_NOEXEC
 CGROUP = "/sys/fs/cgroup"
 SHM = "/dev/shm"  # noqa: S108 - a mount point in the container
 _FRAGMENT_SHM = "/shm"
+
+
+TEMPLATE = "/rootfs"
+"""Where a warm fragment keeps the mounts below, ready to be taken (native/home.h, HOME_ROOTFS)."""
+
+TEMPLATE_MOUNTS = ("/dev", "/sys")
+"""What can be ready before anybody knows the container: each with all that is mounted below it."""
+
+_TEMPLATE_POINTS = frozenset({"/dev", "/dev/pts", "/dev/mqueue", SHM, "/sys"})
 
 
 class Standard(NamedTuple):
@@ -70,13 +79,39 @@ def covered_by(targets: Iterable[str]) -> tuple[str, ...]:
     return tuple(point for point in MOUNT_POINTS if any(covers(target, point) for target in asked))
 
 
+def fits_template(shape: Shape) -> bool:
+    """Whether a container's /dev and /sys are those that every ordinary container has."""
+    return not (shape.privileged or shape.host_ipc or shape.covered)
+
+
+@lru_cache(maxsize=8)
+def template_mounts(first_slot: int) -> tuple[Block, Block]:
+    """The ops that make the template, but for the nodes of /dev: its sources, and its assembly."""
+    shape = Shape(privileged=False, host_ipc=False, cgroup="", covered=("/proc",))
+    root = NewFs(first_slot, "tmpfs", ("mode=755", "size=64k"), _NOSUID)
+    standard = standard_mounts(shape, first_slot + 1)
+    return Block(root, *standard.sources.ops), Block(Root(first_slot), *standard.attach.ops)
+
+
 @lru_cache(maxsize=64)
-def standard_mounts(shape: Shape, first_slot: int) -> Standard:
+def taken_mounts(first_slot: int) -> tuple[Block, Block]:
+    """The ops that take the template's mounts: before the container's ROOT, and after it."""
+    slots = range(first_slot, first_slot + len(TEMPLATE_MOUNTS))
+    pairs = list(zip(slots, TEMPLATE_MOUNTS, strict=True))
+    return (
+        Block(*[OpenTree(slot, TEMPLATE + point, bits.OPEN_RECURSIVE) for slot, point in pairs]),
+        Block(*[Attach(slot, point, 0, 0, bits.ATTACH_CREATE) for slot, point in pairs]),
+    )
+
+
+@lru_cache(maxsize=64)
+def standard_mounts(shape: Shape, first_slot: int, taken: bool = False) -> Standard:
+    """`taken`: without what comes from the template."""
     sources: list[NewFs | OpenTree] = []
     attach: list[Attach] = []
     points = set()
     for point, source in _file_systems(shape):
-        if point in shape.covered:
+        if point in shape.covered or (taken and point in _TEMPLATE_POINTS):
             continue
         slot = first_slot + len(sources)
         sources.append(_with_slot(source, slot))

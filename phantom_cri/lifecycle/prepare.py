@@ -14,7 +14,7 @@ import os
 
 from phantom_cri import codec, launch
 from phantom_cri.cgroups import ABSENT, LaunchFds
-from phantom_cri.errors import Internal, PhantomError
+from phantom_cri.errors import PhantomError, kernel_error
 from phantom_cri.launch import Plan
 from phantom_cri.lifecycle import cleanup
 from phantom_cri.lifecycle.container_launch import allowed_devices, container_launch
@@ -62,11 +62,12 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
         with launch.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):
                 donate(node, donations, container, fds)
-                plan = launch.container_plan(
-                    container_launch(node, pod, container, devices), donations.names()
-                )
+                wanted = container_launch(node, pod, container, devices)
+                if shell.has_template and launch.wants_template(wanted):
+                    shell.has_template, wanted = False, codec.replace(wanted, template=True)
+                plan = launch.container_plan(wanted, donations.names())
             with stages.stage("kernel"):
-                undo.push("process", lambda: cleanup.forget_process(shell, container))
+                undo.push("process", lambda: cleanup.end_process(shell, container))
                 await shell.fragment.prepare(record.id, plan, donations)
         undo.keep()
     node.observe(pod, "prepare", stages)
@@ -88,10 +89,10 @@ def donate(node: Node, donations: launch.Donations, container: Container, fds: L
 
 
 def open_log(path: str) -> int:
-    """Open or make a log file for appending; its folder is made, as CRI-O does. Raises Internal."""
+    """Open or make a log file for appending; its folder is made, as CRI-O does. Raises Internal, ResourceExhausted."""
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(path, flags, 0o640)
     except OSError as error:
-        raise Internal(f"log_path {path}: {error.strerror}") from error
+        raise kernel_error(f"log_path {path}", error.errno or 0) from error

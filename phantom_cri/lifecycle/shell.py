@@ -29,6 +29,7 @@ class Shell:
         self.id, self.folder, self.process = shell_id, folder, process
         self.pool = ""  # "" when born for one pod
         self.ips: tuple[str, ...] = ()
+        self.has_template = False  # /dev and /sys are ready for the first container
         self.born_at = time.monotonic()
         self.on_exit: Callable[[str, Exit], None] = lambda container_id, exit: None
         self.on_death: Callable[[], None] = lambda: None

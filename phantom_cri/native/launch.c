@@ -46,6 +46,7 @@ void launch_deinit(struct launch *launch)
 {
     for (uint32_t i = launch->plan->head->slot_count; i < launch->plan->slot_limit; i++)
         fd_close(&launch->slots[i]);
+    fd_close(&launch->root);
 }
 
 /* Streams that nobody gave are the host's /dev/null so far; the container's own has a name in its root. */
