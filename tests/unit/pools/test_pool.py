@@ -45,7 +45,7 @@ class Nursery:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  the pool has no event to wait for
             await asyncio.sleep(0.001)
 
 
