@@ -1,0 +1,117 @@
+"""What requests become before anything is done: signals, limits, log paths, names."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.lifecycle.create_container import log_path
+from phantom_cri.lifecycle.live import Pod
+from phantom_cri.lifecycle.run_pod_sandbox import check_cgroup_parent, hostname_of
+from phantom_cri.lifecycle.stop_container import signal_number
+from phantom_cri.lifecycle.update_container import merge
+from phantom_cri.model import (
+    ContainerConfig,
+    ContainerMetadata,
+    ImageSpec,
+    NamespaceOptions,
+    Resources,
+    SandboxConfig,
+    SandboxMetadata,
+    SandboxRecord,
+    SandboxSecurity,
+)
+
+METADATA = SandboxMetadata(name="pod")
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("SIGTERM", signal.SIGTERM),
+        ("term", signal.SIGTERM),
+        ("9", signal.SIGKILL),
+        ("SIGRTMIN", signal.SIGRTMIN),
+        ("SIGRTMIN+3", signal.SIGRTMIN + 3),
+        ("RTMAX-2", signal.SIGRTMAX - 2),
+        ("SIGPOLL", signal.SIGIO),
+    ],
+)
+def test_signals_by_name_and_number(name: str, number: int) -> None:
+    assert signal_number(name) == number
+
+
+@pytest.mark.parametrize(
+    "name", ["", "SIG", "0", "-9", "65", "SIGNONE", "SIGRTMIN+99", "SIGRTMIN-1", "TERM "]
+)
+def test_what_is_no_signal_is_refused_with_its_name(name: str) -> None:
+    with pytest.raises(InvalidArgument, match="stop_signal"):
+        signal_number(name)
+
+
+def test_a_change_of_limits_keeps_what_it_does_not_set() -> None:
+    current = Resources(cpu_shares=512, memory_limit=1 << 30, unified={"a": "1", "b": "2"})
+    change = Resources(memory_limit=1 << 20, cpu_quota=-1, unified={"b": "3"})
+    assert merge(current, change) == Resources(
+        cpu_shares=512, cpu_quota=-1, memory_limit=1 << 20, unified={"a": "1", "b": "3"}
+    )
+    assert merge(current, Resources()) == current
+
+
+def pod_with(**fields: object) -> Pod:
+    config = SandboxConfig(metadata=METADATA, **fields)  # type: ignore[arg-type]
+    return Pod(SandboxRecord(id="p" * 64, config=config, created_at=1), None)
+
+
+def container_with(path: str) -> ContainerConfig:
+    return ContainerConfig(metadata=ContainerMetadata(name="c"), image=ImageSpec(), log_path=path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "path"),
+    [
+        ("/logs", "c/0.log", "/logs/c/0.log"),
+        ("/logs/", "./0.log", "/logs/0.log"),
+        ("/logs", "a/../0.log", "/logs/0.log"),
+        ("", "0.log", ""),
+        ("/logs", "", ""),
+    ],
+)
+def test_where_a_container_logs(folder: str, name: str, path: str) -> None:
+    assert log_path(pod_with(log_directory=folder), container_with(name)) == path
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/../../x", "/etc/passwd", "."])
+def test_a_log_outside_the_pods_folder_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument, match="log_path"):
+        log_path(pod_with(log_directory="/logs"), container_with(name))
+
+
+@given(st.text())
+def test_no_name_of_a_log_leads_out_of_its_folder(name: str) -> None:
+    try:
+        path = log_path(pod_with(log_directory="/logs"), container_with(name))
+    except InvalidArgument:
+        return
+    assert path == "" or os.path.normpath(path).startswith("/logs/")
+
+
+def test_the_name_of_a_pod() -> None:
+    def config(hostname: str, network: str) -> SandboxConfig:
+        namespaces = NamespaceOptions(network=network)  # type: ignore[arg-type]
+        return SandboxConfig(METADATA, hostname=hostname, security=SandboxSecurity(namespaces=namespaces))
+
+    assert hostname_of(config("mine", "pod"), "0123456789abcdef") == "mine"
+    assert hostname_of(config("", "pod"), "0123456789abcdef") == "0123456789ab"
+    assert hostname_of(config("mine", "node"), "0123456789abcdef") == os.uname().nodename
+
+
+@pytest.mark.parametrize("parent", ["/", "/a/../b", "..", "/a//b", "/a\nb"])
+def test_a_cgroup_parent_that_no_container_could_use_is_refused(parent: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"config\.linux\.cgroup_parent"):
+        check_cgroup_parent(SandboxConfig(METADATA, cgroup_parent=parent))
