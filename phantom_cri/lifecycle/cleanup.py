@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 
 from phantom_cri.errors import PhantomError
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.shell import Shell
+
+END_TIMEOUT = 5.0
+"""Seconds within which a killed process must be gone."""
+
+END_INTERVAL = 0.002
+"""Seconds between looks whether it is."""
 
 
 async def release_cgroup(node: Node, container: Container) -> None:
@@ -26,6 +34,22 @@ async def give_up_preparation(pod: Pod, container: Container) -> None:
     await asyncio.wait([task])
     if not task.cancelled() and task.exception() is None and pod.shell is not None:
         await forget_process(pod.shell, container)
+
+
+async def end_process(shell: Shell, container: Container) -> None:
+    """Kill what a start has made that failed or whose answer was lost, however far it came, and drop its entry.
+
+    A fragment whose connection broke is spoken to once the shell has connected again. Raises TimeoutError.
+    """
+    async with asyncio.timeout(END_TIMEOUT):
+        while shell.alive():
+            with contextlib.suppress(PhantomError):  # it has ended, or there never was one
+                await shell.fragment.signal(container.id, signal.SIGKILL, everything=True)
+            with contextlib.suppress(PhantomError):  # it is still on its way out
+                await shell.fragment.forget(container.id)
+                break
+            await asyncio.sleep(END_INTERVAL)
+    shell.take_early_exit(container.id)
 
 
 async def forget_process(shell: Shell, container: Container) -> None:

@@ -124,4 +124,5 @@ async def seed_volumes(node: Node, record: ContainerRecord, image: Image, folder
     """Anonymous volumes of the image start with what the image has at that path, as in Docker."""
     for path in launch.anonymous_volumes(record.config, image.config):
         target = os.path.join(folder, launch.volume_folder(path))
+        os.mkdir(target, 0o755)
         await asyncio.to_thread(images.seed_volume, record.layers, path, target)

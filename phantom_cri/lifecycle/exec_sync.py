@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Sequence
 
 from phantom_cri import launch
-from phantom_cri.errors import DeadlineExceeded, Internal, InvalidArgument
+from phantom_cri.errors import DeadlineExceeded, Internal, InvalidArgument, PhantomError
 from phantom_cri.launch import Exit
 from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.container_launch import exec_launch
@@ -38,7 +38,10 @@ async def exec_sync(node: Node, container_id: str, command: Sequence[str], timeo
     async with Undo("ExecSync") as undo:
         result = await _run(node, pod, container, exec_id, command, timeout_s or None, undo)
         undo.keep()
-    node.cgroups.leave_exec_child(container.record.cgroup, exec_id)
+    try:
+        node.cgroups.leave_exec_child(container.record.cgroup, exec_id)
+    except PhantomError as error:
+        log.warning("the cgroup of an exec goes with its container only: %s", error)
     return result
 
 
@@ -55,6 +58,7 @@ async def _run(
     if pod.shell is None:
         raise Internal(f"container {container.id} runs but its pod has no fragment")
     exits = pod.shell.exec_exit(exec_id)
+    undo.push("exit", exits.cancel)
     undo.push("exec", lambda: node.cgroups.end_exec_child(cgroup, exec_id))
     with Output(limit) as stdout, Output(limit) as stderr, launch.Donations() as donations:
         with node.cgroups.exec_child(cgroup, exec_id) as fds:

@@ -15,11 +15,16 @@ class Output:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._content = bytearray()
-        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(self._writer, True)
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(self._reader, self._read)
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            os.set_blocking(self._reader, False)
+            self._loop.add_reader(self._reader, self._read)
+        except BaseException:
+            os.close(self._reader)
+            os.close(self._writer)
+            raise
 
     def take_writer(self) -> int:
         """The writing end; the caller closes it."""

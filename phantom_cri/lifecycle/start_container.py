@@ -8,7 +8,7 @@ import time
 from phantom_cri import codec
 from phantom_cri.errors import Internal, PhantomError
 from phantom_cri.lifecycle import endings, states
-from phantom_cri.lifecycle.cleanup import release_cgroup
+from phantom_cri.lifecycle.cleanup import end_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.prepare import prepared
@@ -49,6 +49,7 @@ async def start(node: Node, pod: Pod, shell: Shell, container: Container) -> Non
         with stages.stage("prepared"):
             plan = await prepared(node, pod, shell, container)
         undo.push("cgroup", lambda: release_cgroup(node, container))
+        undo.push("process", lambda: end_process(shell, container))
         with stages.stage("execve"):
             started = await shell.fragment.go(container.id, plan)
             os.close(started.pidfd)

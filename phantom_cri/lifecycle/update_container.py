@@ -8,8 +8,10 @@ import os
 from phantom_cri import codec
 from phantom_cri.errors import FailedPrecondition
 from phantom_cri.lifecycle import states
+from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.prepare import open_log
+from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Resources
 
 
@@ -21,10 +23,18 @@ async def update_container_resources(node: Node, container_id: str, change: Reso
         merged = merge(container.record.resources, change)
         if container.preparation is not None:
             await asyncio.wait([container.preparation])
-        if container.has_cgroup:
-            node.cgroups.update(container.record.cgroup, merged)
-        container.record = codec.replace(container.record, resources=merged)
-        node.records.save_container(container)
+        async with Undo("UpdateContainerResources") as undo:
+            before = container.record.resources
+            undo.push("record", lambda: record_resources(node, container, before))
+            record_resources(node, container, merged)
+            if container.has_cgroup:
+                node.cgroups.update(container.record.cgroup, merged)
+            undo.keep()
+
+
+def record_resources(node: Node, container: Container, resources: Resources) -> None:
+    container.record = codec.replace(container.record, resources=resources)
+    node.records.save_container(container)
 
 
 def merge(current: Resources, change: Resources) -> Resources:
