@@ -1,0 +1,242 @@
+"""A whole node in the test's own process, on private paths, and what it has of everything at a moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import subprocess
+import tarfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from phantom_cri import config
+from phantom_cri.__main__ import compose, leave
+from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.recover import recover
+from phantom_cri.lifecycle.shell import Shell
+from phantom_cri.lifecycle.verbs import PodVerbs
+from phantom_cri.model import (
+    ContainerConfig,
+    ContainerMetadata,
+    ContainerSecurity,
+    ImageSpec,
+    NamespaceOptions,
+    SandboxConfig,
+    SandboxMetadata,
+)
+from phantom_cri.telemetry.metrics import Metrics
+from tests.e2e.harness.cgroups import groups_below
+from tests.e2e.harness.daemon import Daemon
+from tests.e2e.harness.host import mounts_below
+from tests.e2e.harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
+
+T = TypeVar("T")
+
+SETTLING = 1.5
+"""Seconds within which what a failed verb left to the background must be gone."""
+
+Traces = dict[str, Counter[str]]
+
+
+class Bed:
+    """The composed node, and pods and containers on it in a few words."""
+
+    def __init__(self, folder: Path) -> None:
+        self.daemon = Daemon(folder, {"pools": [{"name": "default", "size": 0}]})
+        self.runner = asyncio.Runner()
+        self.node: Node
+        self.verbs: PodVerbs
+        self.image = ""
+        self.volume_image = ""
+        self._names = itertools.count()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self.runner.get_loop()
+
+    async def start(self) -> None:
+        self.daemon.registries.mkdir(parents=True)
+        path = self.daemon.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(self.daemon.config))
+        self.node = compose(config.load(["--config", str(path)]), Metrics("test"))
+        self.verbs = PodVerbs(self.node)
+        await recover(self.node)
+        self.image = await self.load("plain", ImageConfig())
+        self.volume_image = await self.load("volumes", ImageConfig(volumes=["/data", "/more"]))
+
+    async def load(self, name: str, image: ImageConfig) -> str:
+        (image_id,) = await self.node.images.load(self.archive(name, image))
+        return image_id
+
+    def archive(self, name: str, image: ImageConfig, files: dict[str, str] | None = None) -> Path:
+        """An OCI archive of busybox with a folder /data."""
+        layout = self.daemon.folder / name
+        own = LayerBuilder().directory("data").file("data/content", "of the image\n").symlink("data/l", "content")
+        for path, content in (files or {}).items():
+            own.file(path, content)
+        write_layout(layout, [busybox_layer(), own.finish()], image)
+        with tarfile.open(layout.with_suffix(".tar"), "w") as archive:
+            archive.add(layout, "")
+        return layout.with_suffix(".tar")
+
+    async def stop(self) -> None:
+        for pod in list(self.node.records.pods):
+            await self.verbs.remove_pod_sandbox(pod)
+        for pool in self.node.pools.values():
+            await pool.stop()
+        await leave(self.node)
+        os.close(self.node.host_mounts)
+        self.node.cgroups.close()
+
+    # --- what tests ask of it ---------------------------------------------
+
+    def pod(self, **fields: Any) -> SandboxConfig:
+        name = f"pod{next(self._names)}"
+        logs = str(self.daemon.folder / "logs" / name)
+        return SandboxConfig(metadata=SandboxMetadata(name=name), log_directory=logs, **fields)
+
+    def container(self, script: str = "sleep 1000", **fields: Any) -> ContainerConfig:
+        name = f"c{next(self._names)}"
+        made: dict[str, Any] = {
+            "image": ImageSpec(image=self.image),
+            "command": ("sh", "-c", script),
+            "log_path": f"{name}.log",
+            "security": ContainerSecurity(namespaces=NamespaceOptions(pid="container")),
+        }
+        return ContainerConfig(metadata=ContainerMetadata(name=name), **(made | fields))
+
+    async def run_pod(self, **fields: Any) -> str:
+        return await self.verbs.run_pod_sandbox(self.pod(**fields), "")
+
+    async def prepared(self, container_id: str) -> None:
+        """Wait for what is prepared ahead, well or not."""
+        container = self.node.records.containers[container_id]
+        if container.preparation is not None:
+            await asyncio.wait([container.preparation])
+
+    async def run_container(self, sandbox_id: str, script: str = "sleep 1000") -> str:
+        container_id = await self.verbs.create_container(sandbox_id, self.container(script), None)
+        await self.verbs.start_container(container_id)
+        return container_id
+
+    async def warm_up(self, members: int = 1) -> None:
+        """Put `members` into the pool, which never refills by itself here."""
+        pool = self.node.pools["default"]
+        for _ in range(members):
+            assert await pool._one_birth(), pool.last_error
+
+    async def empty_pool(self) -> None:
+        await self.node.pools["default"].stop()
+
+    def shells(self) -> Iterator[Shell]:
+        for pod in self.node.records.pods.values():
+            if pod.shell is not None:
+                yield pod.shell
+
+    # --- traces -----------------------------------------------------------
+
+    def traces(self) -> Traces:
+        """How many there are of each thing that a failed verb could leave behind."""
+        node, folder = self.node, self.daemon.folder
+        pool = node.pools["default"]
+        return {
+            "fds": Counter(_open_files(folder)),
+            "children": Counter(fragments=len(children())),
+            "files": Counter(_files(self.daemon.state)) + Counter(_files(self.daemon.root)),
+            "cgroups": Counter(str(group) for group in groups_below(self.daemon.cgroup)),
+            "mounts": Counter(mounts_below(folder)),
+            "tasks": Counter(_tasks()),
+            "in memory": Counter(
+                pods=len(node.records.pods),
+                containers=len(node.records.containers),
+                names=len(node.records._names),
+                claimed=pool.claimed,
+                warm=pool.warm(),
+                ports=len(node.network._ports.all()),  # type: ignore[attr-defined]
+                addresses=len(node.network._book.held),  # type: ignore[attr-defined]
+                holds=sum(node.images._layers._counts.values()),
+                pulls=len(node.images._busy) + len(node.images._audiences),
+                exits=sum(map(len, (part for shell in self.shells() for part in (shell._exec_exits, shell._early)))),
+            ),
+        }
+
+    async def left_since(self, before: Traces) -> str:
+        """What there is more of than `before`, once it no longer goes away: "" if nothing is."""
+        return await self._settled(lambda: self._changes(before, lambda change: change > 0))
+
+    async def changed_since(self, before: Traces) -> str:
+        """What there is more or less of, once it no longer changes back."""
+        return await self._settled(lambda: self._changes(before, bool))
+
+    async def _settled(self, changes: Callable[[], str]) -> str:
+        deadline = time.monotonic() + SETTLING
+        while (left := changes()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+        return left
+
+    def _changes(self, before: Traces, counts: Callable[[int], bool]) -> str:
+        now = self.traces()
+        return "; ".join(
+            f"{room}: {now[room][name] - earlier[name]:+d} {name}"
+            for room, earlier in before.items()
+            for name in sorted(now[room].keys() | earlier.keys())
+            if counts(now[room][name] - earlier[name])
+        )
+
+    def links(self) -> list[str]:
+        """The host's ends of pods' links: the kernel takes them away in its own time."""
+        prefix = self.node.network._prefix  # type: ignore[attr-defined]
+        return [name for name in os.listdir("/sys/class/net") if name.startswith(prefix)]
+
+    def host_ports(self) -> list[str]:
+        done = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=False)
+        tables = done.stdout.split("table ")
+        ours = next((table for table in tables if f"phantom_{self.daemon.bridge}" in table.splitlines()[0]), "")
+        return [line.strip() for line in ours.splitlines() if "elements" in line]
+
+    def addresses_in_use(self) -> int:
+        return sum(len(subnet._used) for subnet in self.node.network._subnets)  # type: ignore[attr-defined]
+
+
+def children() -> set[int]:
+    """Pids of this process's children, zombies too."""
+    me, found = os.getpid(), set()
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError, IndexError):
+            if name.isdigit():
+                status = Path(f"/proc/{name}/stat").read_bytes()
+                if int(status.rpartition(b")")[2].split()[1]) == me:
+                    found.add(int(name))
+    return found
+
+
+def _open_files(folder: Path) -> Iterator[str]:
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{number}")
+            if not target.endswith("/trash"):  # open while its thread empties it
+                yield target.partition(":[")[0] if target.startswith(("socket:", "pipe:")) else target
+
+
+def _files(top: Path) -> Iterator[str]:
+    """All below `top`, but what is made ahead or waits to be deleted."""
+    for path, folders, files in os.walk(top):
+        folders[:] = [name for name in folders if not name.startswith(".spare-") and name != "trash"]
+        # The folder of exit records comes with the first of them, and is the pod's.
+        yield from (os.path.join(path, name) for name in (*folders, *files) if name != "exits")
+
+
+def _tasks() -> Iterator[str]:
+    """Coroutines under way; the network's sweep of departed links is one that may run at any time."""
+    for task in asyncio.all_tasks():
+        coroutine = task.get_coro()
+        name = getattr(coroutine, "__qualname__", str(coroutine))
+        if task is not asyncio.current_task() and "_sweep" not in name:
+            yield name

@@ -1,0 +1,33 @@
+"""One node in this process for all faults; what it leaves at its end is looked at too."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.faults.bed import Bed
+from tests.e2e.faults.injection import wired
+from tests.e2e.faults.scenarios import PullImage
+from tests.e2e.harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
+from tests.e2e.harness.registry import Registry
+
+
+@pytest.fixture(scope="module")
+def bed(registry: Registry, short_folder: Path) -> Iterator[Bed]:
+    made = Bed(Path(tempfile.mkdtemp(prefix="pf-")))
+    layer = LayerBuilder().directory("data").file("data/more", "more\n").finish()
+    write_layout(short_folder / "faults", [busybox_layer(), layer], ImageConfig(labels={"of": "a pull"}))
+    PullImage.reference = registry.push(short_folder / "faults", "faults")
+    try:
+        made.runner.run(made.start())
+        with wired(made.node, made.loop):
+            yield made
+        made.runner.run(made.stop())
+        made.runner.run(asyncio.sleep(0))
+    finally:
+        made.runner.close()
+        made.daemon.destroy()

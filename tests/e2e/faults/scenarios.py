@@ -1,0 +1,255 @@
+"""The acquiring verbs as they are run once for each fault: what comes before, the verb itself, and its undoing."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phantom_cri.lifecycle import shells
+from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
+from phantom_cri.lifecycle.shell import Shell
+from phantom_cri.model import ExecResult, ImageSpec, Mount, PortMapping, Resources, SandboxConfig
+from tests.e2e.faults.bed import Bed
+from tests.e2e.harness.image import ImageConfig
+
+
+@dataclass
+class Scenario:
+    """`prepare` and `finish` run without faults; `act` is the request, `again` the same one after it failed."""
+
+    bed: Bed
+
+    async def prepare(self) -> Any:
+        return None
+
+    async def act(self, thing: Any) -> Any:
+        raise NotImplementedError
+
+    async def again(self, thing: Any) -> Any:
+        return await self.act(thing)
+
+    async def finish(self, thing: Any, result: Any) -> None:
+        """Check what the request made, and take it away again."""
+
+
+class ColdPod(Scenario):
+    fields: dict[str, Any] = {"sysctls": {"kernel.msgmax": "4096"}}
+
+    async def prepare(self) -> SandboxConfig:
+        return self.bed.pod(**self.fields)
+
+    async def act(self, thing: SandboxConfig) -> str:
+        return await self.bed.verbs.run_pod_sandbox(thing, "")
+
+    async def finish(self, thing: SandboxConfig, result: str) -> None:
+        record = await self.bed.verbs.pod_sandbox_status(result)
+        assert (record.state, record.config, len(record.ips)) == ("ready", thing, 2)
+        folder = Path(self.bed.node.records.pod_folder(result))
+        assert (folder / "hostname").read_text() == f"{record.hostname}\n"
+        assert all(ip in (folder / "hosts").read_text() for ip in record.ips)
+        await self.bed.verbs.remove_pod_sandbox(result)
+
+
+class WarmPod(ColdPod):
+    """A fault costs the warm fragment, half a pod as it may be: the next request is a cold start."""
+
+    async def prepare(self) -> SandboxConfig:
+        await self.bed.empty_pool()
+        await self.bed.warm_up()
+        return await super().prepare()
+
+    async def finish(self, thing: SandboxConfig, result: str) -> None:
+        await super().finish(thing, result)
+        await self.bed.empty_pool()
+
+
+class HostPorts(ColdPod):
+    fields = {
+        "port_mappings": (
+            PortMapping(container_port=80, host_port=18080),
+            PortMapping(protocol="udp", container_port=53, host_port=18053),
+        )
+    }
+
+
+class Birth(Scenario):
+    async def act(self, thing: None) -> Shell:
+        return await shells.birth(self.bed.node, self.bed.node.profiles[0])
+
+    async def finish(self, thing: None, result: Shell) -> None:
+        assert await result.check()
+        await shells.end(self.bed.node, result)
+
+
+class CreateContainer(Scenario):
+    async def prepare(self) -> tuple[str, Any]:
+        return await self.bed.run_pod(), self.bed.container()
+
+    async def act(self, thing: tuple[str, Any]) -> str:
+        """With what is prepared ahead in the background; should that fail, the start has to do it."""
+        container_id = await self.bed.verbs.create_container(*thing, None)
+        await self.bed.prepared(container_id)
+        return container_id
+
+    async def finish(self, thing: tuple[str, Any], result: str) -> None:
+        await self.bed.verbs.start_container(result)
+        await self.bed.verbs.remove_pod_sandbox(thing[0])
+
+
+class CreateWithVolumes(CreateContainer):
+    async def prepare(self) -> tuple[str, Any]:
+        config = self.bed.container("cat /data/l > /more/copy", image=ImageSpec(image=self.bed.volume_image))
+        return await self.bed.run_pod(), config
+
+    async def finish(self, thing: tuple[str, Any], result: str) -> None:
+        await self.bed.verbs.start_container(result)
+        container = self.bed.node.records.container(result)
+        await container.exited.wait()
+        assert container.record.exit_code == 0, "the volume has what the image has there"
+        await self.bed.verbs.remove_pod_sandbox(thing[0])
+
+
+class StartPrepared(Scenario):
+    """A container whose start failed is over; the kubelet makes another one."""
+
+    async def prepare(self) -> list[str]:
+        pod = await self.bed.run_pod()
+        return [pod, await self._create(pod)]
+
+    async def _create(self, pod: str) -> str:
+        source = self.bed.daemon.folder / "mounted"
+        source.mkdir(exist_ok=True)
+        config = self.bed.container(mounts=(Mount(container_path="/mnt", host_path=str(source)),))
+        container_id = await self.bed.verbs.create_container(pod, config, None)
+        await self.bed.prepared(container_id)
+        return container_id
+
+    async def act(self, thing: list[str]) -> None:
+        await self.bed.verbs.start_container(thing[1])
+
+    async def again(self, thing: list[str]) -> None:
+        record = await self.bed.verbs.container_status(thing[1])
+        if record.state == "exited":
+            assert (record.exit_code, record.reason) == (128, "StartError"), record
+            assert record.message
+            await self.bed.verbs.remove_container(thing[1])
+            thing[1] = await self._create(thing[0])
+        if record.state != "running":
+            await self.act(thing)
+
+    async def finish(self, thing: list[str], result: None) -> None:
+        record = await self.bed.verbs.container_status(thing[1])
+        assert record.state == "running"
+        answer = await self.bed.verbs.exec_sync(thing[1], ["ls", "-d", "/mnt"], 10)
+        assert (answer.exit_code, answer.stdout) == (0, b"/mnt\n"), answer
+        await self.bed.verbs.remove_pod_sandbox(thing[0])
+
+
+class StartUnprepared(StartPrepared):
+    """The whole way at the start, as when the preparation failed or a daemon has come back since."""
+
+    async def _create(self, pod: str) -> str:
+        container_id = await super()._create(pod)
+        node = self.bed.node
+        container = node.records.container(container_id)
+        await give_up_preparation(node.records.pod(pod), container)
+        await release_cgroup(node, container)
+        return container_id
+
+
+class InContainer(Scenario):
+    async def prepare(self) -> tuple[str, str]:
+        pod = await self.bed.run_pod()
+        return pod, await self.bed.run_container(pod)
+
+    async def finish(self, thing: tuple[str, str], result: Any) -> None:
+        assert (await self.bed.verbs.container_status(thing[1])).state == "running"
+        await self.bed.verbs.remove_pod_sandbox(thing[0])
+
+
+class ExecSync(InContainer):
+    async def act(self, thing: tuple[str, str]) -> ExecResult:
+        return await self.bed.verbs.exec_sync(thing[1], ["sh", "-c", "echo out; echo err >&2; exit 3"], 10)
+
+    async def finish(self, thing: tuple[str, str], result: ExecResult) -> None:
+        assert result == ExecResult(stdout=b"out\n", stderr=b"err\n", exit_code=3)
+        await super().finish(thing, result)
+
+
+class LongExec(InContainer):
+    """What a caller that goes away leaves behind: a command that would go on for long."""
+
+    async def act(self, thing: tuple[str, str]) -> ExecResult:
+        return await self.bed.verbs.exec_sync(thing[1], ["sh", "-c", "sleep 0.05 & sleep 0.05"], 10)
+
+
+class UpdateResources(InContainer):
+    change = Resources(memory_limit=64 << 20, cpu_shares=512, cpu_quota=50_000, cpu_period=100_000)
+
+    async def act(self, thing: tuple[str, str]) -> None:
+        await self.bed.verbs.update_container_resources(thing[1], self.change, {})
+
+    async def finish(self, thing: tuple[str, str], result: None) -> None:
+        record = await self.bed.verbs.container_status(thing[1])
+        assert record.resources.memory_limit == 64 << 20
+        await super().finish(thing, result)
+
+
+class ReopenLog(InContainer):
+    async def act(self, thing: tuple[str, str]) -> None:
+        record = await self.bed.verbs.container_status(thing[1])
+        Path(record.log_path).unlink(missing_ok=True)
+        await self.bed.verbs.reopen_container_log(thing[1])
+
+    async def finish(self, thing: tuple[str, str], result: None) -> None:
+        assert Path((await self.bed.verbs.container_status(thing[1])).log_path).exists()
+        await super().finish(thing, result)
+
+
+class LoadImage(Scenario):
+    """Two layers, of which one is there already."""
+
+    async def prepare(self) -> Path:
+        archive = self.bed.daemon.folder / "loaded.tar"
+        if not archive.exists():
+            self.bed.archive("loaded", ImageConfig(labels={"of": "this test"}), {"data/more": "more\n"})
+            shutil.rmtree(self.bed.daemon.folder / "loaded")
+        return archive
+
+    async def act(self, thing: Path) -> str:
+        (image_id,) = await self.bed.node.images.load(thing)
+        return image_id
+
+    async def finish(self, thing: Path, result: str) -> None:
+        layers = self.bed.node.images.layers(result)
+        assert (Path(layers[0]) / "data/more").read_text() == "more\n"
+        await self.bed.node.images.remove(result)
+
+
+class PullImage(LoadImage):
+    reference = ""
+
+    async def prepare(self) -> Path:
+        return Path()
+
+    async def act(self, thing: Path) -> str:
+        return await self.bed.node.images.pull(ImageSpec(image=self.reference))
+
+
+VERBS: tuple[type[Scenario], ...] = (
+    ColdPod,
+    WarmPod,
+    HostPorts,
+    Birth,
+    CreateContainer,
+    CreateWithVolumes,
+    StartPrepared,
+    StartUnprepared,
+    ExecSync,
+    UpdateResources,
+    ReopenLog,
+    LoadImage,
+    PullImage,
+)
