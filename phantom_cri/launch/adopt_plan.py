@@ -30,17 +30,30 @@ _IPC = frozenset(
 """The IPC sysctls that Kubernetes knows as namespaced (ipc/ipc_sysctl.c); fs/mqueue beside them."""
 
 
+_NO_ROUTER_ADVERTISEMENTS = ("net/ipv6/conf/default/accept_ra", "net/ipv6/conf/eth0/accept_ra")
+"""Else any pod on the bridge could give its neighbours addresses and routes (RFC 6104)."""
+
+
 def birth_plan(
-    netlink: bytes = b"", procs: int = 0, *, own_network: bool | None = None, template: bool = False
+    netlink: bytes = b"",
+    procs: int = 0,
+    *,
+    own_network: bool | None = None,
+    ipv6: bool = False,
+    template: bool = False,
 ) -> Plan:
     """Of a warm fragment: into its cgroups (donated "procs0"…), its OOM score, its network.
 
     `netlink`: rtnetlink requests to send from inside; `own_network`: whether the pod sysctls of a network
-    namespace apply, by default where there are requests; `template`: the first container's /dev and /sys
-    are made ready.
+    namespace apply, by default where there are requests; `ipv6`: it has IPv6; `template`: the first
+    container's /dev and /sys are made ready.
     """
     own = bool(netlink) if own_network is None else own_network
-    parts: list[Op | Block] = [Netlink(netlink)] if netlink else []
+    parts: list[Op | Block] = []
+    if ipv6:
+        parts += [Sysctl(path, "0") for path in _NO_ROUTER_ADVERTISEMENTS]
+    if netlink:
+        parts.append(Netlink(netlink))
     if own:
         parts += [Sysctl(path, value) for path, value in POD_SYSCTLS.items()]
     if template:

@@ -11,6 +11,7 @@ from phantom_cri import images, launch
 from phantom_cri.cgroups import pod_path
 from phantom_cri.errors import AlreadyExists, InvalidArgument, NotFound
 from phantom_cri.lifecycle import prepare, states
+from phantom_cri.lifecycle.container_launch import sees_fragment
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.stop_container import signal_number
@@ -118,6 +119,12 @@ def check(pod: Pod, record: ContainerRecord, image: Image) -> None:
     if config.security.privileged and not pod.record.config.security.privileged:
         raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
     launch.check_container(config, image.config, pod.record.config)
+    asked = {name.upper().removeprefix("CAP_") for name in config.security.capabilities.add}
+    if "SYS_PTRACE" in asked and sees_fragment(pod, record):
+        raise InvalidArgument(
+            "capabilities.add: 'SYS_PTRACE' in the pod's shared pid namespace would give the container "
+            "the pod's fragment, and with it the node: give it a pid namespace of its own"
+        )
 
 
 async def seed_volumes(node: Node, record: ContainerRecord, image: Image, folder: str) -> None:

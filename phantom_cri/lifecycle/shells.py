@@ -41,7 +41,12 @@ async def birth(node: Node, profile: Profile) -> Shell:
         with launch.Donations() as donations:
             for index, procs in enumerate(home.procs):
                 donations.lend(f"procs{index}", procs)
-            plan = launch.birth_plan(batch, len(home.procs), template=not profile.host_ipc)
+            plan = launch.birth_plan(
+                batch,
+                len(home.procs),
+                ipv6=any(":" in ip for ip in shell.ips),
+                template=not profile.host_ipc,
+            )
             await shell.fragment.adopt(plan, donations)
             shell.has_template = not profile.host_ipc
         undo.keep()
