@@ -77,8 +77,12 @@ class ContentStore:
                 self._root / "ingest" / f"{target.name}.{next(self._numbers)}"
             )  # two may put the same at once
             with Ingest(part, target, digest, len(content), False, self._record) as ingest:
-                ingest.write(content)
-                ingest.commit()
+                try:
+                    ingest.write(content)
+                    ingest.commit()
+                except BaseException:
+                    ingest.abort()  # it is not what a later pull would resume
+                    raise
 
     def ingest(self, digest: str, size: int, *, resume: bool = True) -> Ingest:
         """Begin or take up the download of `digest`, which must come out `size` bytes long."""

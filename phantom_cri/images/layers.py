@@ -104,13 +104,22 @@ class LayerStore:
             used_bytes, inodes = measure(str(staged))
             sync_filesystem(staged)
             record = LayerRecord(self._new_name(key), key, diff_id, used_bytes, inodes)
-            os.rename(staged, self.path(record.name))
+            self._show(staged, record)
         except BaseException:
             self._trash.discard(str(staged))
             raise
-        sync_folder(self._folder)
-        write_atomically(self._record_path(record.name), to_json(record), durable=True)
         return record
+
+    def _show(self, staged: Path, record: LayerRecord) -> None:
+        folder, path = self.path(record.name), self._record_path(record.name)
+        os.rename(staged, folder)
+        try:
+            sync_folder(self._folder)
+            write_atomically(path, to_json(record), durable=True)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            self._trash.discard(folder)
+            raise
 
     def adopt(self, record: LayerRecord) -> str:
         self._add(record)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from phantom_cri.codec import from_json, replace
-from phantom_cri.errors import DataLoss, Internal, NotFound, ResourceExhausted, Unavailable
+from phantom_cri.errors import DataLoss, NotFound, ResourceExhausted, Unavailable, kernel_error
 from phantom_cri.images import archive, auth, hosts, reference
 from phantom_cri.images.content import ContentStore
 from phantom_cri.images.flights import Flights
@@ -50,7 +50,7 @@ def _disk_errors(work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         except OSError as error:
             if error.errno in _NO_SPACE:
                 raise ResourceExhausted(f"no space for images: {error.strerror}") from None
-            raise Internal(f"image store: {error}") from error
+            raise kernel_error("image store", error.errno or 0) from error
 
     return named
 
