@@ -8,6 +8,7 @@ import time
 from phantom_cri import codec, launch
 from phantom_cri.cgroups import pod_path
 from phantom_cri.errors import InvalidArgument, NotFound
+from phantom_cri.launch import FragmentLost
 from phantom_cri.lifecycle import endings, shells
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
@@ -25,23 +26,36 @@ async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str) -> st
     holder = node.records.holder(config.metadata)
     if holder is not None and holder.record.config == config and node.records.sent_again(holder.id):
         return holder.id
-    async with Undo("RunPodSandbox") as undo:
+    while True:
         with stages.stage("claim"):
             shell, cold_reason = await obtain(node, config, handler)
-        undo.push("fragment", lambda: shells.end(node, shell))
         pod = Pod(record=record_of(node, config, handler, shell, cold_reason), shell=shell)
+        try:
+            await make_pod(node, pod, shell, stages)
+            break
+        except FragmentLost as error:
+            if cold_reason:
+                raise
+            # It died in the pool and nobody had noticed. The next one is another; the last resort is a birth.
+            log.warning("a warm fragment was lost at its claim: %s", error)
+    endings.watch_pod(node, pod)
+    finish(node, pod, stages)
+    return pod.id
+
+
+async def make_pod(node: Node, pod: Pod, shell: Shell, stages: Stages) -> None:
+    async with Undo("RunPodSandbox") as undo:
+        undo.push("fragment", lambda: shells.end(node, shell))
         undo.push("pool's count", lambda: endings.leave_pool(node, pod))
-        node.records.reserve(config.metadata, shell.id)
-        undo.push("name", lambda: node.records.release(config.metadata, shell.id))
+        metadata = pod.record.config.metadata
+        node.records.reserve(metadata, shell.id)
+        undo.push("name", lambda: node.records.release(metadata, shell.id))
         with stages.stage("record"):
             node.records.intend_pod(pod.record)
         await give_identity(node, pod, shell, stages, undo)
         with stages.stage("record"):
             node.records.commit_pod(pod)
         undo.keep()
-    endings.watch_pod(node, pod)
-    finish(node, pod, stages)
-    return pod.id
 
 
 def check(node: Node, config: SandboxConfig, handler: str) -> None:
