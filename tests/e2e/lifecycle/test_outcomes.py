@@ -199,3 +199,21 @@ def test_attempts_share_a_log_file_when_asked_to(pod: Pod) -> None:
     text = (Path(pod.config.log_directory) / "again.log").read_text()
     assert [line.split(" ", 3)[3] for line in text.splitlines()] == [f"attempt {n}" for n in range(3)]
     assert len(pod.cri.containers(pod_sandbox_id=pod.id)) == 3
+
+
+def test_long_and_unfinished_lines(pod: Pod) -> None:
+    container = pod.run("head -c 40000 /dev/zero | tr '\\0' x; echo; printf 'no end'; printf err >&2")
+    out = [line for line in container.log if line.stream == "stdout"]
+    assert [line.tag for line in out] == ["P", "P", "F", "P"]
+    assert "".join(line.text for line in out[:3]) == "x" * 40000
+    assert out[3].text == "no end"
+    assert [(line.tag, line.text) for line in container.log if line.stream == "stderr"] == [("P", "err")]
+    times = [line.time for line in container.log]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d)", one) for one in times)
+    assert times == sorted(times)
+
+
+def test_without_a_log_path_nothing_is_written(pod: Pod) -> None:
+    container = pod.run("echo lost", log_path="")
+    assert container.status.log_path == ""
+    assert not list(Path(pod.config.log_directory).glob("*"))
