@@ -65,6 +65,15 @@ class Unavailable(PhantomError):
     code = "UNAVAILABLE"
 
 
+class RegistryUnavailable(Unavailable):
+    """No registry answered. The kubelet shows the reason only under this code, and by this first word."""
+
+    code = "UNKNOWN"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"RegistryUnavailable: {why}")
+
+
 class Unimplemented(PhantomError):
     code = "UNIMPLEMENTED"
 
@@ -93,7 +102,15 @@ def errno_name(number: int) -> str:
 
 
 SHORTAGES = frozenset(
-    getattr(errno_names, name) for name in "EAGAIN EDQUOT EMFILE ENFILE ENOBUFS ENOMEM ENOSPC".split()
+    {
+        errno_names.EAGAIN,
+        errno_names.EDQUOT,
+        errno_names.EMFILE,
+        errno_names.ENFILE,
+        errno_names.ENOBUFS,
+        errno_names.ENOMEM,
+        errno_names.ENOSPC,
+    }
 )
 """Errnos that say that the node has run out of something: another time, or with fewer pods, it may work."""
 

@@ -37,7 +37,7 @@ async def give_up_preparation(pod: Pod, container: Container) -> None:
 
 
 async def end_process(shell: Shell, container: Container) -> None:
-    """Kill what a start has made that failed or whose answer was lost, however far it came, and drop its entry.
+    """Kill what a start has made that failed or whose answer was lost, and drop its entry.
 
     A fragment whose connection broke is spoken to once the shell has connected again. Raises TimeoutError.
     """

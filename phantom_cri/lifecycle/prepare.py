@@ -89,7 +89,10 @@ def donate(node: Node, donations: launch.Donations, container: Container, fds: L
 
 
 def open_log(path: str) -> int:
-    """Open or make a log file for appending; its folder is made, as CRI-O does. Raises Internal, ResourceExhausted."""
+    """Open or make a log file for appending; its folder is made, as CRI-O does.
+
+    Raises Internal, ResourceExhausted.
+    """
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -14,6 +14,14 @@ from tests.e2e.faults.injection import wired
 from tests.e2e.faults.scenarios import PullImage
 from tests.e2e.harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
 from tests.e2e.harness.registry import Registry
+from tests.e2e.harness.waiting import wait_until
+
+
+async def all_addresses_back(bed: Bed) -> None:
+    """They rest until the links that had them are known to be gone (network/builtin.py)."""
+    async with asyncio.timeout(10):
+        while bed.addresses_in_use():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +34,8 @@ def bed(registry: Registry, short_folder: Path) -> Iterator[Bed]:
         made.runner.run(made.start())
         with wired(made.node, made.loop):
             yield made
+        wait_until(lambda: not made.links(), "the pods' links to go")
+        made.runner.run(all_addresses_back(made))
         made.runner.run(made.stop())
         made.runner.run(asyncio.sleep(0))
     finally:

@@ -1,9 +1,9 @@
 """Makes one call on the way of a verb fail, whichever call it is.
 
-Nobody lists the calls: every function of `os` that is not named in `HARMLESS`, every method of the rooms that
-a node is composed of, and every function that the rooms export is wrapped. The first run of a verb counts which
-of them it passes; then the verb is run once for each, and that one fails. So a new acquire is tested without
-anybody thinking of it.
+Nobody lists the calls: every function of `os` that is not named in `HARMLESS`, every method of the rooms
+that a node is composed of, and every function that the rooms export is wrapped. A first run of a verb counts
+which of them it passes; then the verb is run once for each, and that one fails. So a new acquire is tested
+without anybody thinking of it.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ from typing import Any, TypeVar
 
 from phantom_cri import images, launch, native
 from phantom_cri.errors import Internal
+from phantom_cri.images import trash
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.network import identity
 
 T = TypeVar("T")
 
+# What gives back, only asks, or cannot fail: a fault there is no failed acquire.
 HARMLESS = frozenset(
-    # What gives back, only asks, or cannot fail: a fault there is no failed acquire.
-    "close unlink remove rmdir waitid waitpid kill stat lstat fstat access listdir scandir readlink getxattr "
-    "listxattr getpid getppid getuid geteuid getgid getegid umask uname urandom fspath getcwd cpu_count umask "
-    "waitstatus_to_exitcode sched_getaffinity lseek get_blocking getrandom fsync statvfs".split()
+    """close unlink remove rmdir kill waitid waitpid waitstatus_to_exitcode
+    stat lstat fstat statvfs access listdir scandir readlink getxattr listxattr lseek get_blocking fsync
+    getpid getppid getuid geteuid getgid getegid umask uname urandom getrandom getcwd fspath
+    cpu_count sched_getaffinity""".split()  # noqa: SIM905
 )
 SOCKET_CALLS = ("bind", "connect", "listen", "sendmsg", "send", "recv")
 OURS = str(Path(launch.__file__).parents[1])
 PASSED_THROUGH = tuple(
     str(Path(os.__file__).with_name(name)) for name in ("os.py", "pathlib.py", "shutil.py", "tempfile.py")
 )
-_NEW_FD = frozenset("open pipe2 pipe memfd_create dup dup2 pidfd_open socket".split())
-_NEW_SPACE = frozenset("write pwrite mkdir rename replace symlink link mknod truncate ftruncate".split())
+_NEW_FD = frozenset("open pipe2 pipe memfd_create dup dup2 pidfd_open socket".split())  # noqa: SIM905
+_NEW_SPACE = frozenset("write pwrite mkdir rename replace symlink link mknod ftruncate".split())  # noqa: SIM905
 
 Point = tuple[str, int]
 """A call on the way: what is called and from where, and the how-manyeth such call it is."""
@@ -127,9 +129,9 @@ def wired(node: Node, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 def system_calls() -> Iterator[tuple[Any, str, str]]:
     """(owner, attribute, label) of what can fail with an errno."""
     for name, function in list(vars(os).items()):
-        if isinstance(function, types.BuiltinFunctionType) and function.__module__ == "posix":
-            if name not in HARMLESS and not name.startswith(("W", "_")):
-                yield os, name, f"os.{name}"
+        is_call = isinstance(function, types.BuiltinFunctionType) and function.__module__ == "posix"
+        if is_call and name not in HARMLESS and not name.startswith(("W", "_")):
+            yield os, name, f"os.{name}"
     for name in SOCKET_CALLS:
         yield socket.socket, name, f"socket.{name}"
     yield builtins, "open", "io.open"
@@ -149,9 +151,11 @@ def room_calls(node: Node) -> Iterator[tuple[Any, str, str]]:
                 yield owner, name, f"{owner.__name__}.{name}"
     for module in (launch, images, identity):
         for name, function in list(vars(module).items()):
-            if isinstance(function, types.FunctionType) and function.__module__.startswith("phantom_cri"):
-                if not name.startswith("_"):
-                    yield module, name, f"{module.__name__.rpartition('.')[2]}.{name}"
+            is_ours = isinstance(function, types.FunctionType) and function.__module__.startswith(
+                "phantom_cri"
+            )
+            if is_ours and not name.startswith("_"):
+                yield module, name, f"{module.__name__.rpartition('.')[2]}.{name}"
 
 
 def _has_behaviour(kind: type) -> bool:
@@ -189,6 +193,8 @@ def _caller(frame: types.FrameType | None) -> str:
         frame = frame.f_back
     if frame is None or not frame.f_code.co_filename.startswith(OURS):
         return ""
+    if frame.f_code.co_filename == trash.__file__:  # it gives back
+        return ""
     return f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
 
 
@@ -223,7 +229,7 @@ class Cancelled:
             thrown = None
             try:
                 yield waited
-            except BaseException as error:  # noqa: BLE001 - it is the work's to deal with
+            except BaseException as error:
                 thrown = error
 
     def _cancel(self, waited: Any) -> None:

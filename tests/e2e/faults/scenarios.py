@@ -1,7 +1,9 @@
-"""The acquiring verbs as they are run once for each fault: what comes before, the verb itself, and its undoing."""
+"""The acquiring verbs as they are run once for each fault: what comes before, the verb, and its undoing."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from tests.e2e.harness.image import ImageConfig
 
 @dataclass
 class Scenario:
-    """`prepare` and `finish` run without faults; `act` is the request, `again` the same one after it failed."""
+    """`prepare` and `finish` run without faults; `act` is the request, `again` the same after it failed."""
 
     bed: Bed
 
@@ -29,6 +31,10 @@ class Scenario:
 
     async def again(self, thing: Any) -> Any:
         return await self.act(thing)
+
+    async def was_done(self, thing: Any) -> bool:
+        """Whether a request whose caller has left was carried out all the same, where it may be."""
+        return False
 
     async def finish(self, thing: Any, result: Any) -> None:
         """Check what the request made, and take it away again."""
@@ -73,6 +79,15 @@ class HostPorts(ColdPod):
         )
     }
 
+    async def again(self, thing: SandboxConfig) -> str:
+        assert self.bed.host_ports() == []
+        return await self.act(thing)
+
+    async def finish(self, thing: SandboxConfig, result: str) -> None:
+        assert len(self.bed.host_ports()) == 2, "one map for IPv4, one for IPv6"
+        await super().finish(thing, result)
+        assert self.bed.host_ports() == []
+
 
 class Birth(Scenario):
     async def act(self, thing: None) -> Shell:
@@ -88,10 +103,7 @@ class CreateContainer(Scenario):
         return await self.bed.run_pod(), self.bed.container()
 
     async def act(self, thing: tuple[str, Any]) -> str:
-        """With what is prepared ahead in the background; should that fail, the start has to do it."""
-        container_id = await self.bed.verbs.create_container(*thing, None)
-        await self.bed.prepared(container_id)
-        return container_id
+        return await self.bed.verbs.create_container(*thing, None)
 
     async def finish(self, thing: tuple[str, Any], result: str) -> None:
         await self.bed.verbs.start_container(result)
@@ -138,6 +150,9 @@ class StartPrepared(Scenario):
             thing[1] = await self._create(thing[0])
         if record.state != "running":
             await self.act(thing)
+
+    async def was_done(self, thing: list[str]) -> bool:
+        return (await self.bed.verbs.container_status(thing[1])).state == "running"
 
     async def finish(self, thing: list[str], result: None) -> None:
         record = await self.bed.verbs.container_status(thing[1])
@@ -200,16 +215,18 @@ class UpdateResources(InContainer):
 class ReopenLog(InContainer):
     async def act(self, thing: tuple[str, str]) -> None:
         record = await self.bed.verbs.container_status(thing[1])
-        Path(record.log_path).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(record.log_path)
         await self.bed.verbs.reopen_container_log(thing[1])
 
     async def finish(self, thing: tuple[str, str], result: None) -> None:
-        assert Path((await self.bed.verbs.container_status(thing[1])).log_path).exists()
+        record = await self.bed.verbs.container_status(thing[1])
+        assert os.path.exists(record.log_path)  # noqa: ASYNC240
         await super().finish(thing, result)
 
 
 class LoadImage(Scenario):
-    """Two layers, of which one is there already."""
+    """Two layers, of which one is there already. What was fetched for a caller that left is kept."""
 
     async def prepare(self) -> Path:
         archive = self.bed.daemon.folder / "loaded.tar"
@@ -221,6 +238,9 @@ class LoadImage(Scenario):
     async def act(self, thing: Path) -> str:
         (image_id,) = await self.bed.node.images.load(thing)
         return image_id
+
+    async def was_done(self, thing: Path) -> bool:
+        return True
 
     async def finish(self, thing: Path, result: str) -> None:
         layers = self.bed.node.images.layers(result)
