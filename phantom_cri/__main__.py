@@ -154,6 +154,7 @@ def add_pools(node: Node) -> None:
             birth=partial(shells.birth, node, profile),
             end=end,
             check=Shell.check,
+            retired=partial(node.metrics.fragment_retired, pool.name),
         )
     node.profiles = tuple(profiles)
     node.handlers = tuple(dict.fromkeys(("", *(profile.handler for profile in profiles))))

@@ -22,6 +22,7 @@ from phantom_cri.errors import (
     NotFound,
     PermissionDenied,
     PhantomError,
+    RegistryUnavailable,
     Unauthenticated,
     Unavailable,
 )
@@ -247,7 +248,7 @@ class Connection:
         if status == 403:
             raise PermissionDenied(f"{self._what()}: pull access denied ({doing}{where})")
         if status in _TRANSIENT:
-            error = Unavailable(f"RegistryUnavailable: {self._what()}: {doing}{where}")
+            error = RegistryUnavailable(f"{self._what()}: {doing}{where}")
             raise Retry(error, _retry_after(response.headers.get("Retry-After", "")))
         raise FailedPrecondition(f"{self._what()}: unexpected status ({doing}{where})")
 
@@ -269,7 +270,7 @@ class Connection:
 
     def _unavailable(self, url: str, error: Exception) -> Unavailable:
         why = str(error) or type(error).__name__
-        return Unavailable(f"RegistryUnavailable: {self._what()}: {_shown(url)}: {why}")
+        return RegistryUnavailable(f"{self._what()}: {_shown(url)}: {why}")
 
     def _what(self) -> str:
         return f'failed to pull "{self._name.canonical}"'

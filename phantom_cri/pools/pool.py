@@ -8,10 +8,11 @@ falls under half does it compete with them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from phantom_cri.codec import Record
 
@@ -25,6 +26,10 @@ class Member(Protocol):
 
 
 M = TypeVar("M", bound=Member)
+
+RetireReason = Literal["age", "unhealthy", "dead"]
+
+log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 0.02
 """How long no claim must have come before a refill starts that is not urgent."""
@@ -48,7 +53,10 @@ class PoolReport(Record, frozen=True):
 
 
 class Pool(Generic[M]):
-    """A stock of `size` members. `birth` makes one, `end` removes one, `check` asks one if it is well."""
+    """A stock of `size` members. `birth` makes one, `end` removes one, `check` asks one if it is well.
+
+    `max_age` and `check_every` in seconds; `retired` is told of every member that ends unused, and why.
+    """
 
     def __init__(
         self,
@@ -60,6 +68,7 @@ class Pool(Generic[M]):
         end: Callable[[M], Awaitable[None]],
         check: Callable[[M], Awaitable[bool]],
         check_every: float = 10.0,
+        retired: Callable[[RetireReason], None] = lambda reason: None,
     ) -> None:
         self.name = name
         self.size = size
@@ -67,7 +76,7 @@ class Pool(Generic[M]):
         self.hits = self.misses = self.retired = self.failed_births = 0
         self.last_error = ""
         self._max_age, self._check_every = max_age, check_every
-        self._birth, self._end, self._check = birth, end, check
+        self._birth, self._end, self._check, self._told_retired = birth, end, check, retired
         self._stock: deque[M] = deque()
         self._starting = 0
         self._last_claim = 0.0
@@ -103,18 +112,17 @@ class Pool(Generic[M]):
                 self.hits += 1
                 self.claimed += 1
                 return member
-            self._retire(member)
+            self._retire(member, "dead")
         self.misses += 1
         return None
 
     def warm(self) -> int:
         return len(self._stock)
 
-    def discard(self, member: M) -> None:
-        """Drop a member that died while it was idle."""
+    def _discard(self, member: M, reason: RetireReason) -> None:
         if member in self._stock:
             self._stock.remove(member)
-            self._retire(member)
+            self._retire(member, reason)
             self._wanted.set()
 
     def report(self) -> PoolReport:
@@ -160,6 +168,7 @@ class Pool(Generic[M]):
         except Exception as error:  # a birth may fail in any way; the pool must outlive it and say so
             self.failed_births += 1
             self.last_error = str(error)
+            log.warning("pool %s: a fragment could not be born: %s", self.name, error)
             return False
         finally:
             self._starting -= 1
@@ -170,15 +179,21 @@ class Pool(Generic[M]):
         while True:
             await asyncio.sleep(self._check_every)
             for member in list(self._stock):
-                too_old = time.monotonic() - member.born_at > self._max_age
-                if member in self._stock and (too_old or not await self._is_well(member)):
-                    self.discard(member)
+                reason = await self._unfit(member)
+                if reason is not None:
+                    self._discard(member, reason)
 
-    async def _is_well(self, member: M) -> bool:
-        return member.alive() and await self._check(member)
+    async def _unfit(self, member: M) -> RetireReason | None:
+        if time.monotonic() - member.born_at > self._max_age:
+            return "age"
+        if not member.alive():
+            return "dead"
+        return None if await self._check(member) else "unhealthy"
 
-    def _retire(self, member: M) -> None:
+    def _retire(self, member: M, reason: RetireReason) -> None:
         self.retired += 1
+        self._told_retired(reason)
+        log.info("pool %s: a fragment is retired unused: %s", self.name, reason)
         task = asyncio.ensure_future(self._end(member))
         _background.add(task)
         task.add_done_callback(_background.discard)

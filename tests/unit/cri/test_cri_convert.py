@@ -268,7 +268,7 @@ def test_a_wrong_pod_names_its_field(message: pb.PodSandboxConfig, field: str) -
 
 def test_an_environment_value_need_not_be_utf8() -> None:
     config = container_config_from(container_config(envs=[pb.KeyValue(key="A", value=b"\xff\xc3\xa9")]))
-    assert config.envs[0].value.encode("utf-8", "surrogateescape") == b"\xff\xc3\xa9"
+    assert config.envs[0].text.encode("utf-8", "surrogateescape") == b"\xff\xc3\xa9"
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,8 @@ def every_error() -> list[type[PhantomError]]:
     while rest:
         kind = rest.pop()
         found.append(kind)
-        rest += kind.__subclasses__()
+        # Only those of errors.py: what else is imported by now depends on the other tests.
+        rest += [one for one in kind.__subclasses__() if one.__module__ == errors.__name__]
     return found
 
 
@@ -214,7 +215,8 @@ def every_error() -> list[type[PhantomError]]:
 async def test_every_error_has_its_code_on_the_wire(wire: Wire, kind: type[PhantomError]) -> None:
     wire.verbs.failure = kind("op 7, bind /a on /b: EACCES")
     code, text = await refused(wire.exec("x"))
-    assert (code, text) == (GRPC_CODES[kind.code], "op 7, bind /a on /b: EACCES")
+    assert (code, text) == (GRPC_CODES[kind.code], str(wire.verbs.failure))
+    assert text.endswith("op 7, bind /a on /b: EACCES")
     assert code.name == kind.code
     assert metric(wire, "phantom_rpc_errors_total", method="ExecSync", code=kind.code) == 1
 
