@@ -164,7 +164,7 @@ class Bed:
         pool = node.pools["default"]
         return {
             "fds": Counter(_open_files(folder)),
-            "children": Counter(fragments=len(children())),
+            **_of_fragments(),
             "files": Counter(_files(self.daemon.state)) + Counter(_files(self.daemon.root)),
             "cgroups": Counter(str(group) for group in groups_below(self.daemon.cgroup)),
             "mounts": Counter(mounts_below(folder)),
@@ -228,14 +228,30 @@ class Bed:
 
 def children() -> set[int]:
     """Pids of this process's children, zombies too."""
-    me, found = os.getpid(), set()
+    return {pid for pid, parent in _parents().items() if parent == os.getpid()}
+
+
+def _parents() -> dict[int, int]:
+    """Every process and its parent; field 4 of proc_pid_stat(5), the second after the name's `)`."""
+    found = {}
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError, IndexError):
             if name.isdigit():
                 status = Path(f"/proc/{name}/stat").read_bytes()
-                if int(status.rpartition(b")")[2].split()[1]) == me:
-                    found.add(int(name))
+                found[int(name)] = int(status.rpartition(b")")[2].split()[1])
     return found
+
+
+def _of_fragments() -> Traces:
+    """The fragments of this process, and what they hold together."""
+    parents = _parents()
+    fragments = {pid for pid, parent in parents.items() if parent == os.getpid()}
+    held: Counter[str] = Counter(processes=sum(parent in fragments for parent in parents.values()))
+    for pid in fragments:
+        with contextlib.suppress(OSError):
+            held["fds"] += len(os.listdir(f"/proc/{pid}/fd"))
+            held["mounts"] += len(Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines())
+    return {"fragments": Counter(fragments=len(fragments)), "in fragments": held}
 
 
 def _open_files(folder: Path) -> Iterator[str]:

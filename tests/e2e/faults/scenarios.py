@@ -12,9 +12,32 @@ from typing import Any
 from phantom_cri.lifecycle import shells
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.shell import Shell
-from phantom_cri.model import ExecResult, ImageSpec, Mount, PortMapping, Resources, SandboxConfig
+from phantom_cri.model import (
+    Capabilities,
+    ContainerSecurity,
+    ExecResult,
+    ImageSpec,
+    Mount,
+    NamespaceOptions,
+    PortMapping,
+    Resources,
+    SandboxConfig,
+    SecurityProfile,
+)
 from tests.e2e.faults.bed import Bed
 from tests.e2e.harness.image import ImageConfig
+
+ALL_OF_IT = ContainerSecurity(
+    namespaces=NamespaceOptions(pid="container"),
+    capabilities=Capabilities(add=("NET_ADMIN",), drop=("CHOWN",)),
+    run_as_user=33,
+    supplemental_groups=(1, 2),
+    readonly_rootfs=True,
+    no_new_privs=True,
+    seccomp=SecurityProfile(),
+    masked_paths=("/proc/kcore", "/proc/keys"),
+    readonly_paths=("/proc/sys",),
+)
 
 
 @dataclass
@@ -133,7 +156,12 @@ class StartPrepared(Scenario):
     async def _create(self, pod: str) -> str:
         source = self.bed.daemon.folder / "mounted"
         source.mkdir(exist_ok=True)
-        config = self.bed.container(mounts=(Mount(container_path="/mnt", host_path=str(source)),))
+        config = self.bed.container(
+            mounts=(Mount(container_path="/mnt", host_path=str(source)),),
+            working_dir="/data",
+            security=ALL_OF_IT,
+            resources=Resources(memory_limit=64 << 20, oom_score_adj=100),
+        )
         container_id = await self.bed.verbs.create_container(pod, config, None)
         await self.bed.prepared(container_id)
         return container_id
