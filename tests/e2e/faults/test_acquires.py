@@ -276,3 +276,47 @@ async def one_loss(
 def misjudged_loss(error: BaseException) -> str:
     told = isinstance(error, PhantomError) and error.code in ("UNAVAILABLE", "INTERNAL", "NOT_FOUND")
     return "" if told else f"the caller gets {error!r}"
+
+
+@in_a_fragment
+def test_a_full_socket_only_delays(bed: Bed, verb: type[Scenario]) -> None:
+    """A fragment that is slow to read makes the daemon wait, at each message and with its fds."""
+    scenario = verb(bed)
+    findings = []
+    for point in (each for each in count(bed, scenario) if each[0].startswith("socket.sendmsg")):
+        faults = Faults(point, lambda _: BlockingIOError(errno.EAGAIN, "injected"))
+
+        async def act(thing: Any, faults: Faults = faults) -> Any:
+            with armed(faults):
+                return await scenario.act(thing)
+
+        wrong = run(bed, one_fault(scenario, act, lambda error: f"it fails: {error!r}"))
+        findings += [f"{point}: {what}" for what in wrong]
+        assert faults.fired, point
+    assert not findings, findings
+
+
+@every_verb
+def test_short_writes_lose_nothing(bed: Bed, verb: type[Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
+    """write(2) may take less than it is given, as it does on a disk that is nearly full."""
+    write, shortened = os.write, 0
+
+    def half(fd: int, content: bytes) -> int:
+        nonlocal shortened
+        if len(content) > 1 and os.readlink(f"/proc/self/fd/{fd}").startswith(str(bed.daemon.folder)):
+            shortened += 1
+            return write(fd, content[: len(content) // 2])
+        return write(fd, content)
+
+    monkeypatch.setattr(os, "write", half)
+    scenario = verb(bed)
+    assert run(bed, one_fault(scenario, scenario.act, repr)) == []
+    assert shortened
+
+
+@every_verb
+def test_it_works_ten_times(bed: Bed, verb: type[Scenario]) -> None:
+    """What tells leaks from what is made once: nothing grows from one time to the next."""
+    scenario = verb(bed)
+    for _ in range(10):
+        assert run(bed, one_fault(scenario, scenario.act, repr)) == []
