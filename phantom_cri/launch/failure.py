@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Literal
 
-from phantom_cri.errors import AlreadyExists, NotFound, PhantomError, Unavailable, errno_name
+from phantom_cri.errors import SHORTAGES, AlreadyExists, NotFound, PhantomError, Unavailable, errno_name
 from phantom_cri.launch.ops import Attach, Exec, Op
 from phantom_cri.launch.plan import Plan
 
@@ -27,6 +27,8 @@ class LaunchError(PhantomError):
         self.stage = stage
         self.number = number
         self.op_index = op_index
+        if number in SHORTAGES:
+            self.code = "RESOURCE_EXHAUSTED"
 
 
 class ExecError(LaunchError):

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
 import signal
 
 from phantom_cri.errors import PhantomError
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.records import INTENDED, RECORD
 from phantom_cri.lifecycle.shell import Shell
 
 END_TIMEOUT = 5.0
 """Seconds within which a killed process must be gone."""
+
+REMOVAL_RETRIES = (0.1, 0.5, 1.0, 5.0, 30.0, 300.0)
+"""Seconds between attempts to remove a folder for which there was no fd."""
 
 END_INTERVAL = 0.002
 """Seconds between looks whether it is."""
@@ -50,6 +56,42 @@ async def end_process(shell: Shell, container: Container) -> None:
                 break
             await asyncio.sleep(END_INTERVAL)
     shell.take_early_exit(container.id)
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a pod's folder. Its record goes at once, so that no later daemon takes the pod for alive.
+
+    The rest takes an fd: when there is none, it goes as soon as there is, or with the next daemon's start.
+    """
+    for record in (RECORD, RECORD + INTENDED):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, record))
+    if not _is_removed(folder):
+        task = asyncio.ensure_future(_remove_later(folder))
+        _removals.add(task)
+        task.add_done_callback(_removals.discard)
+
+
+def _is_removed(folder: str) -> bool:
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("%s cannot be removed yet: %s", folder, error.strerror)
+        return False
+    return True
+
+
+async def _remove_later(folder: str) -> None:
+    for seconds in REMOVAL_RETRIES:
+        await asyncio.sleep(seconds)
+        if _is_removed(folder):
+            return
+
+
+_removals: set[asyncio.Future[None]] = set()
+"""Keeps a reference to what is still to be removed: the loop itself holds tasks only weakly."""
 
 
 async def forget_process(shell: Shell, container: Container) -> None:

@@ -20,6 +20,7 @@ from phantom_cri.errors import AlreadyExists, InvalidArgument, NotFound
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.model import ContainerRecord, SandboxMetadata, SandboxRecord
 
+RECORD = "pod.json"
 INTENDED = ".new"
 
 T = TypeVar("T")
@@ -101,15 +102,15 @@ class Records:
         return os.path.join(self.folder, sandbox_id)
 
     def intend_pod(self, record: SandboxRecord) -> None:
-        _write_new(os.path.join(self.pod_folder(record.id), "pod.json"), record)
+        _write_new(os.path.join(self.pod_folder(record.id), RECORD), record)
 
     def commit_pod(self, pod: Pod) -> None:
-        path = os.path.join(self.pod_folder(pod.id), "pod.json")
+        path = os.path.join(self.pod_folder(pod.id), RECORD)
         os.rename(path + INTENDED, path)
         self.pods[pod.id] = pod
 
     def save_pod(self, pod: Pod) -> None:
-        codec.write_atomically(os.path.join(self.pod_folder(pod.id), "pod.json"), codec.to_json(pod.record))
+        codec.write_atomically(os.path.join(self.pod_folder(pod.id), RECORD), codec.to_json(pod.record))
 
     def forget_pod(self, pod: Pod) -> None:
         """Out of memory; the folder is removed by its owner."""
@@ -172,7 +173,7 @@ def drop_unfinished(pod_folder: str) -> None:
 
 def stored_pod(pod_folder: str) -> tuple[SandboxRecord, bool] | None:
     """A pod's record and whether its making was finished; None when it was never claimed."""
-    for name, finished in (("pod.json", True), ("pod.json" + INTENDED, False)):
+    for name, finished in ((RECORD, True), (RECORD + INTENDED, False)):
         path = os.path.join(pod_folder, name)
         if os.path.exists(path):
             with open(path, "rb") as file:

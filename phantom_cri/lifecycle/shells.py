@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 
 from phantom_cri import codec, launch
 from phantom_cri.errors import PhantomError
+from phantom_cri.lifecycle.cleanup import remove_folder
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.shell import END_TIMEOUT, Shell
 from phantom_cri.lifecycle.undo import Undo
@@ -25,7 +25,7 @@ async def birth(node: Node, profile: Profile) -> Shell:
     folder = node.records.pod_folder(shell_id)
     async with Undo("birth of a fragment") as undo:
         os.makedirs(os.path.join(folder, "containers"), mode=0o711)
-        undo.push("folder", lambda: shutil.rmtree(folder))
+        undo.push("folder", lambda: remove_folder(folder))
         home = node.home_cgroup
         born = await launch.spawn(folder, clone_flags(profile), cgroup_fd=home.clone_into)
         undo.push("process", lambda: asyncio.to_thread(launch.end, born.pidfd))
@@ -68,7 +68,7 @@ async def end(node: Node, shell: Shell) -> None:
     """End a fragment that no pod uses and give back all it had; idempotent."""
     await shell.end()
     await node.network.release(shell.id)
-    await asyncio.to_thread(shutil.rmtree, shell.folder, ignore_errors=True)
+    remove_folder(shell.folder)
 
 
 def stored_process(folder: str) -> ProcessRef | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-
 from phantom_cri.lifecycle import endings
+from phantom_cri.lifecycle.cleanup import remove_folder
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.remove_container import discard
 
@@ -37,6 +36,6 @@ async def remove_pod_sandbox(node: Node, sandbox_id: str) -> None:
         for container in list(pod.containers.values()):
             async with container.lock:
                 await discard(node, pod, container)
-        shutil.rmtree(node.records.pod_folder(pod.id), ignore_errors=True)
+        remove_folder(node.records.pod_folder(pod.id))
         node.records.forget_pod(pod)
     log.info("pod sandbox %s is removed", pod.id, extra={"sandbox_id": pod.id})
