@@ -157,7 +157,8 @@ class Phantom:
         self.images = images
         marker = dict([marker_of(self)])
         self.pool_size = pool_size
-        self.daemon = Daemon(folder, {"pools": [{"name": "bench", "size": pool_size}]}, marker)
+        config = {"pools": [{"name": "bench", "size": pool_size}], "log": {"level": "warning"}}
+        self.daemon = Daemon(folder, config, marker)
 
     def launch(self) -> Child:
         return self.daemon.launch()
