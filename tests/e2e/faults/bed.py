@@ -10,9 +10,9 @@ import subprocess
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
@@ -226,32 +226,42 @@ class Bed:
         return self.node.network
 
 
-def children() -> set[int]:
-    """Pids of this process's children, zombies too."""
-    return {pid for pid, parent in _parents().items() if parent == os.getpid()}
+class Process(NamedTuple):
+    name: str
+    parent: int
 
 
-def _parents() -> dict[int, int]:
-    """Every process and its parent; field 4 of proc_pid_stat(5), the second after the name's `)`."""
+def fragments() -> set[int]:
+    """Pids of this process's fragments, dead ones that are not reaped too."""
+    return _fragments_of(_processes())
+
+
+def _fragments_of(processes: Mapping[int, Process]) -> set[int]:
+    mine = {pid: one for pid, one in processes.items() if one.parent == os.getpid()}
+    return {pid for pid, one in mine.items() if one.name.startswith("fragment")}
+
+
+def _processes() -> dict[int, Process]:
+    """Every process; its name is in parentheses and may hold any byte (proc_pid_stat(5))."""
     found = {}
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError, IndexError):
             if name.isdigit():
-                status = Path(f"/proc/{name}/stat").read_bytes()
-                found[int(name)] = int(status.rpartition(b")")[2].split()[1])
+                before, _, after = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")
+                found[int(name)] = Process(before.partition("(")[2], int(after.split()[1]))
     return found
 
 
 def _of_fragments() -> Traces:
     """The fragments of this process, and what they hold together."""
-    parents = _parents()
-    fragments = {pid for pid, parent in parents.items() if parent == os.getpid()}
-    held: Counter[str] = Counter(processes=sum(parent in fragments for parent in parents.values()))
-    for pid in fragments:
+    processes = _processes()
+    alive = _fragments_of(processes)
+    held: Counter[str] = Counter(processes=sum(one.parent in alive for one in processes.values()))
+    for pid in alive:
         with contextlib.suppress(OSError):
             held["fds"] += len(os.listdir(f"/proc/{pid}/fd"))
             held["mounts"] += len(Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines())
-    return {"fragments": Counter(fragments=len(fragments)), "in fragments": held}
+    return {"fragments": Counter(fragments=len(alive)), "in fragments": held}
 
 
 def _open_files(folder: Path) -> Iterator[str]:

@@ -24,12 +24,17 @@ async def all_addresses_back(bed: Bed) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def bed(registry: Registry, short_folder: Path) -> Iterator[Bed]:
-    made = Bed(Path(tempfile.mkdtemp(prefix="pf-")))
+@pytest.fixture(scope="session")
+def pulled_image(registry: Registry, short_folder: Path) -> str:
     layer = LayerBuilder().directory("data").file("data/more", "more\n").finish()
     write_layout(short_folder / "faults", [busybox_layer(), layer], ImageConfig(labels={"of": "a pull"}))
-    PullImage.reference = registry.push(short_folder / "faults", "faults")
+    return registry.push(short_folder / "faults", "faults")
+
+
+@pytest.fixture(scope="module")
+def bed(pulled_image: str) -> Iterator[Bed]:
+    made = Bed(Path(tempfile.mkdtemp(prefix="pf-")))
+    PullImage.reference = pulled_image
     try:
         made.runner.run(made.start())
         with wired(made.node, made.loop):

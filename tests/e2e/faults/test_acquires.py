@@ -13,7 +13,7 @@ import pytest
 
 from phantom_cri.errors import PhantomError
 from phantom_cri.launch.fragment import Fragment
-from tests.e2e.faults.bed import Bed, children
+from tests.e2e.faults.bed import Bed, fragments
 from tests.e2e.faults.injection import Cancelled, Faults, Point, armed, os_error, usual_failure
 from tests.e2e.faults.scenarios import VERBS, Scenario
 
@@ -210,7 +210,7 @@ def test_the_fragment_is_killed_at_each_request(
     """Before it can read it: whether it has answered would be a matter of luck otherwise."""
 
     def kill(fragment: Fragment) -> None:
-        for pid in children():
+        for pid in fragments():
             os.kill(pid, signal.SIGKILL)
 
     at_each_request(bed, verb(bed), monkeypatch, kill, work=one_loss)
