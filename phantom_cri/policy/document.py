@@ -51,7 +51,7 @@ class Withdrawal(Record, frozen=True):
 class SeccompDocument(Record, frozen=True):
     groups: tuple[Group, ...]
     default_errno: str = "EPERM"
-    sub_architectures: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
+    sub_architectures: dict[str, tuple[str, ...]] = {}
     withdraw: tuple[Withdrawal, ...] = ()
 
 

@@ -32,7 +32,7 @@ def open_files(pid: int) -> Iterator[str]:
 
 
 def processes_below(folder: Path) -> set[int]:
-    """Other processes that hold a file or folder below `folder` open: fragments keep their pod's folder so."""
+    """Other processes that hold something below `folder` open: fragments keep their pod's folder so."""
     others = set(pids()) - {os.getpid()}
     return {pid for pid in others if any(path.startswith(f"{folder}/") for path in open_files(pid))}
 

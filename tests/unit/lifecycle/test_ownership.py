@@ -14,7 +14,9 @@ from phantom_cri.lifecycle.ownership import Ownership
 def test_the_second_owner_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     root, state = str(tmp_path / "root"), str(tmp_path / "state")
     first = Ownership(root, state)
-    with pytest.raises(FailedPrecondition, match=f"{root} is in use by another phantom-cri, pid {os.getpid()}"):
+    with pytest.raises(
+        FailedPrecondition, match=f"{root} is in use by another phantom-cri, pid {os.getpid()}"
+    ):
         Ownership(root, str(tmp_path / "other"))
     with pytest.raises(FailedPrecondition, match=state):
         Ownership(str(tmp_path / "third"), state)
