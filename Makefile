@@ -26,8 +26,8 @@ lint:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	$(if $(C_SOURCES),clang-format --dry-run --Werror $(C_SOURCES))
-	$(foreach unit,$(C_UNITS),gcc $(WARNINGS) -fsyntax-only $(unit) &&) true
+	@$(if $(C_SOURCES),clang-format --dry-run --Werror $(C_SOURCES))
+	@$(foreach unit,$(C_UNITS),gcc $(WARNINGS) -fsyntax-only $(unit) &&) true
 	$(PYTHON_BIN) api/generate --check
 
 unit:
