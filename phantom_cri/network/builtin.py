@@ -82,7 +82,7 @@ class BuiltinNetwork:
             laid = await _to_the_end(self._wiring, self._lay_ground)
         except errors.FailedPrecondition as error:
             self._obstacle = ("NetworkConflict", str(error))
-        except (errors.Internal, OSError) as error:
+        except (errors.Internal, errors.ResourceExhausted, OSError) as error:
             self._obstacle = ("NetworkUnavailable", f"network: {error}")
         else:
             self._template = links.VethTemplate(laid.bridge, laid.mtu)
@@ -262,7 +262,7 @@ class BuiltinNetwork:
         try:
             return self._route.ask(requests)
         except OSError as error:
-            raise errors.Internal(f"network: netlink: {error}") from error
+            raise errors.kernel_error("network: netlink", error.errno or 0) from error
 
     def _take_index(self) -> int:
         self._next_index = self._index_base + (self._next_index + 1) % _INDEX_BLOCK

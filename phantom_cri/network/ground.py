@@ -162,7 +162,11 @@ def write_sysctl(key: str, value: str) -> str:
 
 
 def check(operation: str, answers: Sequence[nl.Answer]) -> None:
-    """Raises Internal for the first refused request, with the kernel's own words where it gave any."""
+    """Raises Internal for the first refused request, with the kernel's own words where it gave any.
+
+    ResourceExhausted where the kernel ran out of memory or of room for more.
+    """
     for answer in answers:
         if answer.error:
-            raise errors.Internal(f"network: {operation}: {nl.explain(answer)}")
+            kind = errors.ResourceExhausted if answer.error in errors.SHORTAGES else errors.Internal
+            raise kind(f"network: {operation}: {nl.explain(answer)}")
