@@ -90,9 +90,10 @@ def test_a_version_without_forwarding_gets_no_default_route() -> None:
 
 
 @given(
-    st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16), st.binary(min_size=6, max_size=6)
+    st.binary(min_size=4, max_size=4), st.binary(min_size=8, max_size=8), st.binary(min_size=6, max_size=6)
 )
-def test_a_patched_batch_equals_one_that_is_encoded(four: bytes, six: bytes, mac: bytes) -> None:
+def test_a_patched_batch_equals_one_that_is_encoded(four: bytes, host: bytes, mac: bytes) -> None:
+    six = SIX[:8] + host  # any address of the subnet, which says what scope they have
     batch = links.PodTemplate(NETWORKS).batch([four, six], mac)
     encoded = [
         links.put_address(links.PEER, links.link_local(mac)),
