@@ -9,6 +9,8 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from phantom_cri.launch.descriptors import moved_up
+
 _INT = array.array("i").itemsize
 _FDS_MAX = 4  # a fragment sends one pidfd at most; the rest is room to close what it should not send
 
@@ -47,7 +49,18 @@ def connected(path: str) -> socket.socket:
     except BaseException:
         made.close()
         raise
-    return made
+    return _moved_up(made)
+
+
+def _moved_up(made: socket.socket) -> socket.socket:
+    fd = moved_up(made.detach())
+    try:
+        moved = socket.socket(fileno=fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    moved.setblocking(False)
+    return moved
 
 
 class Connection:

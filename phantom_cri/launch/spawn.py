@@ -10,6 +10,7 @@ from typing import NamedTuple
 from phantom_cri import native
 from phantom_cri.errors import Internal, kernel_error
 from phantom_cri.launch.connection import listening
+from phantom_cri.launch.descriptors import moved_up
 from phantom_cri.launch.processes import start_time_of
 from phantom_cri.model import ProcessRef
 
@@ -66,7 +67,8 @@ def spawn_here(folder: str, clone_flags: int, cgroup_fd: int | None = None) -> B
 def _bear(name: str, clone_flags: int, socket: int, state_fd: int, cgroup_fd: int | None) -> Born:
     title = f"fragment {name[:12]}"
     binary, cgroup = native.fragment_binary(), -1 if cgroup_fd is None else cgroup_fd
-    pid, pidfd = native.spawn(binary, title, clone_flags, socket, state_fd, cgroup)
+    pid, low = native.spawn(binary, title, clone_flags, socket, state_fd, cgroup)
+    pidfd = moved_up(low)
     try:
         return Born(ProcessRef(pid, start_time_of(pid)), pidfd)
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import cffi
@@ -17,6 +18,7 @@ const char *nft_ctx_get_error_buffer(struct nft_ctx *ctx);
 int nft_run_cmd_from_buffer(struct nft_ctx *nft, const char *buf);
 """
 _LIBRARY = "libnftables.so.1"
+_FD_SETSIZE = 1024
 
 
 class NftablesError(Exception):
@@ -29,6 +31,7 @@ class Nftables:
     def __init__(self) -> None:
         """Raises NftablesError where the library is missing."""
         self._ffi, self._library = _load()
+        _need_low_fd()
         self._context = self._library.nft_ctx_new(0)
         if self._context == self._ffi.NULL:
             raise NftablesError("nft_ctx_new failed: out of memory or no netlink")
@@ -54,6 +57,17 @@ class Nftables:
     def _text(self, buffer: Any) -> str:
         raw: bytes = self._ffi.string(buffer)
         return raw.decode("utf-8", "replace")
+
+
+def _need_low_fd() -> None:
+    """libnftables waits by select(2), which ends the process at a descriptor of 1024 or more (FD_SETSIZE).
+
+    Raises NftablesError when its socket would be one.
+    """
+    probe = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(probe)
+    if probe >= _FD_SETSIZE:
+        raise NftablesError(f"libnftables needs a file descriptor below {_FD_SETSIZE}, and all are taken")
 
 
 def _load() -> tuple[Any, Any]:

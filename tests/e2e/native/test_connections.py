@@ -291,11 +291,11 @@ def test_unknown_ops_are_enosys(bed: Bed, fragment: Fragment) -> None:
     assert (found.error, found.stage, found.op) == (errno.ENOSYS, raw.STAGE_DECODE, 0)
 
 
-@pytest.mark.parametrize("name", ["EXEC", "PIVOT", "OPEN_TREE", "UNSHARE", "SECCOMP", "IDS"])
+@pytest.mark.parametrize("name", ["EXEC", "PIVOT", "OVERLAY", "UNSHARE", "SECCOMP", "IDS"])
 def test_what_the_fragment_may_not_do_to_itself(fragment: Fragment, name: str) -> None:
     values = {
         "EXEC": ("/x", ["x"], []),
-        "OPEN_TREE": (1, "/", 0),
+        "OVERLAY": (1, ["/"], "", "", 0),
         "UNSHARE": (0,),
         "SECCOMP": (b"", 0),
         "IDS": (0, 0, b""),
