@@ -65,7 +65,7 @@ def test_the_demo_runs_a_warm_pod_and_removes_everything(own_host: OwnHost) -> N
     output = own_host.run(*DEMO)
     assert re.search(r"^hello from hello, pid 1, 10\.\d+\.\d+\.\d+/20$", output, re.MULTILINE), output
     assert "start: warm from pool default" in output
-    assert re.search(r"start kernel \d+\.\d+ ms", output)
+    assert re.search(r"prepare kernel \d+\.\d+ ms", output)
     assert own_host.traces() == before
 
 

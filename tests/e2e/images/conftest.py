@@ -54,7 +54,7 @@ def layout(folder: Path, *, seed: str = "", count: int = 3, size: int = 100_000)
 
 
 def tree(root: Path) -> set[str]:
-    """Everything below `root` but the fixed folders and the empty ones that wait for containers."""
+    """Everything below `root` but the fixed folders, the skeleton and what waits for containers."""
     fixed = {
         "blobs",
         "blobs/sha256",
@@ -67,4 +67,4 @@ def tree(root: Path) -> set[str]:
         "trash",
     }
     found = {str(path.relative_to(root)) for path in root.rglob("*")} - fixed
-    return {name for name in found if not name.startswith("containers/.spare-")}
+    return {name for name in found if not name.startswith(("containers/.spare-", "skeleton"))}

@@ -123,18 +123,20 @@ async def test_layers_are_shared_and_live_as_long_as_their_users(
     service = await start()
     one, two = [await service.pull(ImageSpec(image=name)) for name in names]
     assert service.layers(one)[1] == service.layers(two)[1]
+    layers = service.layers(one)
     snapshot = service.snapshot("c1", one)
+    assert snapshot.lower[:-1] == layers
     with pytest.raises(AlreadyExists):
         service.snapshot("c1", one)
     await service.remove(one)
     await service.remove(two)
     assert all(map(os.path.isdir, snapshot.lower))
-    service = await start({"c1": snapshot.lower})
+    service = await start({"c1": layers})
     assert rootfs.read(snapshot.lower, "/d/top") == b"one"
     assert "upper" in os.listdir(snapshot.folder)
     used = service.filesystem_usage()
-    assert used.inodes_used == sum(measure(layer)[1] for layer in snapshot.lower)
-    assert used.used_bytes == sum(measure(layer)[0] for layer in snapshot.lower)
+    assert used.inodes_used == sum(measure(layer)[1] for layer in layers)
+    assert used.used_bytes == sum(measure(layer)[0] for layer in layers)
     service.drop_snapshot("c1")
     service.drop_snapshot("c1")
     service.wait_for_trash()
