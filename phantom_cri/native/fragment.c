@@ -35,10 +35,12 @@ static int complain(const char *step, int error)
  * signalfd takes any. An ignored or default signal of an init would otherwise not even be queued. */
 static void quiet_signals(void)
 {
+    static const uint64_t default_action[4]; /* struct sigaction as the kernel has it: SIG_DFL is 0 */
     uint64_t all = ~0ULL;
 
+    /* By system call: the C library's own signal() refuses 32 and 33, which whoever started us may ignore. */
     for (int number = 1; number <= 64; number++)
-        signal(number, SIG_DFL);
+        syscall(SYS_rt_sigaction, number, default_action, NULL, sizeof(all));
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
 }
 
