@@ -13,7 +13,7 @@ from pathlib import Path
 
 from phantom_cri import __version__, cgroups, config
 from phantom_cri.cgroups import Cgroups, LaunchFds, pod_path
-from phantom_cri.config import Config
+from phantom_cri.config import Config, PoolConfig
 from phantom_cri.cri.server import CriServer
 from phantom_cri.errors import ConfigError, PhantomError
 from phantom_cri.images import ImageService, Limits
@@ -132,32 +132,38 @@ def home_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:
 
 def add_pools(node: Node) -> None:
     """One pool for each profile of the configuration; the default handler is always there."""
-
-    async def end(shell: Shell) -> None:
-        await shells.end(node, shell)
-
     profiles = []
-    for pool in node.config.pools:
-        spaces = pool.namespaces
+    for settings in node.config.pools:
+        spaces = settings.namespaces
         profile = Profile(
-            name=pool.name,
-            handler=pool.handler,
+            name=settings.name,
+            handler=settings.handler,
             host_network=spaces.host_network,
             host_pid=spaces.host_pid,
             host_ipc=spaces.host_ipc,
         )
         profiles.append(profile)
-        node.pools[pool.name] = Pool(
-            pool.name,
-            pool.size,
-            max_age=pool.max_age_seconds,
-            birth=partial(shells.birth, node, profile),
-            end=end,
-            check=Shell.check,
-            retired=partial(node.metrics.fragment_retired, pool.name),
-        )
+        node.pools[profile.name] = make_pool(node, profile, settings)
     node.profiles = tuple(profiles)
     node.handlers = tuple(dict.fromkeys(("", *(profile.handler for profile in profiles))))
+
+
+def make_pool(node: Node, profile: Profile, settings: PoolConfig) -> Pool[Shell]:
+    async def birth() -> Shell:
+        shell = await shells.birth(node, profile)
+        shell.on_death = pool.drop_dead
+        return shell
+
+    pool = Pool(
+        profile.name,
+        settings.size,
+        max_age=settings.max_age_seconds,
+        birth=birth,
+        end=partial(shells.end, node),
+        check=Shell.check,
+        retired=partial(node.metrics.fragment_retired, profile.name),
+    )
+    return pool
 
 
 async def run(node: Node, traces: tracing.Tracing | tracing.NoTracing) -> None:

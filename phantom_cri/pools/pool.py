@@ -119,6 +119,12 @@ class Pool(Generic[M]):
     def warm(self) -> int:
         return len(self._stock)
 
+    def drop_dead(self) -> None:
+        """Out with the members that died while they were idle; told by whoever sees a death."""
+        for member in list(self._stock):
+            if not member.alive():
+                self._discard(member, "dead")
+
     def _discard(self, member: M, reason: RetireReason) -> None:
         if member in self._stock:
             self._stock.remove(member)

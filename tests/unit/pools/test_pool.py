@@ -96,6 +96,13 @@ async def test_a_dead_member_is_never_handed_out(pool: Pool[Fragment], nursery: 
     await until(lambda: nursery.ended == [nursery.born[0]])
 
 
+async def test_a_death_that_is_told_is_made_good_at_once(pool: Pool[Fragment], nursery: Nursery) -> None:
+    nursery.born[3].is_alive = False
+    pool.drop_dead()
+    assert pool.warm() == 3
+    await until(lambda: pool.warm() == 4 and nursery.ended == [nursery.born[3]])
+
+
 async def test_a_member_that_does_not_answer_is_replaced(pool: Pool[Fragment], nursery: Nursery) -> None:
     sick = nursery.born[2]
     sick.well = False
