@@ -71,7 +71,8 @@ void process_entry(const struct process *process, struct ph_message *message);
 /* Sends a signal to the first process, or to everything in the cgroup. 0 or -errno. */
 int process_signal(struct process *process, int signal, bool all);
 
-/* Drops an exited process's entry and its exit record. 0 or -errno (EBUSY: not exited). */
+/* Drops an exited process's entry and its exit record, and ends one that never came to its execve. 0 or
+ * -errno (EBUSY: it runs). */
 int process_forget(struct process *process);
 
 /* SIGKILL for everything the fragment is responsible for. */
