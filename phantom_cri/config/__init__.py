@@ -1,0 +1,18 @@
+"""What the daemon is told: one YAML file, read strictly, and the flags that win over it."""
+
+from phantom_cri.config.reading import load, parse, read
+from phantom_cri.config.records import CgroupConfig, Config, NetworkConfig, PoolConfig, PoolNamespaces
+from phantom_cri.config.rules import byte_count, seconds
+
+__all__ = [
+    "CgroupConfig",
+    "Config",
+    "NetworkConfig",
+    "PoolConfig",
+    "PoolNamespaces",
+    "byte_count",
+    "load",
+    "parse",
+    "read",
+    "seconds",
+]

@@ -1,0 +1,224 @@
+"""The configuration's records. Each checks its own values, so the same rules hold for file and flags.
+
+Every key is described in docs/configuration.md; a unit test compares that page with these records.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from phantom_cri.codec import Record
+from phantom_cri.config.rules import (
+    INTERFACE_NAME,
+    IPV6_MIN_MTU,
+    byte_count,
+    check,
+    is_absolute,
+    is_address,
+    is_label,
+    is_socket,
+    seconds,
+    subnet_family,
+)
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class LogConfig(Record, frozen=True):
+    level: LogLevel = "info"
+    format: Literal["json", "text"] = "text"
+
+
+class CgroupConfig(Record, frozen=True):
+    driver: Literal["cgroupfs"] = "cgroupfs"
+    default_parent: str = "/phantom"
+
+    def __post_init__(self) -> None:
+        parent = self.default_parent
+        check(
+            parent.startswith("/") and ".." not in parent.split("/") and parent.strip("/") != "",
+            "default_parent",
+            parent,
+            "an absolute path below the cgroup root",
+        )
+
+
+class PoolNamespaces(Record, frozen=True):
+    """Which of the node's namespaces a pool's fragments keep instead of having their own."""
+
+    host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+
+
+class PoolConfig(Record, frozen=True):
+    """`size` warm fragments are kept for pods of this handler and these namespaces."""
+
+    name: str
+    size: int = 8
+    max_age: str = "1h"
+    handler: str = ""
+    namespaces: PoolNamespaces = PoolNamespaces()
+
+    def __post_init__(self) -> None:
+        check(is_label(self.name), "name", self.name, "1 to 63 of a-z, 0-9 and -")
+        check(0 <= self.size <= 4096, "size", self.size, "between 0 and 4096")
+        check(seconds(self.max_age, "max_age") >= 1, "max_age", self.max_age, "1s or longer")
+        check(
+            self.handler == "" or is_label(self.handler),
+            "handler",
+            self.handler,
+            "a handler's name or empty",
+        )
+
+    @property
+    def max_age_seconds(self) -> float:
+        return seconds(self.max_age, "max_age")
+
+
+class NetworkConfig(Record, frozen=True):
+    driver: Literal["bridge"] = "bridge"
+    bridge: str = "phantom0"
+    subnets: tuple[str, ...] = ("10.88.0.0/16", "fd70:6861:6e74::/64")
+    mtu: int = 0
+    masquerade: bool = True
+    host_ports: bool = True
+
+    def __post_init__(self) -> None:
+        name = self.bridge
+        check(
+            0 < len(name.encode()) <= INTERFACE_NAME
+            and name not in (".", "..")
+            and not re.search(r"[\s/:]", name),
+            "bridge",
+            name,
+            "an interface name of at most 15 bytes",
+        )
+        families = [subnet_family(subnet, f"subnets[{index}]") for index, subnet in enumerate(self.subnets)]
+        check(
+            len(families) > 0 and len(set(families)) == len(families),
+            "subnets",
+            list(self.subnets),
+            "one range for IPv4, one for IPv6, or one of them",
+        )
+        lowest = IPV6_MIN_MTU if 6 in families else 68
+        check(
+            self.mtu == 0 or lowest <= self.mtu <= 65535, "mtu", self.mtu, f"0 or between {lowest} and 65535"
+        )
+
+
+class ImagesConfig(Record, frozen=True):
+    pinned: tuple[str, ...] = ()
+    max_layer_bytes: int | str = "64GiB"
+    max_layer_entries: int = 4_000_000
+    parallel_layers: int = 3
+
+    def __post_init__(self) -> None:
+        for index, reference in enumerate(self.pinned):
+            check(reference.strip() != "", f"pinned[{index}]", reference, "an image's name or digest")
+        size = byte_count(self.max_layer_bytes, "max_layer_bytes")
+        check(size > 0, "max_layer_bytes", self.max_layer_bytes, "more than 0")
+        check(self.max_layer_entries > 0, "max_layer_entries", self.max_layer_entries, "more than 0")
+        check(1 <= self.parallel_layers <= 32, "parallel_layers", self.parallel_layers, "between 1 and 32")
+
+    @property
+    def max_layer_size(self) -> int:
+        """`max_layer_bytes` as a number of bytes."""
+        return byte_count(self.max_layer_bytes, "max_layer_bytes")
+
+
+class PolicyConfig(Record, frozen=True):
+    directory: str = ""
+    default: str = "default"
+
+    def __post_init__(self) -> None:
+        check(
+            self.directory == "" or is_absolute(self.directory),
+            "directory",
+            self.directory,
+            "an absolute path",
+        )
+        check(is_label(self.default), "default", self.default, "the name of a policy")
+
+
+class ExecConfig(Record, frozen=True):
+    output_limit: int | str = "16MiB"
+    drain_timeout: str = "1s"
+
+    def __post_init__(self) -> None:
+        check(self.output_limit_bytes > 0, "output_limit", self.output_limit, "more than 0")
+        seconds(self.drain_timeout, "drain_timeout")
+
+    @property
+    def output_limit_bytes(self) -> int:
+        return byte_count(self.output_limit, "output_limit")
+
+    @property
+    def drain_timeout_seconds(self) -> float:
+        return seconds(self.drain_timeout, "drain_timeout")
+
+
+class Config(Record, frozen=True):
+    """The whole configuration of one daemon. Paths are absolute."""
+
+    listen: str = "unix:///run/phantom/cri.sock"
+    root: str = "/var/lib/phantom"
+    state: str = "/run/phantom"
+    registry_config_path: str = "/etc/phantom/certs.d"
+    metrics_address: str = "127.0.0.1:9750"
+    pids_limit: int = 0
+    drain_timeout: str = "10s"
+    log: LogConfig = LogConfig()
+    cgroup: CgroupConfig = CgroupConfig()
+    pools: tuple[PoolConfig, ...] = (PoolConfig("default"),)
+    network: NetworkConfig = NetworkConfig()
+    images: ImagesConfig = ImagesConfig()
+    policy: PolicyConfig = PolicyConfig()
+    exec: ExecConfig = ExecConfig()
+
+    def __post_init__(self) -> None:
+        check(
+            is_socket(self.listen),
+            "listen",
+            self.listen,
+            "unix:// and an absolute path of at most 107 bytes",
+        )
+        check(is_absolute(self.root), "root", self.root, "an absolute path")
+        check(is_absolute(self.state), "state", self.state, "an absolute path")
+        check(Path(self.root) != Path(self.state), "state", self.state, "another folder than root")
+        registry = self.registry_config_path
+        check(
+            registry == "" or is_absolute(registry),
+            "registry_config_path",
+            registry,
+            "an absolute path or empty",
+        )
+        check(is_address(self.metrics_address), "metrics_address", self.metrics_address, "HOST:PORT or empty")
+        check(0 <= self.pids_limit <= 1 << 22, "pids_limit", self.pids_limit, "between 0 and 4194304")
+        seconds(self.drain_timeout, "drain_timeout")
+        self._check_pools()
+
+    def _check_pools(self) -> None:
+        names: set[str] = set()
+        profiles: dict[tuple[str, PoolNamespaces], str] = {}
+        for index, pool in enumerate(self.pools):
+            check(pool.name not in names, f"pools[{index}].name", pool.name, "used once")
+            names.add(pool.name)
+            twin = profiles.setdefault((pool.handler, pool.namespaces), pool.name)
+            check(
+                twin == pool.name,
+                f"pools[{index}]",
+                pool.name,
+                f"for another handler or other namespaces than pool {twin!r}: it would never be used",
+            )
+
+    @property
+    def socket_path(self) -> str:
+        """`listen` as a path."""
+        return self.listen.removeprefix("unix://")
+
+    @property
+    def drain_timeout_seconds(self) -> float:
+        return seconds(self.drain_timeout, "drain_timeout")
