@@ -17,6 +17,7 @@ from bench.memory import measure_memory
 from bench.numbers import EMPTY_POOL, PEERS, PHANTOM, Result, targets
 from bench.report import Report
 from bench.stages import Stage, Stages, measure_floor
+from bench.streams import measure_streams
 from bench.workload import Samples, measure_burst, measure_serial
 from tests.e2e.harness.registry import Registry
 from tests.e2e.harness.tools import ROOT
@@ -80,10 +81,19 @@ class Turn:
         if isinstance(contender, Phantom):
             self.stages.end(contender.daemon.metrics())
 
+    def streams(self, options: argparse.Namespace) -> None:
+        """Streams of one round; an empty pool has no part in them."""
+        if self.running.contender.name != EMPTY_POOL:
+            endpoint = self.running.contender.folder / "cri.sock"
+            measure_streams(self.running.maker, endpoint, options.execs, self.samples)
+
     def result(self, idle_pods: int) -> Result:
         """Measures memory too."""
         made = Result(
-            self.running.contender.versions(), dict(self.samples.milliseconds), self.samples.cycles_per_second
+            self.running.contender.versions(),
+            dict(self.samples.milliseconds),
+            self.samples.cycles_per_second,
+            dict(self.samples.mib_per_second),
         )
         made.memory = measure_memory(self.running.maker, self.running.marker, idle_pods)
         made.summarise()
@@ -100,6 +110,7 @@ def measure(options: argparse.Namespace, everyone: list[Running]) -> tuple[dict[
             say(f"round {number + 1} of {options.rounds}: {turn.running.contender.name}")
             turn.serial(options)
             measure_burst(turn.running.maker, WORKERS, options.burst, turn.samples)
+            turn.streams(options)
     results = {}
     for turn in turns:
         say(f"memory: {turn.running.contender.name}")

@@ -38,11 +38,16 @@ class Result:
     versions: dict[str, str]
     milliseconds: dict[str, list[float]] = field(default_factory=dict)
     cycles_per_second: list[float] = field(default_factory=list)
+    mib_per_second: dict[str, list[float]] = field(default_factory=dict)
     memory: PodFootprint | None = None
     summaries: dict[str, Summary] = field(default_factory=dict)
 
     def summarise(self) -> None:
         self.summaries = {name: summary(values) for name, values in self.milliseconds.items()}
+
+    def rate(self, name: str) -> float:
+        """MiB/s: the median round."""
+        return percentile(self.mib_per_second[name], 0.5)
 
     def cycles(self) -> float:
         """Pod cycles per second: the median burst."""
@@ -75,10 +80,22 @@ def targets(results: Mapping[str, Result]) -> list[Target]:
         lines.insert(2, _times(peers, empty, "empty pool, p95", "pod", "p95", 6))
     factor = warm.cycles() / max(peer.cycles() for peer in peers)
     lines.append(Target("pod cycles per second, 8 at once", f"{factor:.1f} ×", "≥ 10 ×", factor >= 10))
+    lines += _streams(peers, warm)
     if warm.memory is not None:
         pss, processes = warm.memory.pss_mib, warm.memory.processes
         lines.append(Target("PSS per idle pod", f"{pss:.2f} MiB", "≤ 0.5 MiB", pss <= 0.5))
         lines.append(Target("processes per idle pod", f"{processes:.2g}", "1", processes <= 1))
+    return lines
+
+
+def _streams(peers: Sequence[Result], ours: Result) -> list[Target]:
+    """No stream may be slower than the better peer's; empty where streams were not measured."""
+    lines = []
+    if "crictl exec true" in ours.summaries:
+        lines.append(_times(peers, ours, "crictl exec true, p50", "crictl exec true", "p50", 1))
+    for name in ours.mib_per_second:
+        factor = ours.rate(name) / max(peer.rate(name) for peer in peers)
+        lines.append(Target(f"{name}, MiB/s", f"{factor:.1f} ×", "≥ 1 ×", factor >= 1))
     return lines
 
 

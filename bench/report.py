@@ -23,6 +23,12 @@ ROWS = (
     ("ExecSync", "ExecSync `true`"),
     ("teardown", "teardown: Stop + Remove"),
     ("pod, 8 at once", "pod, 8 at once"),
+    ("crictl exec true", "`crictl exec` of `true`, the whole process"),
+)
+RATES = (
+    ("crictl exec, out", "`crictl exec`, its output, MiB/s"),
+    ("crictl exec, in", "`crictl exec -i`, its input, MiB/s"),
+    ("port-forward", "`crictl port-forward`, download, MiB/s"),
 )
 BEGIN, END = "<!-- results: begin (written by make bench) -->", "<!-- results: end -->"
 
@@ -86,10 +92,15 @@ class Report:
         names = list(self.results)
         results = [self.results[name] for name in names]
         rows = [["pod cycles per second, 8 at once", *(f"{one.cycles():.1f}" for one in results)]]
+        for key, text in RATES:
+            if any(one.mib_per_second for one in results):
+                rows.append(
+                    [text, *(f"{one.rate(key):.0f}" if one.mib_per_second else "" for one in results)]
+                )
         memory = [one.memory for one in results]
         rows.append(["PSS per idle pod, MiB", *(f"{one.pss_mib:.2f}" if one else "" for one in memory)])
         rows.append(["processes per idle pod", *(f"{one.processes:.2g}" if one else "" for one in memory)])
-        return _table(["load and memory", *names], rows)
+        return _table(["load, streams and memory", *names], rows)
 
     def write_docs(self, page: Path) -> None:
         """Replaces what stands between the markers; raises ValueError when the page has none."""

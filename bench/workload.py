@@ -40,13 +40,17 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Samples:
-    """Durations in milliseconds by name of what was timed, and pod cycles per second of each burst."""
+    """Durations in milliseconds and rates in MiB/s by name of what was timed; cycles per second by burst."""
 
     milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    mib_per_second: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     cycles_per_second: list[float] = field(default_factory=list)
 
     def add(self, name: str, value: float) -> None:
         self.milliseconds[name].append(value)
+
+    def add_rate(self, name: str, bytes_per_second: float) -> None:
+        self.mib_per_second[name].append(bytes_per_second / (1 << 20))
 
 
 @dataclass(frozen=True)

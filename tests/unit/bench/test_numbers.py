@@ -57,6 +57,19 @@ def test_a_missed_target_is_told(slow: Result) -> None:
     assert not all(target.met for target in targets(results))
 
 
+@pytest.mark.parametrize(("rate", "met"), [(500.0, True), (399.0, False)])
+def test_a_stream_must_not_be_slower_than_the_better_peers(rate: float, met: bool) -> None:
+    results = {
+        PHANTOM: result(4, 120),
+        "containerd + runc": result(200, 5),
+        "containerd + crun": result(100, 10),
+    }
+    for name, mib in ((PHANTOM, rate), ("containerd + runc", 400.0), ("containerd + crun", 300.0)):
+        results[name].mib_per_second["port-forward"] = [mib, 2 * mib, mib / 2]
+    (target,) = (target for target in targets(results) if target.text == "port-forward, MiB/s")
+    assert target.met is met
+
+
 def test_no_targets_without_both_sides() -> None:
     assert targets({PHANTOM: result(4, 120)}) == []
     assert targets({"containerd + crun": result(100, 10)}) == []
