@@ -1,1 +1,8 @@
 """Exec, attach and port-forward streams: HTTP upgrade, SPDY/3.1 and WebSocket. Knows no container."""
+
+from __future__ import annotations
+
+from phantom_cri.streaming.server import StreamServer
+from phantom_cri.streaming.session import Dial, OpenSession, Session
+
+__all__ = ["Dial", "OpenSession", "Session", "StreamServer"]
