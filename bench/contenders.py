@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +14,15 @@ from bench.client import CriClient
 from bench.workload import PodMaker
 from phantom_cri import __version__
 from phantom_cri.api.cri.v1 import api_pb2 as cri
+from tests.e2e.harness import containerd
 from tests.e2e.harness.cgroups import remove_cgroups
 from tests.e2e.harness.child import Child
+from tests.e2e.harness.containerd import Choices
 from tests.e2e.harness.daemon import Daemon
 from tests.e2e.harness.host import unmount_below
+from tests.e2e.harness.registry import serve_from
 from tests.e2e.harness.tools import tool
 
-CNI_PLUGINS = Path("/usr/lib/cni")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -57,91 +57,29 @@ def marker_of(contender: Contender) -> tuple[str, str]:
 
 
 class Containerd:
-    """containerd with one OCI runtime and the bridge CNI plugin in its cheapest form: no masquerading."""
+    """containerd with one OCI runtime and the bridge CNI plugin in its cheapest form."""
 
     def __init__(self, folder: Path, runtime: str, number: int, images: Images):
         self.name = f"containerd + {runtime}"
         self.folder = folder
         self.images = images
         self.runtime = runtime
-        self.bridge = f"pfbench{number}"
-        self.subnet = f"10.{213 + number}.0.0/16"
-        self._had_run_folder = Path("/run/containerd").exists()
+        choices = Choices(
+            sandbox_image=images.pause,
+            runtime=runtime,
+            bridge=f"pfbench{number}",
+            subnet=f"10.{213 + number}.0.0/16",
+            prefix=hide_v2_controllers() if runtime == "crun" else (),
+            environment=dict([marker_of(self)]),
+        )
+        self.daemon = containerd.Containerd(folder, choices)
 
     def launch(self) -> Child:
-        self._write_cni()
-        self._write_hosts()
-        (self.folder / "config.toml").write_text(self._config())
-        config = self.folder / "config.toml"
-        command: list[str | Path] = [tool("containerd"), "--config", config, "--log-level", "warn"]
-        if self.runtime == "crun":
-            command = [*hide_v2_controllers(), *command]
-        return Child(command, self.folder / "daemon.log", dict([marker_of(self)]))
-
-    def _config(self) -> str:
-        folder = self.folder
-        return f"""\
-version = 4
-root = "{folder}/root"
-state = "{folder}/state"
-imports = []
-disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp"]
-[plugins.'io.containerd.server.v1.grpc']
-address = "{folder}/cri.sock"
-[plugins.'io.containerd.server.v1.ttrpc']
-address = "{folder}/ttrpc.sock"
-[plugins.'io.containerd.internal.v1.opt']
-path = "{folder}/opt"
-[plugins.'io.containerd.grpc.v1.cri']
-stream_server_address = "127.0.0.1"
-stream_server_port = "0"
-[plugins.'io.containerd.cri.v1.images']
-snapshotter = "overlayfs"
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-sandbox = "{self.images.pause}"
-[plugins.'io.containerd.cri.v1.images'.registry]
-config_path = "{folder}/certs.d"
-[plugins.'io.containerd.cri.v1.runtime']
-restrict_oom_score_adj = true
-[plugins.'io.containerd.cri.v1.runtime'.containerd]
-default_runtime_name = "{self.runtime}"
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{self.runtime}]
-runtime_type = "io.containerd.runc.v2"
-runtime_path = "{tool("containerd-shim-runc-v2")}"
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{self.runtime}.options]
-BinaryName = "{tool(self.runtime)}"
-Root = "{folder}/state/runtime"
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-bin_dirs = ["{CNI_PLUGINS}"]
-conf_dir = "{folder}/net.d"
-"""
-
-    def _write_cni(self) -> None:
-        bridge = {
-            "type": "bridge",
-            "bridge": self.bridge,
-            "isGateway": True,
-            "ipMasq": False,
-            "ipam": {
-                "type": "host-local",
-                "dataDir": str(self.folder / "ipam"),
-                "ranges": [[{"subnet": self.subnet}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
-            },
-        }
-        (self.folder / "net.d").mkdir()
-        network = {"cniVersion": "1.0.0", "name": self.bridge, "plugins": [bridge]}
-        (self.folder / "net.d" / "10-bench.conflist").write_text(json.dumps(network))
-
-    def _write_hosts(self) -> None:
-        hosts = self.folder / "certs.d" / self.images.registry
-        hosts.mkdir(parents=True)
-        hosts.joinpath("hosts.toml").write_text(f'server = "http://{self.images.registry}"\n')
+        serve_from(self.images.registry, self.daemon.registries, self.images.registry)
+        return self.daemon.launch()
 
     def clean(self) -> None:
-        subprocess.run(["ip", "link", "delete", self.bridge], stderr=subprocess.DEVNULL, check=False)
-        if not self._had_run_folder:
-            shutil.rmtree("/run/containerd", ignore_errors=True)
+        self.daemon.clean()
 
     def versions(self) -> dict[str, str]:
         runtime = _first_line(tool(self.runtime), "--version")

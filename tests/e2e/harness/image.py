@@ -14,6 +14,7 @@ import platform
 import re
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,20 @@ root:x:0:
 daemon:x:1:
 www-data:x:33:
 nobody:x:65534:
+"""
+# What a peer's sandbox runs. As process 1 it has to ask for the signals that end it.
+PAUSE_SOURCE = """\
+#include <signal.h>
+#include <unistd.h>
+static void leave(int signal_number) { _exit(signal_number == SIGTERM || signal_number == SIGINT ? 0 : 1); }
+int main(void)
+{
+    signal(SIGTERM, leave);
+    signal(SIGINT, leave);
+    signal(SIGCHLD, SIG_IGN);
+    for (;;)
+        pause();
+}
 """
 
 
@@ -131,6 +146,15 @@ def busybox_layer(binaries: Iterable[Path] = ()) -> bytes:
     for binary in binaries:
         layer.file(f"usr/bin/{binary.name}", binary.read_bytes(), 0o755)
     return layer.finish()
+
+
+def program_layer(name: str, source: str, mode: int = 0o755) -> bytes:
+    """A layer with nothing but a static program at `/name`, made of C source."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / name
+        command = ["gcc", "-Os", "-static", "-s", "-x", "c", "-", "-o", str(program)]
+        subprocess.run(command, input=source, text=True, check=True)
+        return LayerBuilder().file(name, program.read_bytes(), mode).finish()
 
 
 def shared_libraries(binary: Path) -> list[Path]:

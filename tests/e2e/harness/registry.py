@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -33,17 +34,19 @@ class Registry:
     """A registry whose files all lie under `folder`; `host` is `127.0.0.1:PORT` once it is started.
 
     `htpasswd`: lines of `user:bcrypt-hash`; with them every request needs basic auth.
+    `storage`: where images are kept, if not under `folder`.
     """
 
-    def __init__(self, folder: Path, htpasswd: str | None = None):
+    def __init__(self, folder: Path, htpasswd: str | None = None, storage: Path | None = None):
         self.folder = folder
         self.htpasswd = htpasswd
+        self.storage = storage or folder / "storage"
         self.host = ""
         self._child: Child | None = None
 
     def start(self) -> Registry:
         self.folder.mkdir(parents=True, exist_ok=True)
-        config = CONFIG.format(storage=self.folder / "storage")
+        config = CONFIG.format(storage=self.storage)
         if self.htpasswd is not None:
             (self.folder / "htpasswd").write_text(self.htpasswd)
             config += AUTH.format(htpasswd=self.folder / "htpasswd")
@@ -71,6 +74,11 @@ class Registry:
         subprocess.run([*command, f"oci:{layout}", f"docker://{reference}"], check=True)
         return reference
 
+    def mirror(self, certs: Path, upstreams: Iterable[str]) -> None:
+        """Has those who read the hosts.toml files below `certs` ask here for what is on `upstreams`."""
+        for upstream in upstreams:
+            serve_from(self.host, certs, upstream)
+
     def stop(self) -> None:
         if self._child is not None:
             self._child.stop()
@@ -82,3 +90,9 @@ class Registry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def serve_from(host: str, certs: Path, upstream: str) -> None:
+    """Writes the hosts.toml that sends requests for `upstream` to `host`, by plain HTTP."""
+    (certs / upstream).mkdir(parents=True, exist_ok=True)
+    (certs / upstream / "hosts.toml").write_text(f'server = "http://{host}"\n')

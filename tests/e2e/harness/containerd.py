@@ -1,0 +1,162 @@
+"""containerd with the bridge CNI plugin on private paths: the reference of tests and benchmarks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from tests.e2e.harness.cgroups import hierarchies
+from tests.e2e.harness.child import Child
+from tests.e2e.harness.crictl import Crictl
+from tests.e2e.harness.host import kill_below, unmount_below
+from tests.e2e.harness.tools import tool
+
+CNI_PLUGINS = Path("/usr/lib/cni")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What differs between the users of a containerd.
+
+    `sandbox_image` is what runs in each pod beside its containers; `prefix` goes before the command.
+    """
+
+    sandbox_image: str
+    runtime: str = "runc"
+    bridge: str = "pfpeer0"
+    subnet: str = "10.211.0.0/16"
+    host_ports: bool = False
+    prefix: Sequence[str | Path] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Containerd:
+    """A containerd whose every file lies under `folder`; `registries` takes its hosts.toml files."""
+
+    def __init__(self, folder: Path, choices: Choices):
+        self.folder = folder
+        self.choices = choices
+        self.socket = folder / "cri.sock"
+        self.state = folder / "state"
+        self.registries = folder / "certs.d"
+        self.log = folder / "daemon.log"
+        self.child: Child | None = None
+        self._had_run_folder = Path("/run/containerd").exists()
+
+    @property
+    def endpoint(self) -> str:
+        return f"unix://{self.socket}"
+
+    def launch(self) -> Child:
+        """Starts the program without waiting for it."""
+        (self.folder / "net.d").mkdir(parents=True, exist_ok=True)
+        (self.folder / "net.d" / "10-bridge.conflist").write_text(json.dumps(self._network()))
+        config = self.folder / "config.toml"
+        config.write_text(self._config())
+        command = [*self.choices.prefix, tool("containerd"), "--config", config, "--log-level", "warn"]
+        self.child = Child(command, self.log, self.choices.environment)
+        return self.child
+
+    def start(self) -> Containerd:
+        """Starts containerd and waits until its socket takes connections."""
+        self.launch().wait_for(self.accepts, f"{self.socket} to accept", timeout=60)
+        return self
+
+    def accepts(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
+    def clean(self) -> None:
+        """Takes away what containerd leaves on the host once its pods are removed and it has ended.
+
+        Its cgroup for pods without a parent may be that of another containerd: it goes if it is empty.
+        """
+        subprocess.run(["ip", "link", "delete", self.choices.bridge], stderr=subprocess.DEVNULL, check=False)
+        if not self._had_run_folder:
+            shutil.rmtree("/run/containerd", ignore_errors=True)
+        for group in (hierarchy / "k8s.io" for hierarchy in hierarchies()):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+
+    def destroy(self) -> None:
+        """Removes all pods, ends containerd and takes away what is left."""
+        if self.child is not None:
+            if self.child.running():
+                Crictl(self.endpoint, self.folder).run("rmp", "--all", "--force")
+            self.child.stop(grace=5)
+        kill_below(self.state)
+        self.clean()
+        unmount_below(self.folder)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+
+    def __enter__(self) -> Containerd:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.destroy()
+
+    def _network(self) -> dict[str, object]:
+        """The bridge plugin in its cheapest form: no masquerading."""
+        bridge = {
+            "type": "bridge",
+            "bridge": self.choices.bridge,
+            "isGateway": True,
+            "ipMasq": False,
+            "ipam": {
+                "type": "host-local",
+                "dataDir": str(self.folder / "ipam"),
+                "ranges": [[{"subnet": self.choices.subnet}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        }
+        ports = {"type": "portmap", "capabilities": {"portMappings": True}}
+        plugins = [bridge, ports] if self.choices.host_ports else [bridge]
+        return {"cniVersion": "1.0.0", "name": self.choices.bridge, "plugins": plugins}
+
+    def _config(self) -> str:
+        folder, runtime = self.folder, self.choices.runtime
+        return f"""\
+version = 4
+root = "{folder}/root"
+state = "{folder}/state"
+imports = []
+disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp"]
+[plugins.'io.containerd.server.v1.grpc']
+address = "{self.socket}"
+[plugins.'io.containerd.server.v1.ttrpc']
+address = "{folder}/ttrpc.sock"
+[plugins.'io.containerd.internal.v1.opt']
+path = "{folder}/opt"
+[plugins.'io.containerd.grpc.v1.cri']
+stream_server_address = "127.0.0.1"
+stream_server_port = "0"
+[plugins.'io.containerd.cri.v1.images']
+snapshotter = "overlayfs"
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = "{self.choices.sandbox_image}"
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = "{self.registries}"
+[plugins.'io.containerd.cri.v1.runtime']
+restrict_oom_score_adj = true
+[plugins.'io.containerd.cri.v1.runtime'.containerd]
+default_runtime_name = "{runtime}"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{runtime}]
+runtime_type = "io.containerd.runc.v2"
+runtime_path = "{tool("containerd-shim-runc-v2")}"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{runtime}.options]
+BinaryName = "{tool(runtime)}"
+Root = "{folder}/state/runtime"
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+bin_dirs = ["{CNI_PLUGINS}"]
+conf_dir = "{folder}/net.d"
+"""
