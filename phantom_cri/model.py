@@ -256,6 +256,17 @@ class ImageConfig(Record, frozen=True):
     labels: dict[str, str] = {}
 
 
+class ImageMount(Record, frozen=True):
+    """What a mount of an image came to. `stack`: folders top first, or one file: the image at its sub path.
+
+    `layers`: the image's, which must stay as long as the container does.
+    """
+
+    image_id: str
+    stack: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
 class ContainerRecord(Record, frozen=True):
     id: str
     sandbox_id: str
@@ -278,6 +289,7 @@ class ContainerRecord(Record, frozen=True):
     cgroup: str = ""
     resources: Resources = Resources()
     layers: tuple[str, ...] = ()  # snapshot: read-only layer folders, top first
+    image_mounts: tuple[ImageMount, ...] = ()  # one for each of config.mounts with an image, in their order
 
 
 class Image(Record, frozen=True):

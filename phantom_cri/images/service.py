@@ -31,7 +31,8 @@ from phantom_cri.images.sources import Remote, Source, Unpacked
 from phantom_cri.images.store import ImageRecord, ImageStore
 from phantom_cri.images.threads import Threads
 from phantom_cri.images.trash import Trash
-from phantom_cri.model import AuthConfig, FilesystemUsage, Image, ImageSpec
+from phantom_cri.images.volumes import stack
+from phantom_cri.model import AuthConfig, FilesystemUsage, Image, ImageMount, ImageSpec
 
 _INDEX_DEPTH = 4
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -188,12 +189,27 @@ class ImageService:
 
     # Containers
 
-    def snapshot(self, container_id: str, image_id: str) -> Snapshot:
-        """A writable layer over the image, which is kept until `drop_snapshot`. NotFound, AlreadyExists."""
+    def snapshot(self, container_id: str, image_id: str, mounted: Sequence[ImageMount] = ()) -> Snapshot:
+        """A writable layer over the image, which is kept until `drop_snapshot`. NotFound, AlreadyExists.
+
+        `mounted`: further images that the container has, from `mount`; they are kept as well.
+        """
         record = self._record(image_id)
         snapshot = self._snapshots.create(container_id, tuple(map(self._layers.path, record.layers)))
-        self._layers.hold(f"container:{container_id}", record.layers)
+        also = [self._layers.name_of(folder) for each in mounted for folder in each.layers]
+        self._layers.hold(f"container:{container_id}", (*record.layers, *also))
         return snapshot
+
+    def mount(self, name: str, sub_path: str) -> ImageMount:
+        """What shows the image that `name` means, or what it has at `sub_path`, read-only.
+
+        Raises NotFound, FailedPrecondition. Only `snapshot` keeps the layers.
+        """
+        image_id = self._images.find(name)
+        if image_id is None:
+            raise NotFound(f"image {name!r} not found: pull it first")
+        layers = self.layers(image_id)
+        return ImageMount(image_id, stack(layers, sub_path, self._snapshots.empty), layers)
 
     def snapshot_of(self, container_id: str, layers: tuple[str, ...]) -> Snapshot:
         """The snapshot that was made for a container, from its layers as recorded."""

@@ -44,12 +44,13 @@ class SnapshotStore:
     """Below every image lies a skeleton: the mount points that the image may lack.
 
     Without it the start would make them in the upper layer: a copy-up of /etc and three new files on
-    disk, for each container.
+    disk, for each container. `empty` is a folder with nothing in it.
     """
 
     def __init__(self, root: Path, trash: Trash) -> None:
         self._prefix = f"{root}/containers/"
         self._skeleton = f"{root}/skeleton"
+        self.empty = f"{root}/empty"
         self._trash = trash
         self._spares: deque[str] = deque()
         self._numbers = itertools.count()
@@ -97,6 +98,7 @@ class SnapshotStore:
         self._trash.discard(self._prefix + container_id)
 
     def _make_skeleton(self) -> None:
+        os.makedirs(self.empty, 0o755, exist_ok=True)
         for name in MOUNT_POINTS:
             path = f"{self._skeleton}/{name}"
             os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)

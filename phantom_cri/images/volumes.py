@@ -1,12 +1,32 @@
-"""The first content of a volume that an image declares: what the image has at that path."""
+"""Volumes from images: mounts of an image, and the first content of a volume that an image declares."""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
 
+from phantom_cri.errors import FailedPrecondition, NotFound
 from phantom_cri.images import rootfs
 from phantom_cri.images.tree import Tree, copy_entry, copy_xattrs
+
+
+def stack(layers: Sequence[str], sub_path: str, empty: str) -> tuple[str, ...]:
+    """What overlayfs has to stack, top first, to show what the image has at `sub_path`: a file stays alone.
+
+    Links and `..` stay inside the image; its layers never change, so what is found now is what will be
+    mounted. A lone folder gets `empty` below it: bound by itself it would show its whiteouts as devices.
+    Raises NotFound, FailedPrecondition.
+    """
+    if not layers:
+        raise FailedPrecondition("an artifact without a file system cannot be mounted")
+    found = rootfs.resolve(layers, sub_path)
+    if found is None:
+        raise NotFound(f"{sub_path!r} does not exist in the image")
+    if stat.S_ISREG(found.status.st_mode):
+        return (found.real,)
+    if not stat.S_ISDIR(found.status.st_mode):
+        raise FailedPrecondition(f"{sub_path!r} is neither a folder nor a regular file in the image")
+    return found.folders if len(found.folders) > 1 else (*found.folders, empty)
 
 
 def seed_volume(layers: Sequence[str], path: str, target: str) -> None:

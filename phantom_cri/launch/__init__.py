@@ -30,7 +30,7 @@ from phantom_cri.launch.devices import DeviceRule, HostDevice, device_rules, res
 from phantom_cri.launch.donations import Donations
 from phantom_cri.launch.exec_plan import ExecLaunch, exec_plan
 from phantom_cri.launch.failure import ExecError, FragmentLost, LaunchError
-from phantom_cri.launch.fragment import Entry, Event, Exited, Fragment, Hello, Lost, Resync
+from phantom_cri.launch.fragment import Attached, Entry, Event, Exited, Fragment, Hello, Lost, Resync
 from phantom_cri.launch.message import Exit, Phase, State
 from phantom_cri.launch.mounts import anonymous_volumes, volume_folder
 from phantom_cri.launch.plan import Plan
@@ -47,6 +47,7 @@ __all__ = [
     "KIND_CONTAINER",
     "KIND_EXEC",
     "SOCKET",
+    "Attached",
     "Born",
     "CgroupView",
     "Confinement",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from phantom_cri.codec import Record
 from phantom_cri.launch.devices import HostDevice
 from phantom_cri.launch.process import Process
-from phantom_cri.model import ContainerConfig, NamespaceOptions, User
+from phantom_cri.model import ContainerConfig, ImageMount, NamespaceOptions, User
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -44,6 +44,7 @@ class ContainerLaunch(Record, frozen=True):
 
     pod_files: (path in the container, path on the host) of the pod's resolv.conf, hosts and hostname.
     volumes: the same for the image's anonymous volumes.
+    image_mounts: what the request's mounts of images came to, in their order.
     sandbox: the pod's namespace modes, which the container's have to fit.
     template: the fragment has /dev and /sys ready, and no container has taken them.
     hold: the process waits for `Fragment.go` right before its execve.
@@ -63,6 +64,7 @@ class ContainerLaunch(Record, frozen=True):
     cgroup_view: CgroupView | None = None
     sandbox: NamespaceOptions = NamespaceOptions()
     pid_namespace_of: str = ""
+    image_mounts: tuple[ImageMount, ...] = ()
     volatile: bool = False
     hold: bool = False
     template: bool = False

@@ -112,8 +112,8 @@ def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Par
     return [
         entering(config.resources.oom_score_adj, procs_slots(donated)),
         JoinNs(slots[HOST_MOUNTS], bits.CLONE_NEWNS),
-        *sources,
-        # Last of the sources: on old kernels it leaves the host's mount namespace to do its work.
+        # Overlays are the last of the sources: on old kernels they leave the host's mount namespace.
+        *sorted(sources, key=lambda source: isinstance(source, Overlay)),
         Overlay(root, launch.layers, launch.upper, launch.work, _overlay_flags(launch)),
         _own_namespaces(shape.cgroup == "v2" and not shape.privileged),
         before_root,
@@ -148,13 +148,14 @@ def _shape(launch: ContainerLaunch) -> Shape:
 def _place(wanted: Iterable[Bind], slots: Slots, sources: Parts, placed: Parts) -> None:
     for bind in wanted:
         slot = slots.take()
-        sources.append(OpenTree(slot, bind.source, bind.how))
+        source = Overlay(slot, bind.stack, "", "") if bind.stack else OpenTree(slot, bind.source, bind.how)
+        sources.append(source)
         placed.append(Attach(slot, bind.target, bind.attributes, bind.propagation, bind.flags))
 
 
 def _asked(launch: ContainerLaunch) -> list[Bind]:
     """The pod's files, the image's volumes and the request's mounts: a parent before what lies in it."""
-    asked = binds(launch.config)
+    asked = binds(launch.config, launch.image_mounts)
     targets = {bind.target for bind in asked}
     read_only = bits.MOUNT_ATTR_RDONLY if launch.config.security.readonly_rootfs else 0
     found = [

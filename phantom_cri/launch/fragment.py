@@ -33,6 +33,8 @@ _VERBS = {
     Type.FORGET: "forget",
     Type.SHUTDOWN: "shut down",
     Type.CLOSE_STDIN: "close stdin of",
+    Type.ATTACH: "attach to",
+    Type.SOCKET: "make a socket",
 }
 
 
@@ -72,6 +74,16 @@ class Entry(NamedTuple):
     console: int = -1
 
 
+class Attached(NamedTuple):
+    """A client of a process's output. The console (-1: none) is the caller's.
+
+    detached: done when the pipes are closed, with False when the client was too slow; FragmentLost.
+    """
+
+    console: int
+    detached: asyncio.Future[bool]
+
+
 class _Request:
     """What waits for its answer: what was asked, for the error's words, and what came of it."""
 
@@ -105,6 +117,7 @@ class Fragment:
         self._on_event = on_event
         self._serial = 0
         self._waiting: dict[int, _Request] = {}
+        self._attached: dict[int, asyncio.Future[bool]] = {}
         self._end = "the fragment is gone"
 
     @classmethod
@@ -170,6 +183,46 @@ class Fragment:
         """Close the fragment's end of a stdin pipe: end of file, once all others are closed too."""
         await self._ask(Type.CLOSE_STDIN, process_id)
 
+    async def attach(
+        self,
+        process_id: str,
+        *,
+        stdout: int = -1,
+        stderr: int = -1,
+        console: bool = False,
+        once: bool = False,
+    ) -> Attached:
+        """From now on copy what a container writes into the writing ends of pipes, which stay the caller's.
+
+        console: the process's input is wanted; `once`: for us alone, so that our closing it ends the input. A
+        pipe without room for all of a piece is closed: nothing waits for us. Raises NotFound (it has ended),
+        ResourceExhausted (too many clients).
+        """
+        wanted = {bits.FLAG_STDOUT: stdout, bits.FLAG_STDERR: stderr}
+        flags = sum(flag for flag, fd in wanted.items() if fd >= 0)
+        flags |= bits.FLAG_INPUT * console | bits.FLAG_ONCE * once
+        request = self._send(
+            Type.ATTACH, process_id, flags=flags, fds=[fd for fd in wanted.values() if fd >= 0]
+        )
+        # Here already: that it has ended may come along with the answer.
+        serial, detached = self._serial, self._loop.create_future()
+        self._attached[serial] = detached
+        detached.add_done_callback(lambda _: self._attached.pop(serial, None))
+        try:
+            await self._answer(request)
+        except BaseException:
+            detached.cancel()
+            raise
+        return Attached((*request.fds, -1)[0], detached)
+
+    async def tcp_socket(self, family: int) -> int:
+        """A non-blocking socket of AF_INET or AF_INET6 in the pod's network, the caller's. Raises LaunchError."""
+        request = self._send(Type.SOCKET, "", value=family)
+        await self._answer(request)
+        if not request.fds:
+            raise DataLoss("make a socket: the fragment sent none")
+        return request.fds[0]
+
     async def list_processes(self) -> list[Entry]:
         request = self._send(Type.LIST, "")
         await self._answer(request)
@@ -198,6 +251,10 @@ class Fragment:
             if not request.done.done():
                 request.done.set_exception(self._gone(request.type, request.process_id))
         self._waiting.clear()
+        for detached in list(self._attached.values()):
+            if not detached.done():
+                detached.set_exception(FragmentLost(self._end))
+                detached.exception()  # told to whoever asks; a client that has gone does not
 
     async def _ask(
         self, type: Type, process_id: str = "", *, flags: int = 0, value: int = 0, fds: Sequence[int] = ()
@@ -252,6 +309,8 @@ class Fragment:
                 self._on_event(Exited(message.process_id, message.flags, message.exit))
             elif message.type == Type.RESYNC:
                 self._on_event(Resync())
+            elif message.type == Type.DETACHED:
+                self._detach(message)
             elif message.type == Type.ENTRY:
                 self._listed(message, fds)
             else:
@@ -278,6 +337,11 @@ class Fragment:
             request.done.set_result(message)
         else:
             request.done.set_exception(_refused(request, message))
+
+    def _detach(self, message: Message) -> None:
+        detached = self._attached.get(message.serial)
+        if detached is not None and not detached.done():
+            detached.set_result(message.error == 0)
 
     def _gone(self, type: Type, process_id: str) -> FragmentLost:
         return FragmentLost(f"{_VERBS[type]} {process_id}".strip() + f": {self._end}")

@@ -25,11 +25,14 @@ class Type(IntEnum):
     SHUTDOWN = 9
     CLOSE_STDIN = 10
     GO = 11
+    ATTACH = 12
+    SOCKET = 13
     OK = 64
     ERROR = 65
     ENTRY = 66
     EXITED = 67
     RESYNC = 68
+    DETACHED = 69
 
 
 class Phase(IntEnum):

@@ -7,14 +7,14 @@ Rules of CRI and containerd: every bind brings its submounts along; plain `reado
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from phantom_cri.errors import InvalidArgument, Unimplemented
 from phantom_cri.launch import bits
 from phantom_cri.launch.mountinfo import HostMount, mount_holding
 from phantom_cri.launch.paths import clean, covers
-from phantom_cri.model import ContainerConfig, ImageConfig, Mount
+from phantom_cri.model import ContainerConfig, ImageConfig, ImageMount, Mount
 
 _PROPAGATION = {
     "private": bits.MS_PRIVATE,
@@ -38,11 +38,21 @@ class Bind(NamedTuple):
     attributes: int = 0
     propagation: int = bits.MS_PRIVATE
     flags: int = bits.ATTACH_CREATE
+    stack: tuple[str, ...] = ()  # in place of `source`: read-only folders, top first, or one file
 
 
-def binds(config: ContainerConfig) -> list[Bind]:
-    """The binds of `config.mounts`, as they were given. Raises InvalidArgument naming field and value."""
-    return [_bind(mount, f"mounts[{index}]") for index, mount in enumerate(config.mounts)]
+def binds(config: ContainerConfig, images: Sequence[ImageMount] = ()) -> list[Bind]:
+    """The binds of `config.mounts`, as they were given. Raises InvalidArgument naming field and value.
+
+    `images`: what the mounts of images came to, in their order; where it matters.
+    """
+    found = iter(images)
+    return [
+        _bind(mount, f"mounts[{index}]")
+        if mount.image is None
+        else _image_bind(mount, f"ImageVolumeMountFailed: mounts[{index}]", next(found, None))
+        for index, mount in enumerate(config.mounts)
+    ]
 
 
 def check_mounts(config: ContainerConfig, holding: Callable[[str], HostMount | None] = mount_holding) -> None:
@@ -51,11 +61,10 @@ def check_mounts(config: ContainerConfig, holding: Callable[[str], HostMount | N
     Walks a host path only where propagation depends on it: a dead NFS server would hold up whoever asks. All
     the others are first walked by the container's own process.
     """
+    binds(config)
     for index, mount in enumerate(config.mounts):
-        field = f"mounts[{index}]"
-        _bind(mount, field)
         if mount.propagation != "private":
-            _check_propagation(mount, field, holding)
+            _check_propagation(mount, f"mounts[{index}]", holding)
 
 
 def _bind(mount: Mount, field: str) -> Bind:
@@ -74,9 +83,22 @@ def _bind(mount: Mount, field: str) -> Bind:
     )
 
 
+def _image_bind(mount: Mount, field: str, image: ImageMount | None) -> Bind:
+    """Never "noexec": programs are what such images are for (KEP-4639)."""
+    if mount.host_path:
+        raise InvalidArgument(f"{field}.host_path: {mount.host_path!r} beside an image")
+    if not mount.readonly:
+        raise InvalidArgument(f"{field}.readonly: a mount of an image must be read-only")
+    if mount.propagation != "private":
+        raise InvalidArgument(f"{field}.propagation: {mount.propagation!r} means nothing for an image")
+    if mount.image_sub_path.startswith("/") or ".." in mount.image_sub_path.split("/"):
+        raise InvalidArgument(f'{field}.image_sub_path: {mount.image_sub_path!r} is absolute or has a ".."')
+    target = clean(mount.container_path, f"{field}.container_path")
+    _check_target("", target, field)
+    return Bind("", target, 0, bits.MOUNT_ATTR_RDONLY, stack=image.stack if image else ())
+
+
 def _check_supported(mount: Mount, field: str) -> None:
-    if mount.image is not None:
-        raise Unimplemented(f"ImageVolumeMountFailed: {field}.image: image mounts are not supported yet")
     if mount.uid_mappings or mount.gid_mappings:
         raise Unimplemented(f"{field}.uid_mappings: id-mapped mounts are not supported yet")
     if mount.propagation not in _PROPAGATION:

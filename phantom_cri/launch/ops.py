@@ -139,7 +139,7 @@ class Overlay(Op, frozen=True):
     flags: int = 0
 
     def label(self) -> tuple[int, str]:
-        return self.slot, "the image's root"
+        return self.slot, "the image's root" if self.upper else "an image"
 
     def describe(self, slots: Slots) -> str:
         under = f"{self.upper} over " if self.upper else ""

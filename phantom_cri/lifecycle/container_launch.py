@@ -38,6 +38,7 @@ def container_launch(
             (path, os.path.join(snapshot.folder, launch.volume_folder(path)))
             for path in launch.anonymous_volumes(record.config, record.image)
         ),
+        image_mounts=record.image_mounts,
         cgroup_view=launch.CgroupView(*node.cgroups.view(record.cgroup)),
         sandbox=pod.record.config.security.namespaces,
         hold=True,

@@ -6,17 +6,18 @@ import asyncio
 import os
 import secrets
 import time
+from collections.abc import Iterator
 
 from phantom_cri import images, launch
 from phantom_cri.cgroups import pod_path
-from phantom_cri.errors import AlreadyExists, InvalidArgument, NotFound
+from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.lifecycle import prepare, states
 from phantom_cri.lifecycle.container_launch import sees_fragment
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.stop_container import signal_number
 from phantom_cri.lifecycle.undo import Undo
-from phantom_cri.model import ContainerConfig, ContainerRecord, Image
+from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount
 
 
 async def create_container(node: Node, sandbox_id: str, config: ContainerConfig) -> str:
@@ -37,7 +38,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
             node.records.intend_container(record)
         with stages.stage("snapshot"):
             undo.push("snapshot", lambda: node.images.drop_snapshot(record.id))
-            snapshot = node.images.snapshot(record.id, image.id)
+            snapshot = node.images.snapshot(record.id, image.id, record.image_mounts)
             if image.config.volumes:
                 await seed_volumes(node, record, image, snapshot.folder)
         states.next_sandbox_state(pod.record.state, "create container in", pod.id)  # it may have stopped
@@ -96,7 +97,19 @@ def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image) -> Co
         cgroup=pod_path(pod.record.cgroup_parent, container_id),
         resources=config.resources,
         layers=layers,
+        image_mounts=tuple(mounted_images(node, config)),
     )
+
+
+def mounted_images(node: Node, config: ContainerConfig) -> Iterator[ImageMount]:
+    """What each mount of an image leads to; the kubelet looks for the first word of the message."""
+    for index, mount in enumerate(config.mounts):
+        if mount.image is None:
+            continue
+        try:
+            yield node.images.mount(mount.image.image, mount.image_sub_path)
+        except (NotFound, FailedPrecondition) as error:
+            raise type(error)(f"ImageVolumeMountFailed: config.mounts[{index}].image: {error}") from None
 
 
 def log_path(pod: Pod, config: ContainerConfig) -> str:

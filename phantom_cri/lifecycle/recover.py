@@ -55,11 +55,16 @@ async def recover(node: Node) -> None:
     found = await asyncio.gather(*(look(folder) for folder in folders))
     goes_on = [item for item in found if item.record is not None and item.finished]
     await asyncio.gather(*(undo(node, item) for item in found if item not in goes_on))
-    await node.images.start({record.id: record.layers for item in goes_on for record in item.containers})
+    await node.images.start({record.id: held(record) for item in goes_on for record in item.containers})
     await asyncio.gather(*(take_over(node, item) for item in goes_on))
     await node.network.start(
         {pod.id: pod.record.ips for pod in node.records.pods.values() if pod.record.state == "ready"}
     )
+
+
+def held(record: ContainerRecord) -> tuple[str, ...]:
+    """Layers that a container needs: its own image's, and those of the images it has mounted."""
+    return (*record.layers, *(folder for mount in record.image_mounts for folder in mount.layers))
 
 
 async def look(folder: str) -> Found:

@@ -115,6 +115,16 @@ def _mount_from(message: pb.Mount, field: str) -> Mount:
     )
 
 
+def _mount_messages(record: ContainerRecord) -> list[pb.Mount]:
+    """As requested; that of an image says by `image_ref` which one it was when it was mounted."""
+    images = iter(record.image_mounts)
+    found = [_mount_message(mount) for mount in record.config.mounts]
+    for message in found:
+        if message.HasField("image") and (image := next(images, None)) is not None:
+            message.image.image_ref = image.image_id
+    return found
+
+
 def _mount_message(mount: Mount) -> pb.Mount:
     return pb.Mount(
         container_path=mount.container_path,
@@ -235,7 +245,7 @@ def container_status_message(record: ContainerRecord) -> pb.ContainerStatus:
         message=record.message,
         labels=config.labels,
         annotations=config.annotations,
-        mounts=[_mount_message(mount) for mount in config.mounts],
+        mounts=_mount_messages(record),
         log_path=record.log_path,
         resources=pb.ContainerResources(linux=resources_message(record.resources)),
         image_id=record.image_id,

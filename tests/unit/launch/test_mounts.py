@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from phantom_cri import codec
 from phantom_cri.errors import InvalidArgument, Unimplemented
 from phantom_cri.launch import bits
 from phantom_cri.launch.mountinfo import HostMount, find
 from phantom_cri.launch.mounts import Bind, anonymous_volumes, binds, check_mounts, volume_folder
-from phantom_cri.model import IdMapping, ImageConfig, ImageSpec
+from phantom_cri.model import IdMapping, ImageConfig, ImageMount, ImageSpec
 from tests.unit.launch.requests import container, mount
 
 
@@ -46,13 +48,39 @@ def test_recursive_read_only_conflicts(fields: dict[str, Any]) -> None:
 
 
 def test_what_this_version_lacks_is_said() -> None:
-    with pytest.raises(Unimplemented, match="ImageVolumeMountFailed"):
-        binds(container(mounts=(mount("", "/b", image=ImageSpec(image="i")),)))
     mapping = (IdMapping(host_id=1, container_id=0, length=1),)
     with pytest.raises(Unimplemented, match="uid_mappings"):
         binds(container(mounts=(mount("/a", "/b", uid_mappings=mapping),)))
     with pytest.raises(InvalidArgument, match="'sideways' is not known"):
         binds(container(mounts=(mount("/a", "/b", propagation="sideways"),)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "readonly"),
+        ({"readonly": True, "host_path": "/a"}, "host_path: '/a' beside an image"),
+        ({"readonly": True, "propagation": "bidirectional"}, "propagation: 'bidirectional'"),
+        ({"readonly": True, "image_sub_path": "/etc"}, "image_sub_path: '/etc' is absolute"),
+        ({"readonly": True, "image_sub_path": "a/.."}, "image_sub_path: 'a/..' is absolute or has a \"..\""),
+        ({"readonly": True, "container_path": "/proc/sys"}, "inside /proc"),
+        ({"readonly": True, "container_path": "b"}, "not an absolute path"),
+    ],
+)
+def test_impossible_mounts_of_images(fields: dict[str, Any], words: str) -> None:
+    asked = codec.replace(mount("", "/b", image=ImageSpec(image="i")), **fields)
+    with pytest.raises(InvalidArgument, match=rf"ImageVolumeMountFailed: mounts\[0\].*{re.escape(words)}"):
+        binds(container(mounts=(asked,)))
+
+
+def test_mounts_of_images() -> None:
+    """Each takes the next of what the images came to; without these they are checked all the same."""
+    first, last = (mount("", path, readonly=True, image=ImageSpec(image="i")) for path in ("/b", "/c"))
+    config = container(mounts=(first, mount("/a", "/a"), last))
+    found = binds(config, (ImageMount("one", ("/1", "/2"), ()), ImageMount("two", ("/3",), ())))
+    assert [bind.stack for bind in found] == [("/1", "/2"), (), ("/3",)]
+    assert [bind.attributes for bind in found] == [bits.MOUNT_ATTR_RDONLY, 0, bits.MOUNT_ATTR_RDONLY]
+    assert [bind.stack for bind in binds(config)] == [(), (), ()]
 
 
 def test_binds() -> None:
