@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from phantom_cri.cgroups.detect import detect
 from phantom_cri.cgroups.devices import DEFAULT_RULES, DeviceRule
-from phantom_cri.cgroups.face import ABSENT, Cgroups, LaunchFds, Usage
+from phantom_cri.cgroups.face import ABSENT, Cgroups, LaunchFds
+from phantom_cri.cgroups.open_files import open_files_limit
 from phantom_cri.cgroups.paths import DEFAULT_PARENT, pod_path
 
 __all__ = [
@@ -17,7 +18,7 @@ __all__ = [
     "Cgroups",
     "DeviceRule",
     "LaunchFds",
-    "Usage",
     "detect",
+    "open_files_limit",
     "pod_path",
 ]

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple
 
 from phantom_cri.cgroups.devices import DeviceRule
 from phantom_cri.cgroups.limits import Setting
+from phantom_cri.cgroups.open_files import count_open_files
 from phantom_cri.cgroups.paths import exec_name, relative
 from phantom_cri.cgroups.processes import deadline_after, wait_until_empty
 from phantom_cri.cgroups.settings import replace_values, write_values
 from phantom_cri.cgroups.tree import Tree
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, NotFound, kernel_error
 from phantom_cri.model import Resources
+from phantom_cri.usage import CgroupUsage, HugePages
 
 Version = Literal["v1", "hybrid", "v2"]
 DRIVER = "cgroupfs"
@@ -63,15 +66,6 @@ class LaunchFds(NamedTuple):
         self.close()
 
 
-class Usage(NamedTuple):
-    """Nanoseconds, bytes, processes; 0 where the node has no such controller."""
-
-    cpu_ns: int
-    memory_usage: int
-    memory_working_set: int  # usage without inactive file cache, as the kubelet evicts by
-    pids: int
-
-
 class Cgroups(ABC):
     """One node's cgroups. `controllers` are those that can be used, whichever hierarchy they are in."""
 
@@ -101,9 +95,36 @@ class Cgroups(ABC):
         It has no limits of its own and counts towards the container's. Raises NotFound, AlreadyExists.
         """
 
+    def usage(self, path: str, *, everything: bool = False) -> CgroupUsage:
+        """What `path` and all below it use. Raises NotFound.
+
+        `everything` adds what only metrics tell: peaks, events, io by device, huge pages, open files.
+        """
+        name = relative(path)
+        try:
+            found = self._usage(name, everything)
+        except FileNotFoundError as error:
+            raise NotFound(f"cgroup {path}: there is none") from error
+        except OSError as error:
+            if error.errno == errno.ENODEV:  # removed between open and read (kernfs)
+                raise NotFound(f"cgroup {path}: it is gone") from error
+            raise kernel_error(f"cgroup {path}: read usage", error.errno or 0) from error
+        if not everything:
+            return found
+        pids = self._process_tree.pids(name)
+        files, sockets = count_open_files(pids)
+        return found._replace(
+            tasks=found.tasks._replace(processes=len(pids), files=files, sockets=sockets),
+            huge_pages=tuple(self._huge_pages(name)),
+        )
+
     @abstractmethod
-    def usage(self, path: str) -> Usage:
-        """Raises NotFound."""
+    def _usage(self, name: str, everything: bool) -> CgroupUsage:
+        """Raises OSError."""
+
+    @abstractmethod
+    def _huge_pages(self, name: str) -> Iterator[HugePages]:
+        """Raises OSError."""
 
     @abstractmethod
     def _settings(self, resources: Resources, *, fresh: bool) -> list[Setting]: ...
@@ -256,11 +277,6 @@ def open_together(name: str, openers: Sequence[Callable[[], int]]) -> list[int]:
             raise NotFound(f"cgroup /{name}: there is none ({error.filename})") from error
         raise kernel_error(f"cgroup /{name}: open {error.filename}", error.errno or 0) from error
     return fds
-
-
-def flat_keyed(content: str) -> Mapping[str, int]:
-    """`usage_usec 12\\nuser_usec 3` as a mapping (cgroup-v2.rst, "flat keyed")."""
-    return {key: int(value) for key, _, value in (line.partition(" ") for line in content.splitlines())}
 
 
 def _unmake(made: list[tuple[Tree, str]]) -> None:

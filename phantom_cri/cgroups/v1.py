@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from phantom_cri.cgroups.devices import DeviceRule, v1_lines
@@ -19,17 +19,17 @@ from phantom_cri.cgroups.face import (
     KILL_TIMEOUT_S,
     Cgroups,
     LaunchFds,
-    Usage,
-    flat_keyed,
     open_together,
 )
 from phantom_cri.cgroups.limits import Setting, v1_settings
 from phantom_cri.cgroups.paths import exec_name, relative
 from phantom_cri.cgroups.processes import deadline_after, kill_listed, wait_for_exit
 from phantom_cri.cgroups.tree import Tree
+from phantom_cri.cgroups.usage import huge_page_sizes, v1_usage
 from phantom_cri.cgroups.v2 import kill_at_once
-from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, NotFound, kernel_error
+from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, kernel_error
 from phantom_cri.model import Resources
+from phantom_cri.usage import CgroupUsage, HugePages
 
 _CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
 
@@ -72,7 +72,7 @@ class V1Cgroups(Cgroups):
             "clone_into": self._unified is not None,
             "devices": "devices" in self.controllers,
             "hugetlb": "hugetlb" in self.controllers,
-            "psi": False,
+            "psi": self._unified is not None and self._unified.has(".", "cpu.pressure"),
             "swap": memory is not None and memory.has(".", "memory.memsw.limit_in_bytes"),
             "unified_keys": False,
         }
@@ -133,25 +133,14 @@ class V1Cgroups(Cgroups):
             self._kill_frozen(name)
             wait_for_exit(pids, deadline)
 
-    def usage(self, path: str) -> Usage:
-        name = relative(path)
-        try:
-            stat = flat_keyed(self._read("memory", name, "memory.stat"))
-            used = int(self._read("memory", name, "memory.usage_in_bytes") or 0)
-            return Usage(
-                cpu_ns=int(self._read("cpuacct", name, "cpuacct.usage") or 0),
-                memory_usage=used,
-                memory_working_set=max(0, used - stat.get("total_inactive_file", 0)),
-                pids=int(self._read("pids", name, "pids.current") or 0),
-            )
-        except FileNotFoundError as error:
-            raise NotFound(f"cgroup {path}: there is none") from error
-        except OSError as error:
-            raise kernel_error(f"cgroup {path}: read usage", error.errno or 0) from error
+    def _usage(self, name: str, everything: bool) -> CgroupUsage:
+        return v1_usage(self._by_controller, self._unified, name, everything)
 
-    def _read(self, controller: str, name: str, file: str) -> str:
-        tree = self._tree_of(controller)
-        return "" if tree is None else tree.read(name, file)
+    def _huge_pages(self, name: str) -> Iterator[HugePages]:
+        if (tree := self._tree_of("hugetlb")) is not None:
+            for size in huge_page_sizes():
+                used = int(tree.read(name, f"hugetlb.{size}.usage_in_bytes"))
+                yield HugePages(size, used, int(tree.read(name, f"hugetlb.{size}.max_usage_in_bytes")))
 
     def _settings(self, resources: Resources, *, fresh: bool) -> list[Setting]:
         return v1_settings(resources, fresh=fresh)

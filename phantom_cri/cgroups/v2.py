@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from phantom_cri.cgroups.device_filter import DeviceFilters
@@ -18,16 +18,16 @@ from phantom_cri.cgroups.face import (
     KILL_TIMEOUT_S,
     Cgroups,
     LaunchFds,
-    Usage,
-    flat_keyed,
     open_together,
 )
 from phantom_cri.cgroups.limits import Setting, v2_settings
 from phantom_cri.cgroups.paths import exec_name, parents, relative
 from phantom_cri.cgroups.processes import deadline_after, wait_for_exit
 from phantom_cri.cgroups.tree import Tree
-from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, NotFound, kernel_error
+from phantom_cri.cgroups.usage import huge_page_sizes, v2_usage
+from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, kernel_error
 from phantom_cri.model import Resources
+from phantom_cri.usage import CgroupUsage, HugePages
 
 # Those whose limits or numbers we use, where the node has them: asked for in every cgroup on the way down, so
 # that the stats are there without a limit too.
@@ -82,20 +82,14 @@ class V2Cgroups(Cgroups):
     def kill(self, path: str, timeout_s: float = KILL_TIMEOUT_S) -> None:
         kill_at_once(self._tree, relative(path), deadline_after(timeout_s))
 
-    def usage(self, path: str) -> Usage:
-        name = relative(path)
-        try:
-            cpu = flat_keyed(self._tree.read(name, "cpu.stat"))
-            used, inactive = 0, 0
-            if "memory" in self.controllers:
-                used = int(self._tree.read(name, "memory.current"))
-                inactive = flat_keyed(self._tree.read(name, "memory.stat")).get("inactive_file", 0)
-            pids = int(self._tree.read(name, "pids.current")) if "pids" in self.controllers else 0
-        except FileNotFoundError as error:
-            raise NotFound(f"cgroup {path}: there is none") from error
-        except OSError as error:
-            raise kernel_error(f"cgroup {path}: read usage", error.errno or 0) from error
-        return Usage(cpu.get("usage_usec", 0) * 1000, used, max(0, used - inactive), pids)
+    def _usage(self, name: str, everything: bool) -> CgroupUsage:
+        return v2_usage(self._tree, name, self.controllers, everything)
+
+    def _huge_pages(self, name: str) -> Iterator[HugePages]:
+        if "hugetlb" in self.controllers:
+            for size in huge_page_sizes():
+                # v2 keeps no high-water mark of them.
+                yield HugePages(size, int(self._tree.read(name, f"hugetlb.{size}.current")), None)
 
     def close(self) -> None:
         self._devices.close()

@@ -11,17 +11,18 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "phantom_cri"
 
-BASE = {"errors", "model", "codec", "native", "api", ""}
+BASE = {"errors", "model", "usage", "codec", "native", "api", ""}
 ROOMS = {"launch", "images", "network", "policy", "pools", "cgroups"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "codec": set(),
     "model": {"codec"},
+    "usage": {"model"},
     "native": {"errors", "native"},
     "config": {"codec", "errors", "config", ""},
     "api": {"api"},
     "telemetry": {"errors", "codec", "api"},
-    **{room: {"errors", "model", "codec", "native", room} for room in ROOMS},
+    **{room: {"errors", "model", "usage", "codec", "native", room} for room in ROOMS},
     "lifecycle": {*BASE, *ROOMS, "lifecycle", "streaming", "config", "telemetry", "doctor"} - {"api"},
     "cri": {*BASE, "cri", "telemetry"},
     "streaming": {"errors", "codec", "streaming"},

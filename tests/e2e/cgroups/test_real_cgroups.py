@@ -115,7 +115,7 @@ def test_life(cgroups: Cgroups, pod: str, shells: Shells) -> None:
         for line in Path(f"/proc/{process.pid}/cgroup").read_text().splitlines():
             assert line.endswith(path)
         assert b"oom_kill 0\n" in os.read(fds.oom, 4096)
-    assert cgroups.usage(path).pids >= 1
+    assert cgroups.usage(path).tasks.tasks >= 1
     with pytest.raises(FailedPrecondition, match=str(process.pid)):
         cgroups.remove(path, timeout_s=0.05)
     cgroups.kill(path)

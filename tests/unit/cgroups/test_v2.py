@@ -203,7 +203,11 @@ def test_usage(cgroups: Cgroups) -> None:
     with pytest.raises(NotFound, match=PATH):
         cgroups.usage(PATH)
     cgroups.create(PATH, Resources(), None)
-    assert cgroups.usage(PATH) == (5000, 5000, 3500, 3)
+    usage = cgroups.usage(PATH)
+    assert (usage.cpu.usage_ns, usage.cpu.user_ns, usage.cpu.system_ns) == (5000, 3000, 2000)
+    assert usage.memory is not None
+    assert (usage.memory.usage, usage.memory.working_set, usage.memory.rss) == (5000, 3500, 1000)
+    assert usage.tasks.tasks == 3
 
 
 def test_detect_by_shape(folder: Cgroup2Folder, tmp_path: Path) -> None:
