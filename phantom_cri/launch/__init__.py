@@ -30,6 +30,7 @@ from phantom_cri.launch.devices import DeviceRule, HostDevice, device_rules, res
 from phantom_cri.launch.donations import Donations
 from phantom_cri.launch.exec_plan import ExecLaunch, exec_plan
 from phantom_cri.launch.failure import ExecError, FragmentLost, LaunchError
+from phantom_cri.launch.figures import Figures, read_figures
 from phantom_cri.launch.fragment import Attached, Entry, Event, Exited, Fragment, Hello, Lost, Resync
 from phantom_cri.launch.message import Exit, Phase, State
 from phantom_cri.launch.mounts import anonymous_volumes, volume_folder
@@ -60,6 +61,7 @@ __all__ = [
     "ExecLaunch",
     "Exit",
     "Exited",
+    "Figures",
     "Fragment",
     "FragmentLost",
     "Hello",
@@ -88,6 +90,7 @@ __all__ = [
     "merged",
     "oom_plan",
     "open_process",
+    "read_figures",
     "reap",
     "resolve_devices",
     "spawn",

@@ -216,7 +216,7 @@ class Fragment:
         return Attached((*request.fds, -1)[0], detached)
 
     async def tcp_socket(self, family: int) -> int:
-        """A non-blocking socket of AF_INET or AF_INET6 in the pod's network, the caller's. Raises LaunchError."""
+        """A non-blocking socket of AF_INET or AF_INET6 in the pod's network, for the caller to close."""
         request = self._send(Type.SOCKET, "", value=family)
         await self._answer(request)
         if not request.fds:

@@ -15,6 +15,7 @@ from cffi import FFI
 NATIVE = Path(__file__).resolve().parent
 
 FRAGMENT_SOURCES = (
+    "attach.c",
     "cgroup.c",
     "connection.c",
     "console.c",
@@ -50,6 +51,7 @@ ffibuilder.cdef(
     """
     int ph_spawn(int binary_fd, const char *title, uint64_t clone_flags, int listen_fd, int state_fd,
                  int cgroup_fd, int stderr_fd, int *pidfd);
+    int ph_raise_file_limit(void);
     int ph_bpf(int command, void *attributes, unsigned size);
     """
 )

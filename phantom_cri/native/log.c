@@ -43,14 +43,21 @@ int log_init(int fd, int out, int err, bool is_console, struct log *log)
     return result;
 }
 
+static void close_stream(struct log *log, enum log_name name)
+{
+    log->streams[name].used = 0;
+    fd_close(&log->streams[name].fd);
+    if (log->tap)
+        log->tap(log, name, NULL, 0);
+}
+
 void log_deinit(struct log *log)
 {
     for (int i = 0; i < LOG_STREAMS; i++) {
-        fd_close(&log->streams[i].fd);
+        close_stream(log, (enum log_name)i);
         if (log->streams[i].buffer)
             munmap(log->streams[i].buffer, LOG_LINE_MAX + 1);
         log->streams[i].buffer = NULL;
-        log->streams[i].used = 0;
     }
     fd_close(&log->fd);
 }
@@ -146,8 +153,7 @@ static void finish(struct log *log, enum log_name name)
         emit(log, head, 'P', stream->buffer, stream->used);
         flush(log);
     }
-    stream->used = 0;
-    fd_close(&stream->fd);
+    close_stream(log, name);
 }
 
 bool log_pump(struct log *log, enum log_name name)
@@ -163,6 +169,8 @@ bool log_pump(struct log *log, enum log_name name)
         if (count <= 0)
             break;
         total += (size_t)count;
+        if (log->tap)
+            log->tap(log, name, stream->buffer + stream->used, (size_t)count);
         if (log->fd >= 0)
             split(log, name, (size_t)count);
     } while (total < PUMP_MAX);

@@ -21,10 +21,15 @@ struct log_stream {
     size_t used;
 };
 
+struct log;
+/* Gets what is read, before it is split into lines; count 0: the stream has ended. */
+typedef void log_tap(struct log *log, enum log_name name, const char *bytes, size_t count);
+
 struct log {
     int fd;          /* O_APPEND, or -1: output is read and dropped */
     bool is_console; /* \r\n ends a line */
     uint32_t dropped;
+    log_tap *tap; /* or NULL */
     struct log_stream streams[LOG_STREAMS];
 };
 

@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 
+#include "attach.h"
 #include "connection.h"
 #include "kernel.h"
 #include "log.h"
@@ -102,6 +103,9 @@ static void dispatch(const struct epoll_event *event)
         break;
     case WATCH_STDERR:
         process_output_ready(watch.index, watch.generation, LOG_STDERR);
+        break;
+    case WATCH_ATTACHED:
+        attach_hung_up(watch.index, watch.generation);
         break;
     }
 }

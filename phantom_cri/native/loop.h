@@ -11,6 +11,7 @@ enum watch_kind {
     WATCH_STATUS,
     WATCH_STDOUT,
     WATCH_STDERR,
+    WATCH_ATTACHED,
 };
 
 /* `generation` tells an event of a closed fd from one of its entry's next user. */

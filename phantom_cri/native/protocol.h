@@ -39,13 +39,20 @@ enum ph_type {
     PH_SHUTDOWN = 9, /* kill everything, answer PH_OK, exit 0 */
     PH_CLOSE_STDIN = 10, /* id: closes the fragment's end of a PH_PLAN_STDIN pipe */
     PH_GO = 11,          /* id: a prepared process goes on to its execve -> as PH_START */
+    PH_ATTACH =
+        12, /* id; PH_FLAG_INPUT and so on, and the writing end of a pipe for each output -> PH_OK with
+               the console, if asked for and there is one; PH_DETACHED to the same serial later */
+    PH_SOCKET =
+        13, /* value = AF_INET or AF_INET6 -> PH_OK with a TCP socket of the pod's network, non-blocking */
 
     PH_OK = 64,    /* reply */
     PH_ERROR = 65, /* reply: error = errno, value = enum ph_stage, value2 = op index, text */
     PH_ENTRY =
         66, /* reply: id, flags = kind, value = state, value2 = pid in the fragment's pid namespace, exit */
-    PH_EXITED = 67, /* event (serial 0): id, flags = kind, exit */
-    PH_RESYNC = 68, /* event: events were lost because the reader was slow: send PH_LIST */
+    PH_EXITED = 67,   /* event (serial 0): id, flags = kind, exit */
+    PH_RESYNC = 68,   /* event: events were lost because the reader was slow: send PH_LIST */
+    PH_DETACHED = 69, /* after PH_OK to PH_ATTACH: the pipes are closed; error = 0, or ENOBUFS: the reader was
+                         too slow, and what its pipe had no room for is lost to it */
 };
 
 enum ph_phase { PH_WARM = 1, PH_CLAIMED = 2, PH_STOPPING = 3 };
@@ -54,6 +61,10 @@ enum ph_stage { PH_STAGE_REQUEST = 1, PH_STAGE_DECODE = 2, PH_STAGE_CLONE = 3, P
 
 #define PH_FLAG_CLAIM     1u
 #define PH_FLAG_ALL       1u
+#define PH_FLAG_INPUT     1u /* the console: what is written to it is the process's input */
+#define PH_FLAG_STDOUT    2u
+#define PH_FLAG_STDERR    4u
+#define PH_FLAG_ONCE      8u /* a pipe's writing end is given away: when it is closed, the input has ended */
 #define PH_KIND_CONTAINER 1u /* leaves an entry and exits/ID when it ends */
 #define PH_KIND_EXEC      2u /* forgotten when it ends, once PH_EXITED is sent */
 

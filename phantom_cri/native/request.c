@@ -1,8 +1,10 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "attach.h"
 #include "exit_record.h"
 #include "kernel.h"
 #include "launch.h"
@@ -11,6 +13,7 @@
 
 #define SEALS             (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 #define SHUTDOWN_LIMIT_NS 2000000000LL
+#define ATTACH_FLAGS      (PH_FLAG_INPUT | PH_FLAG_STDOUT | PH_FLAG_STDERR | PH_FLAG_ONCE)
 
 static enum ph_phase phase = PH_WARM;
 static int home = -1;
@@ -223,6 +226,60 @@ static void close_stdin(struct request *request)
     reply_ok(request->from, 0, 0);
 }
 
+/* The pipes that came, by stream; they are the caller's to close. */
+static int take_outputs(struct request *request, int outputs[LOG_STREAMS])
+{
+    static const uint32_t flags[LOG_STREAMS] = {PH_FLAG_STDOUT, PH_FLAG_STDERR};
+    uint32_t next = 0;
+
+    for (int name = 0; name < LOG_STREAMS; name++) {
+        outputs[name] = -1;
+        if (!(request->message.flags & flags[name]))
+            continue;
+        if (next == request->fd_count)
+            return -EINVAL;
+        outputs[name] = fd_take(&request->fds[next++]);
+    }
+    return next == request->fd_count ? 0 : -EINVAL;
+}
+
+static void attach(struct request *request)
+{
+    struct process *process = find(request);
+    uint32_t flags = request->message.flags;
+    int outputs[LOG_STREAMS] = {-1, -1}, result;
+
+    if (!process)
+        return;
+    result = flags & ~ATTACH_FLAGS ? -ENOSYS : take_outputs(request, outputs);
+    if (result == 0 && (process->phase != PROCESS_RUNNING || !process->needs_reading))
+        result = -ESRCH;
+    if (result == 0)
+        result = attach_client(&process->log, outputs, flags & PH_FLAG_INPUT ? process->console : -1,
+                               request->from);
+    if (result < 0)
+        refuse(request, result, result == -EAGAIN ? "too many clients" : "attach");
+    else if (flags & PH_FLAG_ONCE && !(process->flags & PH_PLAN_TTY))
+        fd_close(&process->console);
+    for (int name = 0; name < LOG_STREAMS; name++)
+        fd_close(&outputs[name]);
+}
+
+/* The fragment lives in the pod's network, or on the host's with a pod that does. */
+static void make_tcp_socket(struct request *request)
+{
+    struct ph_message message = {.type = PH_OK};
+    int64_t family = request->message.value;
+    OWNED_FD made = -EAFNOSUPPORT;
+
+    if (family == AF_INET || family == AF_INET6)
+        made = kernel_result(socket((int)family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (made < 0)
+        refuse(request, made, "socket");
+    else
+        reply(request->from, &message, &made, 1);
+}
+
 void request_handle(struct request *request)
 {
     /* The id is looked up as a string. */
@@ -248,6 +305,10 @@ void request_handle(struct request *request)
         return forget(request);
     case PH_CLOSE_STDIN:
         return close_stdin(request);
+    case PH_ATTACH:
+        return attach(request);
+    case PH_SOCKET:
+        return make_tcp_socket(request);
     case PH_SHUTDOWN:
         return shutdown_begin(request->from);
     default:

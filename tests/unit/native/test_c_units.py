@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from phantom_cri.native.build import FRAGMENT_SOURCES
 from tests.e2e.native.raw import CONTAINER, EXEC, LOG, Op, Plan
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -55,6 +56,7 @@ def run(program: Path, *arguments: str, seconds: int = 60) -> str:
         ("test_plan", ["plan.c"]),
         ("test_path", ["path.c"]),
         ("test_log", ["log.c", "text.c"]),
+        ("test_attach", [name for name in FRAGMENT_SOURCES if name != "fragment.c"]),
         ("test_text", ["text.c", "exit_record.c", "cgroup.c"]),
     ],
 )
@@ -63,7 +65,7 @@ def test_unit(tmp_path: Path, test: str, units: list[str]) -> None:
     program = build(tmp_path / test, "address,undefined", sources)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    run(program, *([] if test == "test_plan" else [str(scratch)]))
+    run(program, *([] if test in ("test_plan", "test_attach") else [str(scratch)]))
 
 
 def seeds() -> list[Plan]:
