@@ -26,7 +26,11 @@ class Session(Protocol):
         ...
 
     async def wait(self) -> int:
-        """Until the process has ended: its exit code (128 + signal when killed). Raises PhantomError."""
+        """Until the process has ended, or the attach: its exit code (128 + signal when killed).
+
+        What can be read from stdout and stderr then without waiting is all that there is: a child left behind
+        may hold them open for ever. Raises PhantomError.
+        """
         ...
 
     async def close(self) -> None:
