@@ -103,20 +103,20 @@ class Cgroups(ABC):
         name = relative(path)
         try:
             found = self._usage(name, everything)
+            if everything:
+                pids = self._process_tree.pids(name)
+                files, sockets = count_open_files(pids)
+                found = found._replace(
+                    tasks=found.tasks._replace(processes=len(pids), files=files, sockets=sockets),
+                    huge_pages=tuple(self._huge_pages(name)),
+                )
+            return found
         except FileNotFoundError as error:
             raise NotFound(f"cgroup {path}: there is none") from error
         except OSError as error:
             if error.errno == errno.ENODEV:  # removed between open and read (kernfs)
                 raise NotFound(f"cgroup {path}: it is gone") from error
             raise kernel_error(f"cgroup {path}: read usage", error.errno or 0) from error
-        if not everything:
-            return found
-        pids = self._process_tree.pids(name)
-        files, sockets = count_open_files(pids)
-        return found._replace(
-            tasks=found.tasks._replace(processes=len(pids), files=files, sockets=sockets),
-            huge_pages=tuple(self._huge_pages(name)),
-        )
 
     @abstractmethod
     def _usage(self, name: str, everything: bool) -> CgroupUsage:

@@ -11,7 +11,7 @@ import errno
 import functools
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -32,6 +32,7 @@ from phantom_cri.images.store import ImageRecord, ImageStore
 from phantom_cri.images.threads import Threads
 from phantom_cri.images.trash import Trash
 from phantom_cri.images.volumes import stack
+from phantom_cri.images.written import WrittenLayers
 from phantom_cri.model import AuthConfig, FilesystemUsage, Image, ImageMount, ImageSpec
 
 _INDEX_DEPTH = 4
@@ -88,6 +89,7 @@ class ImageService:
         self._layers = LayerStore(root, self._trash, self._limits)
         self._images = ImageStore(root, pinned)
         self._snapshots = SnapshotStore(root, self._trash)
+        self._written = WrittenLayers(lambda one: self._snapshots.locate(one, ()).upper, str(root))
         self._threads = Threads(max_parallel + 1)
         self._installer = Installer(self._content, self._layers, self._threads, self._limits, max_parallel)
         self._pulls: Flights[str] = Flights()
@@ -127,6 +129,7 @@ class ImageService:
     async def close(self) -> None:
         """End the threads; pulls must have been cancelled before."""
         await asyncio.to_thread(self._threads.close)
+        await asyncio.to_thread(self._written.close)
         await asyncio.to_thread(self._snapshots.close)
         await asyncio.to_thread(self._trash.close)
 
@@ -215,9 +218,14 @@ class ImageService:
         """The snapshot that was made for a container, from its layers as recorded."""
         return self._snapshots.locate(container_id, layers)
 
+    def written(self, container_ids: Collection[str], patience_s: float) -> dict[str, FilesystemUsage]:
+        """What containers have written, as last counted in the background; see `WrittenLayers`. Blocks."""
+        return self._written.usage(container_ids, patience_s)
+
     def drop_snapshot(self, container_id: str) -> None:
         """Idempotent; one rename, the deleting is done elsewhere. The overlay must be unmounted."""
         self._snapshots.remove(container_id)
+        self._written.forget(container_id)
         holder = f"container:{container_id}"
         held = self._layers.held(holder)
         self._layers.release(holder)
