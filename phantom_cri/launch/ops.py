@@ -102,6 +102,38 @@ class CgroupProcs(Op, frozen=True):
         return f"enter {_of(self.slot, slots)}"
 
 
+class UserNamespace(Op, frozen=True):
+    """Its ids from 0 on are the host's from `uid` and `gid` on; `namespaces`: CLONE_NEW* that it shall own."""
+
+    number = 6
+    signature = "uuuuu"
+    uid: int
+    uid_count: int
+    gid: int
+    gid_count: int
+    namespaces: int
+
+    def describe(self, slots: Slots) -> str:
+        users, groups = f"users {self.uid}+{self.uid_count}", f"groups {self.gid}+{self.gid_count}"
+        return f"new user namespace of {users}, {groups} with {_namespaces(self.namespaces)}"
+
+
+class JoinUser(Op, frozen=True):
+    number = 7
+    signature = ""
+
+    def describe(self, slots: Slots) -> str:
+        return "join the pod's user namespace"
+
+
+class FilesAsRoot(Op, frozen=True):
+    number = 8
+    signature = ""
+
+    def describe(self, slots: Slots) -> str:
+        return "make files as the root of the pod's user namespace"
+
+
 class OpenTree(Op, frozen=True):
     """`flags`: OPEN_*. Reads as the source of a bind."""
 
@@ -160,6 +192,21 @@ class NewFs(Op, frozen=True):
     def describe(self, slots: Slots) -> str:
         how = [*self.options, *bits.names(self.attributes, bits.MOUNT_ATTRIBUTES)]
         return f"new {self.type}{_listed(how)}"
+
+
+class OverlayMapped(Overlay, frozen=True):
+    """As `Overlay`, with the ids of the layers mapped into the pod's user namespace, but not those of `upper`."""
+
+    number = 13
+
+
+class MapIds(Op, frozen=True):
+    number = 14
+    signature = "u"
+    slot: int
+
+    def describe(self, slots: Slots) -> str:
+        return f"map the ids of {_of(self.slot, slots)}"
 
 
 class Root(Op, frozen=True):
@@ -417,7 +464,7 @@ def pack_groups(groups: Sequence[int]) -> bytes:
     return b"".join([group.to_bytes(4, "little") for group in groups])
 
 
-OPS: dict[int, type[Op]] = {kind.number: kind for kind in Op.__subclasses__()}
+OPS: dict[int, type[Op]] = {op.number: op for op in (*Op.__subclasses__(), *Overlay.__subclasses__())}
 
 _ENTRY = re.compile(r'^OP\(\s*(\d+),\s*(\w+),\s*"(\w*)",\s*"([^"]*)"\)', re.MULTILINE)
 

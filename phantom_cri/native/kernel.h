@@ -63,6 +63,11 @@ static inline int kernel_fsconfig(int fd, unsigned command, const char *key, con
     return kernel_result(syscall(SYS_fsconfig, fd, command, key, value, 0));
 }
 
+static inline int kernel_fsconfig_fd(int fd, const char *key, int value)
+{
+    return kernel_result(syscall(SYS_fsconfig, fd, FSCONFIG_SET_FD, key, NULL, value));
+}
+
 static inline int kernel_fsmount(int fd, unsigned attributes)
 {
     return kernel_result(syscall(SYS_fsmount, fd, FSMOUNT_CLOEXEC, attributes));

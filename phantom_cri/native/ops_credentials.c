@@ -15,6 +15,7 @@
 #include "kernel.h"
 #include "launch.h"
 #include "path.h"
+#include "user.h"
 
 #define PTS_MAJOR_FIRST 136
 #define PTS_MAJOR_LAST  143
@@ -53,7 +54,7 @@ static int set_capabilities(uint64_t effective, uint64_t permitted, uint64_t inh
 }
 
 /* A process that opens /dev/stdout again needs to own the pipe or pty behind it. */
-static void own_standard_streams(uid_t uid)
+void own_standard_streams(uid_t uid, gid_t gid)
 {
     for (int fd = 0; fd < 3; fd++) {
         struct stat status;
@@ -63,19 +64,33 @@ static void own_standard_streams(uid_t uid)
         if (S_ISFIFO(status.st_mode) ||
             (S_ISCHR(status.st_mode) && major(status.st_rdev) >= PTS_MAJOR_FIRST &&
              major(status.st_rdev) <= PTS_MAJOR_LAST))
-            (void)!fchown(fd, uid, (gid_t)-1);
+            (void)!fchown(fd, uid, gid);
     }
+}
+
+/* Other ids empty the effective set, and where fs.suid_dumpable is 1 make the process one to be traced by its
+ * neighbours, while it still holds what they must not have. */
+int credentials_restore(void)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[2];
+
+    if (syscall(SYS_capget, &head, sets) < 0)
+        return -errno;
+    sets[0].effective = sets[0].permitted;
+    sets[1].effective = sets[1].permitted;
+    if (syscall(SYS_capset, &head, sets) < 0)
+        return -errno;
+    return kernel_result(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
 }
 
 /* Leaves the permitted set effective too, so that a filter without NO_NEW_PRIVS can still be loaded. */
 int op_IDS(struct launch *launch, const struct op *op)
 {
-    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct sets[2];
     uid_t uid = (uid_t)op->field[0].number;
     gid_t gid = (gid_t)op->field[1].number;
 
-    own_standard_streams(uid);
+    own_standard_streams(uid, (gid_t)-1);
     launch->step = "setgroups";
     if (syscall(SYS_setgroups, op->field[2].length / sizeof(gid_t), op->field[2].bytes) < 0)
         return -errno;
@@ -86,11 +101,7 @@ int op_IDS(struct launch *launch, const struct op *op)
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
         return -errno;
     launch->step = "capset";
-    if (syscall(SYS_capget, &head, sets) < 0)
-        return -errno;
-    sets[0].effective = sets[0].permitted;
-    sets[1].effective = sets[1].permitted;
-    return kernel_result(syscall(SYS_capset, &head, sets));
+    return credentials_restore();
 }
 
 int op_CAPABILITIES(struct launch *launch, const struct op *op)

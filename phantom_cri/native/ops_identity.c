@@ -9,6 +9,7 @@
 
 #include "kernel.h"
 #include "launch.h"
+#include "user.h"
 
 int op_HOSTNAME(struct launch *launch, const struct op *op)
 {
@@ -25,7 +26,7 @@ static int write_all(int fd, const char *text, size_t length)
     return (size_t)written == length ? 0 : -EIO;
 }
 
-int op_SYSCTL(struct launch *launch, const struct op *op)
+static int write_sysctl(struct launch *launch, const struct op *op)
 {
     struct open_how how = {
         .flags = O_WRONLY | O_CLOEXEC,
@@ -39,6 +40,19 @@ int op_SYSCTL(struct launch *launch, const struct op *op)
         return file;
     launch->step = "write";
     return write_all(file, op->field[1].bytes, op->field[1].length);
+}
+
+/* Of an ipc namespace, only the root of the user namespace that owns it may (Linux 6.10, ipc_permissions()).
+ */
+int op_SYSCTL(struct launch *launch, const struct op *op)
+{
+    int result = write_sysctl(launch, op), left;
+
+    if (result != -EACCES || user_take_root() < 0)
+        return result;
+    result = write_sysctl(launch, op);
+    left = user_leave_root();
+    return left < 0 ? left : result;
 }
 
 /* rtnetlink numbers its messages NEW, DEL, GET, SET in fours. The flags do not tell: NLM_F_DUMP's bits

@@ -1,4 +1,4 @@
-/* OVERLAY, in the three ways that kernels offer.
+/* OVERLAY and OVERLAY_MAPPED, in the three ways that kernels offer.
  *
  * 1. fsconfig "lowerdir+", one call a layer: Linux 6.8 (24e16e385f22), no limit on the length.
  * 2. fsconfig "lowerdir": any overlayfs, but its value is cut off at 256 bytes (fs/fsopen.c).
@@ -11,7 +11,9 @@
 
 #include "kernel.h"
 #include "launch.h"
+#include "user.h"
 
+#define LAYERS_MAX      500  /* OVL_MAX_STACK */
 #define OPTIONS_MAX     4096 /* one page: copy_mount_options() */
 #define FSCONFIG_STRING 256
 
@@ -21,6 +23,8 @@ struct overlay {
     const char *upper;
     const char *work;
     bool is_volatile;
+    bool is_mapped;
+    const int *trees; /* the layers as mapped trees, in place of `lower`; or NULL */
 };
 
 struct options {
@@ -90,7 +94,8 @@ static int configure_layers(int fs, const struct overlay *overlay)
     int result = 0;
 
     for (uint32_t i = 0; result == 0 && i < overlay->lower_count; i++, layer = plan_string_after(layer))
-        result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, "lowerdir+", layer);
+        result = overlay->trees ? kernel_fsconfig_fd(fs, "lowerdir+", overlay->trees[i])
+                                : kernel_fsconfig(fs, FSCONFIG_SET_STRING, "lowerdir+", layer);
     return result;
 }
 
@@ -130,13 +135,22 @@ static int mount_by_fsconfig(struct launch *launch, const struct overlay *overla
     return result;
 }
 
+/* A copy of the mount namespace, from which nothing propagates. */
+static int leave_for_private_mounts(void)
+{
+    struct mount_attr private = {.propagation = PH_MS_PRIVATE};
+
+    if (unshare(CLONE_NEWNS) < 0)
+        return -errno;
+    return kernel_mount_setattr(-1, "/", AT_RECURSIVE, &private);
+}
+
 /* /proc as the mount point: every host has it, and in a namespace of our own nobody misses it. */
 static int mount_classically(struct launch *launch, const struct overlay *overlay)
 {
     static struct options options;
     char directory[PATH_MAX];
     size_t common = common_directory(overlay);
-    struct mount_attr private = {.propagation = PH_MS_PRIVATE};
     int result;
 
     launch->step = "overlay by mount";
@@ -152,9 +166,7 @@ static int mount_classically(struct launch *launch, const struct overlay *overla
         return -E2BIG;
     if (overlay->is_volatile && !append(&options, ",volatile"))
         return -E2BIG;
-    if (unshare(CLONE_NEWNS) < 0)
-        return -errno;
-    result = kernel_mount_setattr(-1, "/", AT_RECURSIVE, &private);
+    result = leave_for_private_mounts();
     if (result == 0 && common)
         result = kernel_result(chdir(directory));
     if (result == 0)
@@ -179,12 +191,78 @@ static int bind_layer(const struct overlay *overlay)
 {
     struct mount_attr read_only = {.attr_set = MOUNT_ATTR_RDONLY, .propagation = PH_MS_PRIVATE};
     OWNED_FD tree = kernel_open_tree(AT_FDCWD, overlay->lower, OPEN_TREE_CLONE);
-    int result = tree < 0 ? tree : kernel_mount_setattr(tree, "", AT_EMPTY_PATH, &read_only);
+    int result = tree < 0 ? tree : overlay->is_mapped ? user_map_tree(tree) : 0;
 
+    if (result == 0)
+        result = kernel_mount_setattr(tree, "", AT_EMPTY_PATH, &read_only);
     return result < 0 ? result : fd_take(&tree);
 }
 
-int op_OVERLAY(struct launch *launch, const struct op *op)
+/* EINVAL: a kernel that does not know "lowerdir+"; E2BIG: too long for one string. */
+static int mount_somehow(struct launch *launch, const struct overlay *overlay, uint64_t flags)
+{
+    int result = -EINVAL;
+
+    if (!(flags & (PH_OVERLAY_JOINED | PH_OVERLAY_CLASSIC)))
+        result = mount_by_fsconfig(launch, overlay, false);
+    if (result == -EINVAL && !(flags & PH_OVERLAY_CLASSIC))
+        result = mount_by_fsconfig(launch, overlay, true);
+    if (result == -EINVAL || result == -E2BIG)
+        result = mount_classically(launch, overlay);
+    return result;
+}
+
+static int map_layers(const struct overlay *overlay, int *trees)
+{
+    const char *layer = overlay->lower;
+    int result = 0;
+
+    for (uint32_t i = 0; result == 0 && i < overlay->lower_count; i++, layer = plan_string_after(layer)) {
+        trees[i] = kernel_open_tree(AT_FDCWD, layer, OPEN_TREE_CLONE);
+        result = trees[i] < 0 ? trees[i] : user_map_tree(trees[i]);
+    }
+    return result;
+}
+
+static int attach_layers(const struct overlay *overlay, const int *trees)
+{
+    const char *layer = overlay->lower;
+    int result = leave_for_private_mounts();
+
+    for (uint32_t i = 0; result == 0 && i < overlay->lower_count; i++, layer = plan_string_after(layer))
+        result = kernel_move_mount(trees[i], AT_FDCWD, layer, 0);
+    return result;
+}
+
+static int mount_mapped(struct launch *launch, struct overlay *overlay, uint64_t flags)
+{
+    static int trees[LAYERS_MAX];
+    int result;
+
+    launch->step = "map the ids of the layers";
+    if (overlay->lower_count > LAYERS_MAX)
+        return -E2BIG;
+    for (uint32_t i = 0; i < overlay->lower_count; i++)
+        trees[i] = -1;
+    result = map_layers(overlay, trees);
+    if (result == 0) {
+        overlay->trees = trees;
+        result = flags & (PH_OVERLAY_JOINED | PH_OVERLAY_CLASSIC) ? -EINVAL
+                                                                  : mount_by_fsconfig(launch, overlay, false);
+        overlay->trees = NULL;
+        if (result == -EINVAL) {
+            launch->step = "attach mapped layers";
+            result = attach_layers(overlay, trees);
+            if (result == 0)
+                result = mount_somehow(launch, overlay, flags);
+        }
+    }
+    for (uint32_t i = 0; i < overlay->lower_count; i++)
+        fd_close(&trees[i]);
+    return result;
+}
+
+static int overlay_into_slot(struct launch *launch, const struct op *op, bool is_mapped)
 {
     uint64_t flags = op->field[4].number;
     struct overlay overlay = {
@@ -193,27 +271,33 @@ int op_OVERLAY(struct launch *launch, const struct op *op)
         .upper = op->field[2].bytes,
         .work = op->field[3].bytes,
         .is_volatile = flags & PH_OVERLAY_VOLATILE,
+        .is_mapped = is_mapped,
     };
-    int result = -EINVAL;
+    int result;
 
     if (flags & ~(uint64_t)(PH_OVERLAY_VOLATILE | PH_OVERLAY_JOINED | PH_OVERLAY_CLASSIC))
         return -ENOSYS;
     launch->step = "layers";
     if (!layers_are_sound(&overlay))
         return -EINVAL;
-    if (overlay.lower_count == 1 && !*overlay.upper) {
+    if (overlay.lower_count == 1 && !*overlay.upper)
         result = bind_layer(&overlay);
-    } else {
-        if (!(flags & (PH_OVERLAY_JOINED | PH_OVERLAY_CLASSIC)))
-            result = mount_by_fsconfig(launch, &overlay, false);
-        /* EINVAL: a kernel that does not know "lowerdir+"; E2BIG: too long for one string. */
-        if (result == -EINVAL && !(flags & PH_OVERLAY_CLASSIC))
-            result = mount_by_fsconfig(launch, &overlay, true);
-        if (result == -EINVAL || result == -E2BIG)
-            result = mount_classically(launch, &overlay);
-    }
+    else if (is_mapped)
+        result = mount_mapped(launch, &overlay, flags);
+    else
+        result = mount_somehow(launch, &overlay, flags);
     if (result < 0)
         return result;
     launch->slots[op->field[0].number] = result;
     return 0;
+}
+
+int op_OVERLAY(struct launch *launch, const struct op *op)
+{
+    return overlay_into_slot(launch, op, false);
+}
+
+int op_OVERLAY_MAPPED(struct launch *launch, const struct op *op)
+{
+    return overlay_into_slot(launch, op, true);
 }

@@ -22,7 +22,7 @@ enum slot_use { SLOT_NONE, SLOT_FILLS, SLOT_READS, SLOT_CONSUMES };
 static const uint8_t slot_uses[OP_NUMBER_MAX] = {
     [OP_JOIN_NS] = SLOT_READS,   [OP_CGROUP_PROCS] = SLOT_READS, [OP_OPEN_TREE] = SLOT_FILLS,
     [OP_OVERLAY] = SLOT_FILLS,   [OP_NEW_FS] = SLOT_FILLS,       [OP_ROOT] = SLOT_CONSUMES,
-    [OP_ATTACH] = SLOT_CONSUMES,
+    [OP_ATTACH] = SLOT_CONSUMES, [OP_MAP_IDS] = SLOT_READS,      [OP_OVERLAY_MAPPED] = SLOT_FILLS,
 };
 
 /* Ops that the fragment may run on itself: they cannot hang and leave its root alone, but for what a ROOT
@@ -31,7 +31,7 @@ static const bool adoptable[OP_NUMBER_MAX] = {
     [OP_JOIN_NS] = true, [OP_CGROUP_PROCS] = true, [OP_HOSTNAME] = true, [OP_SYSCTL] = true,
     [OP_NETLINK] = true, [OP_OOM_SCORE] = true,    [OP_RLIMIT] = true,   [OP_UMASK] = true,
     [OP_NEW_FS] = true,  [OP_OPEN_TREE] = true,    [OP_ROOT] = true,     [OP_ATTACH] = true,
-    [OP_MKDIR] = true,   [OP_MKNOD] = true,        [OP_SYMLINK] = true,
+    [OP_MKDIR] = true,   [OP_MKNOD] = true,        [OP_SYMLINK] = true,  [OP_USER_NAMESPACE] = true,
 };
 
 struct op_head {
