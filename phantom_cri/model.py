@@ -16,6 +16,7 @@ Propagation = Literal["private", "host_to_container", "bidirectional"]
 SandboxState = Literal["ready", "notready"]
 ContainerState = Literal["created", "running", "exited", "unknown"]
 CgroupDriver = Literal["cgroupfs", "systemd"]
+EventKind = Literal["created", "started", "stopped", "deleted"]
 
 
 class SandboxMetadata(Record, frozen=True):
@@ -241,6 +242,7 @@ class SandboxRecord(Record, frozen=True):
     start: Literal["warm", "cold"] = "warm"
     cold_reason: str = ""  # why it was cold, "" if warm
     resources: Resources | None = None
+    overhead: Resources | None = None
 
 
 class ImageConfig(Record, frozen=True):
@@ -290,6 +292,16 @@ class ContainerRecord(Record, frozen=True):
     resources: Resources = Resources()
     layers: tuple[str, ...] = ()  # snapshot: read-only layer folders, top first
     image_mounts: tuple[ImageMount, ...] = ()  # one for each of config.mounts with an image, in their order
+
+
+class ContainerEvent(Record, frozen=True):
+    """What happened to a container, or to a pod itself (`object_id` is the pod's), and all of it right after."""
+
+    kind: EventKind
+    object_id: str
+    created_at: int
+    pod: SandboxRecord
+    containers: tuple[ContainerRecord, ...]
 
 
 class Image(Record, frozen=True):

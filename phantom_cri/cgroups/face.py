@@ -16,19 +16,19 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple
 
+from phantom_cri.cgroups.checks import check_host, check_ranges
 from phantom_cri.cgroups.devices import DeviceRule
 from phantom_cri.cgroups.limits import Setting
 from phantom_cri.cgroups.open_files import count_open_files
 from phantom_cri.cgroups.paths import exec_name, relative
 from phantom_cri.cgroups.processes import deadline_after, wait_until_empty
-from phantom_cri.cgroups.settings import replace_values, write_values
+from phantom_cri.cgroups.settings import missing_controller, replace_values, write_values
 from phantom_cri.cgroups.tree import Tree
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, NotFound, kernel_error
 from phantom_cri.model import Resources
 from phantom_cri.usage import CgroupUsage, HugePages
 
 Version = Literal["v1", "hybrid", "v2"]
-DRIVER = "cgroupfs"
 KILL_TIMEOUT_S = 10.0
 REMOVE_TIMEOUT_S = 5.0
 ABSENT = -1
@@ -149,6 +149,18 @@ class Cgroups(ABC):
     def _exec_tree(self) -> Tree:
         """The one hierarchy in which an exec gets a child."""
 
+    def check(self, resources: Resources) -> None:
+        """Refuse what no cgroup of this node can take, before one is made.
+
+        Raises InvalidArgument naming field and value, FailedPrecondition naming the missing controller.
+        """
+        check_ranges(resources)
+        for setting in self._settings(resources, fresh=True):
+            if not setting.optional and self._tree_of(setting.controller) is None:
+                raise missing_controller(setting)
+        if resources.cpuset_cpus or resources.cpuset_mems or resources.hugepage_limits or resources.unified:
+            check_host(resources, *self._processors_and_memory())
+
     def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] | None) -> None:
         """Make the cgroup with its limits; missing parents are made too. All of it, or nothing.
 
@@ -177,11 +189,17 @@ class Cgroups(ABC):
         """Change the limits that are set (not 0, not empty): all, or after a failure none.
 
         A memory limit without a swap limit means no swap, as in `create`: pass the container's merged values.
-        Raises NotFound, InvalidArgument, FailedPrecondition.
+        A memory limit below what is in use is refused once the kernel has reclaimed what it could, which
+        takes its time. Raises NotFound, InvalidArgument, FailedPrecondition.
         """
         name = relative(path)
         self._require(name)
-        replace_values(self._tree_of, name, self._settings(resources, fresh=False))
+        settings = self._settings(resources, fresh=False)
+        self._make_room(name, settings)
+        replace_values(self._tree_of, name, settings)
+
+    async def update_async(self, path: str, resources: Resources) -> None:
+        await asyncio.to_thread(self.update, path, resources)
 
     def remove(self, path: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
         """Remove the cgroup and what is below it, from every hierarchy. A missing path is fine.
@@ -239,6 +257,21 @@ class Cgroups(ABC):
     def close(self) -> None:
         for tree in self.trees:
             tree.close()
+
+    @abstractmethod
+    def _make_room(self, name: str, settings: Sequence[Setting]) -> None:
+        """Before limits change: raise FailedPrecondition where the kernel would rather kill than refuse."""
+
+    def _processors_and_memory(self) -> tuple[str, str]:
+        """CPUs and memory nodes that a cgroup here can have, as the kernel lists them; "" if not known."""
+        tree = self._tree_of("cpuset")
+        if tree is None:
+            return "", ""
+        suffixes = ("effective_cpus", "effective_mems"), ("cpus.effective", "mems.effective")
+        for cpus, nodes in suffixes:
+            if tree.has(".", f"cpuset.{cpus}"):
+                return tree.read(".", f"cpuset.{cpus}").strip(), tree.read(".", f"cpuset.{nodes}").strip()
+        return "", ""
 
     def _require(self, name: str) -> None:
         if not self._process_tree.has(name, "cgroup.procs"):

@@ -10,6 +10,7 @@ import math
 import re
 from typing import NamedTuple
 
+from phantom_cri.cgroups.unified import FIELD, check_unified
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import Resources
 
@@ -18,9 +19,6 @@ _CPU_PERIOD_DEFAULT = 100_000
 _CPU_SHARES_DEFAULT = 1024
 
 _PAGE_SIZE = re.compile(r"[1-9][0-9]{0,6}(?:KB|MB|GB)")
-_UNIFIED_KEY = re.compile(r"([a-z]+)(?:\.[a-zA-Z0-9_]+)+")
-# Writing these does not limit anything: it moves processes, kills, or changes the tree's shape.
-_NOT_A_CONTROLLER = frozenset({"cgroup"})
 
 
 class Setting(NamedTuple):
@@ -32,6 +30,11 @@ class Setting(NamedTuple):
     field: str
     optional: bool = False
 
+    @property
+    def names_file(self) -> bool:
+        """The request itself chose the file: that the kernel has none of the name is its mistake."""
+        return self.controller == "hugetlb" or self.field.startswith("unified")
+
 
 def v1_settings(resources: Resources, *, fresh: bool) -> list[Setting]:
     """What to write on v1. `fresh`: into a new cgroup, where the kernel's defaults need not be written.
@@ -41,7 +44,7 @@ def v1_settings(resources: Resources, *, fresh: bool) -> list[Setting]:
     settings: list[Setting] = []
     if resources.unified:
         key = next(iter(resources.unified))
-        raise InvalidArgument(f"resources.unified[{key!r}]: a key of cgroup v2, and this node runs v1")
+        raise InvalidArgument(f"{FIELD}[{key!r}]: a key of cgroup v2, and this node runs v1")
     shares = resources.cpu_shares
     if shares and not (fresh and shares == _CPU_SHARES_DEFAULT):
         settings.append(Setting("cpu", "cpu.shares", str(shares), "cpu_shares"))
@@ -62,11 +65,17 @@ def _v1_memory(resources: Resources) -> list[Setting]:
     limit, total = _memory_and_swap(resources)
     settings = []
     if limit:
-        settings.append(Setting("memory", "memory.limit_in_bytes", str(limit), "memory_limit"))
+        settings.append(Setting("memory", "memory.limit_in_bytes", str(limit), "memory_limit_in_bytes"))
     if total:
         # Absent without swap accounting (swapaccount=0): then there is nothing to hold back.
         settings.append(
-            Setting("memory", "memory.memsw.limit_in_bytes", str(total), "memory_swap_limit", optional=True)
+            Setting(
+                "memory",
+                "memory.memsw.limit_in_bytes",
+                str(total),
+                "memory_swap_limit_in_bytes",
+                optional=True,
+            )
         )
     return settings
 
@@ -81,12 +90,12 @@ def v2_settings(resources: Resources, *, fresh: bool, controllers: frozenset[str
     settings += _cpuset(resources)
     limit, total = _memory_and_swap(resources)
     if limit:
-        settings.append(Setting("memory", "memory.max", _or_max(limit), "memory_limit"))
+        settings.append(Setting("memory", "memory.max", _or_max(limit), "memory_limit_in_bytes"))
     if total:
         # v2 counts swap alone, OCI memory and swap together.
         swap = total if total == UNLIMITED else total - max(limit, 0)
         settings.append(
-            Setting("memory", "memory.swap.max", _or_max(swap), "memory_swap_limit", optional=True)
+            Setting("memory", "memory.swap.max", _or_max(swap), "memory_swap_limit_in_bytes", optional=True)
         )
     if resources.pids_limit:
         settings.append(Setting("pids", "pids.max", _or_max(resources.pids_limit), "pids_limit"))
@@ -129,21 +138,16 @@ def cpu_weight(shares: int) -> int:
 def _memory_and_swap(resources: Resources) -> tuple[int, int]:
     """(memory, memory + swap); 0 is "not set". A memory limit alone means no swap, as Kubernetes promises."""
     limit, total = resources.memory_limit, resources.memory_swap_limit
-    for name, value in (("memory_limit", limit), ("memory_swap_limit", total)):
+    swap = "linux.resources.memory_swap_limit_in_bytes"
+    for name, value in (("memory_limit_in_bytes", limit), ("memory_swap_limit_in_bytes", total)):
         if value < UNLIMITED:
-            raise InvalidArgument(f"resources.{name} {value}: want bytes, or -1 for no limit")
+            raise InvalidArgument(f"linux.resources.{name} {value}: want bytes, or -1 for no limit")
     if not limit:
         if total > 0:
-            raise InvalidArgument(
-                f"resources.memory_swap_limit {total}: needs a memory_limit, which it includes"
-            )
+            raise InvalidArgument(f"{swap} {total}: needs a memory_limit_in_bytes, which it includes")
         return 0, total
-    if limit == UNLIMITED:
-        return UNLIMITED, total or UNLIMITED
-    if 0 < total < limit:
-        raise InvalidArgument(
-            f"resources.memory_swap_limit {total}: below memory_limit {limit}, which it includes"
-        )
+    if 0 < total < (limit if limit != UNLIMITED else math.inf):
+        raise InvalidArgument(f"{swap} {total}: below memory_limit_in_bytes {limit}, which it includes")
     return limit, total or limit
 
 
@@ -158,9 +162,11 @@ def _cpuset(resources: Resources) -> list[Setting]:
 
 def _hugetlb(page_size: str, limit: int, suffix: str) -> Setting:
     if not _PAGE_SIZE.fullmatch(page_size):
-        raise InvalidArgument(f"resources.hugepage_limits page_size {page_size!r}: want e.g. 2MB or 1GB")
+        raise InvalidArgument(
+            f"linux.resources.hugepage_limits page_size {page_size!r}: want e.g. 2MB or 1GB"
+        )
     if limit < 0:
-        raise InvalidArgument(f"resources.hugepage_limits[{page_size}] {limit}: want bytes, 0 or more")
+        raise InvalidArgument(f"linux.resources.hugepage_limits[{page_size}] {limit}: want bytes, 0 or more")
     # The kubelet lists every page size it knows; a kernel without controller or size has none to give out.
     return Setting(
         "hugetlb", f"hugetlb.{page_size}.{suffix}", str(limit), f"hugepage_limits[{page_size}]", optional=True
@@ -168,13 +174,7 @@ def _hugetlb(page_size: str, limit: int, suffix: str) -> Setting:
 
 
 def _unified(key: str, value: str, controllers: frozenset[str]) -> Setting:
-    match = _UNIFIED_KEY.fullmatch(key)
-    if match is None or match[1] in _NOT_A_CONTROLLER:
-        raise InvalidArgument(f"resources.unified[{key!r}]: want a file of a controller, e.g. memory.high")
-    if match[1] not in controllers:
-        have = ", ".join(sorted(controllers)) or "none"
-        raise InvalidArgument(f"resources.unified[{key!r}]: no such controller here (there are: {have})")
-    return Setting(match[1], key, value, f"unified[{key!r}]")
+    return Setting(check_unified(key, value, controllers), key, value, f"unified[{key!r}]")
 
 
 def _or_max(value: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from phantom_cri.cgroups.limits import KEEP_QUOTA, Setting
 from phantom_cri.cgroups.tree import Tree
+from phantom_cri.cgroups.unified import lines, restored
 from phantom_cri.errors import FailedPrecondition, InvalidArgument, PhantomError, kernel_error
 
 TreeOf = Callable[[str], Tree | None]
@@ -35,6 +36,8 @@ def replace_values(tree_of: TreeOf, name: str, settings: Sequence[Setting]) -> N
     try:
         write_values(tree_of, name, settings)
     except PhantomError:
+        values = {setting.file: setting.value for setting in settings}
+        before = [old._replace(value=restored(old.file, values[old.file], old.value)) for old in before]
         # The old values were legal together; a failure here could not be reported better than the first one.
         with contextlib.suppress(PhantomError):
             write_values(tree_of, name, before[::-1])
@@ -44,12 +47,17 @@ def replace_values(tree_of: TreeOf, name: str, settings: Sequence[Setting]) -> N
 def refusal(name: str, setting: Setting, error: OSError) -> PhantomError:
     """The error for a value that could not be written, naming field, value and file."""
     number = error.errno or 0
-    what = f"resources.{setting.field} {setting.value!r}: cgroup /{name}: {setting.file}"
-    if number in _REFUSED_VALUE or (number == errno.ENOENT and setting.controller == "hugetlb"):
+    what = f"linux.resources.{setting.field} {setting.value!r}: cgroup /{name}: {setting.file}"
+    if number in _REFUSED_VALUE or (number == errno.ENOENT and setting.names_file):
         return InvalidArgument(f"{what}: the kernel refuses it ({errno.errorcode[number]})")
     if number in (errno.EBUSY, errno.ENOENT, errno.ENOSPC):
         return FailedPrecondition(f"{what}: not possible now ({errno.errorcode[number]})")
     return kernel_error(f"{what}: write", number)
+
+
+def missing_controller(setting: Setting) -> FailedPrecondition:
+    what = f"linux.resources.{setting.field} {setting.value!r}"
+    return FailedPrecondition(f"{what}: this node has no {setting.controller!r} controller")
 
 
 def _attempt(tree_of: TreeOf, name: str, setting: Setting) -> OSError | None:
@@ -57,11 +65,10 @@ def _attempt(tree_of: TreeOf, name: str, setting: Setting) -> OSError | None:
     if tree is None:
         if setting.optional:
             return None
-        raise FailedPrecondition(
-            f"resources.{setting.field} {setting.value!r}: this node has no {setting.controller!r} controller"
-        )
+        raise missing_controller(setting)
     try:
-        tree.write(name, setting.file, setting.value)
+        for line in lines(setting.file, setting.value):
+            tree.write(name, setting.file, line)
     except OSError as error:
         if error.errno == errno.ENOENT and setting.optional:
             return None
@@ -75,7 +82,7 @@ def _current(tree_of: TreeOf, name: str, setting: Setting) -> Setting | None:
         return None
     try:
         # An empty value (a v2 cpuset that follows its parent) goes back as a newline: nothing is no write.
-        value = tree.read(name, setting.file).strip() or "\n"
+        value = tree.read(name, setting.file).strip() or ("" if setting.file.startswith("io.") else "\n")
     except OSError as error:
         if error.errno == errno.ENOENT:
             return None

@@ -145,6 +145,9 @@ class V1Cgroups(Cgroups):
     def _settings(self, resources: Resources, *, fresh: bool) -> list[Setting]:
         return v1_settings(resources, fresh=fresh)
 
+    def _make_room(self, name: str, settings: Sequence[Setting]) -> None:
+        """Nothing to do: v1 refuses a limit that is below what stays in use (EBUSY)."""
+
     def _prepare(self, name: str, settings: Sequence[Setting], made: list[tuple[Tree, str]]) -> None:
         for tree in self.trees:
             tree.make(name, made)

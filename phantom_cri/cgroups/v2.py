@@ -105,6 +105,25 @@ class V2Cgroups(Cgroups):
         if missing:
             self._enable(name, missing)
 
+    def _make_room(self, name: str, settings: Sequence[Setting]) -> None:
+        """A lower memory.max makes the kernel kill until it fits; memory.high only makes it reclaim."""
+        limits = [setting for setting in settings if setting.file == "memory.max" and setting.value != "max"]
+        if not limits or "memory" not in self.controllers:
+            return
+        if int(self._tree.read(name, "memory.current")) <= int(limits[-1].value):
+            return
+        before = self._tree.read(name, "memory.high").strip()
+        try:
+            self._tree.write(name, "memory.high", limits[-1].value)
+        finally:
+            self._tree.write(name, "memory.high", before)
+        used = int(self._tree.read(name, "memory.current"))
+        if used > int(limits[-1].value):
+            raise FailedPrecondition(
+                f"linux.resources.{limits[-1].field} {limits[-1].value}: cgroup /{name} uses {used} bytes, "
+                "of which no more can be reclaimed"
+            )
+
     def _enable(self, name: str, missing: Iterable[str]) -> None:
         """Hand controllers down from the root. A cgroup that holds processes cannot (cgroup-v2.rst)."""
         value = " ".join(f"+{controller}" for controller in sorted(missing))

@@ -27,6 +27,7 @@ from phantom_cri.cri.convert.sandbox import (
     sandbox_status_message,
 )
 from phantom_cri.cri.convert.status import status_response
+from phantom_cri.cri.pod_resources import PodResourcesService
 from phantom_cri.cri.verbs import RuntimeVerbs
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import ContainerRecord, SandboxRecord
@@ -38,7 +39,9 @@ KUBELET_API = "0.1.0"
 CRI_API = "v1"
 
 
-class RuntimeService:
+class RuntimeService(PodResourcesService):
+    _verbs: RuntimeVerbs
+
     def __init__(self, verbs: RuntimeVerbs) -> None:
         self._verbs = verbs
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from phantom_cri.cri.pod_resources import PodResourceVerbs
 from phantom_cri.model import (
     AuthConfig,
     CgroupDriver,
@@ -28,7 +29,7 @@ from phantom_cri.model import (
 )
 
 
-class RuntimeVerbs(Protocol):
+class RuntimeVerbs(PodResourceVerbs, Protocol):
     """Pods and containers. Seconds for every timeout."""
 
     async def version(self) -> RuntimeVersion: ...

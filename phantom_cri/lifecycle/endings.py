@@ -58,7 +58,8 @@ def unsaved(kind: str, object_id: str) -> Iterator[None]:
 
 
 def with_exit(record: ContainerRecord, exit: Exit) -> ContainerRecord:
-    reason = "OOMKilled" if exit.oom and exit.code else "Error" if exit.code else "Completed"
+    # As containerd: whoever of the container was killed, and however its first process took that.
+    reason = "OOMKilled" if exit.oom else "Error" if exit.code else "Completed"
     return codec.replace(
         record,
         state=next_container_state(record.state, "exit", record.id),

@@ -132,6 +132,7 @@ def record_of(
         start="cold" if cold_reason else "warm",
         cold_reason=cold_reason,
         resources=config.resources,
+        overhead=config.overhead,
     )
 
 

@@ -1,4 +1,4 @@
-"""UpdateContainerResources and ReopenContainerLog: what may change while a container runs."""
+"""What may change while a pod runs: resources of it and its containers, and where a log goes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.prepare import open_log
-from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.lifecycle.undo import Undo, to_the_end
 from phantom_cri.model import Resources
 
 
@@ -20,16 +20,41 @@ async def update_container_resources(node: Node, container_id: str, change: Reso
     container = node.records.container(container_id)
     async with container.lock:
         states.next_container_state(container.record.state, "update", container.id)
+        if container.record.state == "running":
+            # Each process has inherited its own by now (proc(5)): there is no longer one value to change.
+            change = codec.replace(change, oom_score_adj=0)
         merged = merge(container.record.resources, change)
+        node.cgroups.check(merged)
         if container.preparation is not None:
             await asyncio.wait([container.preparation])
-        async with Undo("UpdateContainerResources") as undo:
-            before = container.record.resources
-            undo.push("record", lambda: record_resources(node, container, before))
-            record_resources(node, container, merged)
-            if container.has_cgroup:
-                node.cgroups.update(container.record.cgroup, merged)
-            undo.keep()
+        # The kernel may be reclaiming memory on a thread: a client that leaves cannot stop that half-way.
+        await to_the_end(change_resources(node, container, merged))
+
+
+async def change_resources(node: Node, container: Container, merged: Resources) -> None:
+    async with Undo("UpdateContainerResources") as undo:
+        before = container.record.resources
+        undo.push("record", lambda: record_resources(node, container, before))
+        record_resources(node, container, merged)
+        if container.has_cgroup:
+            await node.cgroups.update_async(container.record.cgroup, merged)
+        undo.keep()
+
+
+async def update_pod_sandbox_resources(
+    node: Node, sandbox_id: str, overhead: Resources | None, resources: Resources | None
+) -> None:
+    """Note what the pod may use from now on. Its cgroup is the kubelet's own, who changes it by itself."""
+    pod = node.records.pod(sandbox_id)
+    async with pod.lock:
+        for value in filter(None, (overhead, resources)):
+            node.cgroups.check(value)
+        pod.record = codec.replace(
+            pod.record,
+            overhead=merge(pod.record.overhead or Resources(), overhead or Resources()),
+            resources=merge(pod.record.resources or Resources(), resources or Resources()),
+        )
+        node.records.save_pod(pod)
 
 
 def record_resources(node: Node, container: Container, resources: Resources) -> None:
@@ -38,9 +63,18 @@ def record_resources(node: Node, container: Container, resources: Resources) -> 
 
 
 def merge(current: Resources, change: Resources) -> Resources:
-    """`current` with every field that `change` sets (not 0, not empty)."""
+    """`current` with every field that `change` sets (not 0, not empty).
+
+    Swap beyond memory stays as much as it was when only the memory limit changes: CRI counts them together.
+    """
     fields = {name: getattr(change, name) for name in change.__struct_fields__}
     changed = {name: value for name, value in fields.items() if value}
+    swap = current.memory_swap_limit - current.memory_limit
+    if change.memory_limit and not change.memory_swap_limit and current.memory_swap_limit > 0:
+        changed["memory_swap_limit"] = change.memory_limit + swap if change.memory_limit > 0 else 0
+    if change.hugepage_limits:
+        sizes = {one.page_size: one for one in (*current.hugepage_limits, *change.hugepage_limits)}
+        changed["hugepage_limits"] = tuple(sizes.values())
     if change.unified:
         changed["unified"] = {**current.unified, **change.unified}
     return codec.replace(current, **changed)

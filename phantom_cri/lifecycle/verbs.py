@@ -13,7 +13,11 @@ from phantom_cri.lifecycle.run_pod_sandbox import run_pod_sandbox
 from phantom_cri.lifecycle.start_container import start_container
 from phantom_cri.lifecycle.stop_container import stop_container
 from phantom_cri.lifecycle.stop_pod_sandbox import remove_pod_sandbox, stop_pod_sandbox
-from phantom_cri.lifecycle.update_container import reopen_container_log, update_container_resources
+from phantom_cri.lifecycle.update_container import (
+    reopen_container_log,
+    update_container_resources,
+    update_pod_sandbox_resources,
+)
 from phantom_cri.model import (
     CgroupDriver,
     ContainerConfig,
@@ -129,6 +133,11 @@ class PodVerbs:
         self, container_id: str, resources: Resources, annotations: Mapping[str, str]
     ) -> None:
         await update_container_resources(self._node, container_id, resources)
+
+    async def update_pod_sandbox_resources(
+        self, sandbox_id: str, overhead: Resources | None, resources: Resources | None
+    ) -> None:
+        await update_pod_sandbox_resources(self._node, sandbox_id, overhead, resources)
 
     async def reopen_container_log(self, container_id: str) -> None:
         await reopen_container_log(self._node, container_id)

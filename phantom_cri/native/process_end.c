@@ -21,6 +21,14 @@ static struct process *find_by_pid(pid_t pid)
     return NULL;
 }
 
+/* At once and again at the end: others of the cgroup may be killed until then, and a service manager may remove
+ * an empty cgroup before it, after which nothing can be read. */
+static void note_oom(struct process *process)
+{
+    if (cgroup_oom_kills(process->oom) > process->oom_kills)
+        process->exit.oom = 1;
+}
+
 static void bury(struct process *process, const siginfo_t *info)
 {
     process->is_dead = true;
@@ -43,6 +51,7 @@ static void bury(struct process *process, const siginfo_t *info)
     process->exit.signal = info->si_code == CLD_EXITED ? 0 : info->si_status;
     process->exit.code = info->si_code == CLD_EXITED ? info->si_status : 128 + info->si_status;
     process->deadline = clock_now() + PROCESS_LINGER_NS;
+    note_oom(process);
     if (process->flags & PH_PLAN_KILL_REST)
         process_kill_rest(process);
 }
@@ -92,7 +101,7 @@ static int64_t end_turn(struct process *process, int64_t now)
         end_output(process);
     if (process->is_killing || log_is_open(&process->log))
         return process->deadline - now;
-    process->exit.oom = cgroup_oom_kills(process->oom) > process->oom_kills;
+    note_oom(process);
     process->exit.dropped_lines = process->log.dropped;
     process_exited(process);
     return -1;

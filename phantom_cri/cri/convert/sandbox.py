@@ -176,6 +176,8 @@ def sandbox_details(record: SandboxRecord) -> dict[str, str]:
         "pool": record.pool,
         "start": record.start,
         "coldReason": record.cold_reason,
+        "overhead": record.overhead,
+        "resources": record.resources,
         "config": record.config,
     }
     return {"info": to_json(details).decode()}

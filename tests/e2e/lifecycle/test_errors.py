@@ -64,10 +64,6 @@ UNIMPLEMENTED: dict[str, tuple[str, Any]] = {
     "Attach": ("Attach", pb.AttachRequest(container_id=UNKNOWN_ID, stdout=True)),
     "PortForward": ("PortForward", pb.PortForwardRequest(pod_sandbox_id=UNKNOWN_ID)),
     "PodSandboxStats": ("PodSandboxStats", pb.PodSandboxStatsRequest(pod_sandbox_id=UNKNOWN_ID)),
-    "UpdatePodSandboxResources": (
-        "UpdatePodSandboxResources",
-        pb.UpdatePodSandboxResourcesRequest(pod_sandbox_id=UNKNOWN_ID),
-    ),
     "CheckpointContainer": ("CheckpointContainer", pb.CheckpointContainerRequest(container_id=UNKNOWN_ID)),
 }
 

@@ -23,7 +23,7 @@ def test_unified_keys_are_refused_on_v1() -> None:
 
 
 def test_swap_without_memory_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="memory_swap_limit 5"):
+    with pytest.raises(InvalidArgument, match="memory_swap_limit_in_bytes 5"):
         v1_settings(Resources(memory_swap_limit=5), fresh=True)
 
 

@@ -40,8 +40,8 @@ def snapshot(root: str) -> dict[str, str]:
         (Resources(unified={"../memory.max": "1"}), "../memory.max"),
         (Resources(unified={"memory.max/x": "1"}), "memory.max/x"),
         (Resources(unified={"rdma.max": "1"}), "rdma.max"),
-        (Resources(memory_limit=-2), "memory_limit -2"),
-        (Resources(memory_limit=100, memory_swap_limit=50), "memory_swap_limit 50"),
+        (Resources(memory_limit=-2), "memory_limit_in_bytes -2"),
+        (Resources(memory_limit=100, memory_swap_limit=50), "memory_swap_limit_in_bytes 50"),
         (Resources(hugepage_limits=(HugepageLimit("../2MB", 1),)), "../2MB"),
     ],
 )
@@ -58,7 +58,7 @@ def test_a_value_the_kernel_refuses_is_named_and_leaves_nothing(
     cgroups: Cgroups, folder: Cgroup2Folder
 ) -> None:
     folder.refused.add(("cpu.max", "5 100000"))
-    with pytest.raises(InvalidArgument, match=r"resources\.cpu_quota '5 100000'.*cpu\.max.*EINVAL"):
+    with pytest.raises(InvalidArgument, match=r"linux\.resources\.cpu_quota '5 100000'.*cpu\.max.*EINVAL"):
         cgroups.create(PATH, Resources(memory_limit=1 << 20, cpu_quota=5, cpu_period=100_000), None)
     assert folder.children(".") == []
 
@@ -114,6 +114,41 @@ def test_create_enables_controllers_down_the_parents_and_writes_limits(
         "pids.max": "100",
     }
     assert {file: folder.read(NAME, file) for file in values} == values
+
+
+def test_a_limit_below_what_stays_in_use_is_refused_and_kills_nobody(
+    cgroups: Cgroups, folder: Cgroup2Folder
+) -> None:
+    cgroups.create(PATH, Resources(memory_limit=1 << 20), None)
+    folder.writes.clear()
+    with pytest.raises(FailedPrecondition, match=r"memory_limit_in_bytes 4000: .* uses 5000 bytes"):
+        cgroups.update(PATH, Resources(memory_limit=4000))
+    assert folder.read(NAME, "memory.max") == str(1 << 20)
+    assert folder.writes == [(NAME, "memory.high", "4000"), (NAME, "memory.high", "max")]
+
+
+@pytest.mark.parametrize(
+    "resources, named",
+    [
+        (Resources(cpu_quota=5), "cpu_quota 5"),
+        (Resources(cpuset_cpus="x"), "cpuset_cpus 'x'"),
+        (Resources(unified={"memory.high": "much"}), "memory.high"),
+    ],
+)
+def test_a_check_refuses_without_a_cgroup(
+    cgroups: Cgroups, folder: Cgroup2Folder, resources: Resources, named: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=named):
+        cgroups.check(resources)
+    assert folder.writes == []
+
+
+def test_a_check_names_the_controller_that_is_missing(tmp_path: Path) -> None:
+    few = V2Cgroups(Cgroup2Folder(tmp_path / "few", frozenset({"cpu"})))
+    few.check(Resources(hugepage_limits=(HugepageLimit("2MB", 0),), cpu_shares=2))
+    with pytest.raises(FailedPrecondition, match=r"memory_limit_in_bytes '5'.*no 'memory' controller"):
+        few.check(Resources(memory_limit=5))
+    few.close()
 
 
 def test_defaults_of_the_kernel_are_not_written(cgroups: Cgroups, folder: Cgroup2Folder) -> None:

@@ -157,6 +157,12 @@ class FakeRuntime:
         record = await self.container_status(container_id)
         self.containers[container_id] = replace(record, resources=resources)
 
+    async def update_pod_sandbox_resources(
+        self, sandbox_id: str, overhead: Resources | None, resources: Resources | None
+    ) -> None:
+        record = self.sandboxes[sandbox_id]
+        self.sandboxes[sandbox_id] = replace(record, overhead=overhead, resources=resources)
+
     async def reopen_container_log(self, container_id: str) -> None:
         await self.container_status(container_id)
 

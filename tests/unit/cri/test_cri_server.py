@@ -272,7 +272,6 @@ def test_a_long_text_keeps_both_ends() -> None:
         ("CheckpointContainer", pb.CheckpointContainerRequest()),
         ("ListMetricDescriptors", pb.ListMetricDescriptorsRequest()),
         ("ListPodSandboxMetrics", pb.ListPodSandboxMetricsRequest()),
-        ("UpdatePodSandboxResources", pb.UpdatePodSandboxResourcesRequest()),
     ],
 )
 async def test_what_is_not_built_says_so_by_name(wire: Wire, call: str, request_: object) -> None:

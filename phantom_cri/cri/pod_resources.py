@@ -1,0 +1,34 @@
+"""UpdatePodSandboxResources: the kubelet announces a resize of a pod before it changes the pod's cgroup."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from phantom_cri.api.cri.v1 import api_pb2 as pb
+from phantom_cri.cri.convert.common import resources_from
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.model import Resources
+
+
+class PodResourceVerbs(Protocol):
+    async def update_pod_sandbox_resources(
+        self, sandbox_id: str, overhead: Resources | None, resources: Resources | None
+    ) -> None:
+        """Only the fields that are set change; None changes nothing."""
+        ...
+
+
+class PodResourcesService:
+    """The part of `RuntimeService` that is about what a whole pod may use."""
+
+    _verbs: PodResourceVerbs
+
+    async def UpdatePodSandboxResources(
+        self, request: pb.UpdatePodSandboxResourcesRequest
+    ) -> pb.UpdatePodSandboxResourcesResponse:
+        if not request.pod_sandbox_id:
+            raise InvalidArgument("pod_sandbox_id: must not be empty")
+        overhead = resources_from(request.overhead, "overhead") if request.HasField("overhead") else None
+        resources = resources_from(request.resources, "resources") if request.HasField("resources") else None
+        await self._verbs.update_pod_sandbox_resources(request.pod_sandbox_id, overhead, resources)
+        return pb.UpdatePodSandboxResourcesResponse()
