@@ -11,7 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from phantom_cri import __version__, cgroups, config
+from phantom_cri import __version__, cgroups, config, native
 from phantom_cri.cgroups import Cgroups, LaunchFds, pod_path
 from phantom_cri.config import Config, PoolConfig
 from phantom_cri.cri.server import CriServer
@@ -47,6 +47,7 @@ def main() -> None:
     try:
         settings = config.load(sys.argv[1:])
         logs.configure(settings.log.level, settings.log.format)
+        native.raise_file_limit()
         asyncio.run(serve(settings))
     except PhantomError as error:
         sys.exit(f"phantom-cri: {error}")

@@ -78,7 +78,8 @@ def resolve(
         accounts.member_of.get(account.name, ()) if policy == "merge" and account.name else ()
     )
     listed = [_checked(each, "supplemental_groups") for each in supplemental_groups]
-    return User(account.uid, gid, tuple(dict.fromkeys((gid, *extra, *listed))), account.home)
+    others = sorted({*extra, *listed} - {gid})  # the order that getgroups(2) will show them in
+    return User(account.uid, gid, (gid, *others), account.home)
 
 
 def resolve_user(layers: Sequence[str], config_user: str, security: ContainerSecurity) -> User:

@@ -15,7 +15,7 @@ from phantom_cri.lifecycle import prepare, states
 from phantom_cri.lifecycle.container_launch import sees_fragment
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
-from phantom_cri.lifecycle.stop_container import signal_number
+from phantom_cri.lifecycle.stop_container import signal_name
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount
 
@@ -30,7 +30,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
     with stages.stage("image"):
         image = find_image(node, config)
         record = record_of(node, pod, config, image)
-    check(pod, record, image)
+    check(node, pod, record, image)
     async with Undo("CreateContainer") as undo:
         with stages.stage("record"):
             container = Container(record)
@@ -93,7 +93,7 @@ def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image) -> Co
         image=image.config,
         log_path=log_path(pod, config),
         user=images.resolve_user(layers, image.config.user, security),
-        stop_signal=config.stop_signal or image.config.stop_signal or "SIGTERM",
+        stop_signal=config.stop_signal or signal_name(image.config.stop_signal or "SIGTERM"),
         cgroup=pod_path(pod.record.cgroup_parent, container_id),
         resources=config.resources,
         layers=layers,
@@ -123,15 +123,15 @@ def log_path(pod: Pod, config: ContainerConfig) -> str:
     return path
 
 
-def check(pod: Pod, record: ContainerRecord, image: Image) -> None:
+def check(node: Node, pod: Pod, record: ContainerRecord, image: Image) -> None:
     """All that can be refused now, as the tools expect, rather than at the start."""
     config = record.config
     if not config.metadata.name:
         raise InvalidArgument("config.metadata.name: must not be empty")
-    signal_number(record.stop_signal)
     if config.security.privileged and not pod.record.config.security.privileged:
         raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
     launch.check_container(config, image.config, pod.record.config)
+    node.policy.compile(config.security)
     asked = {name.upper().removeprefix("CAP_") for name in config.security.capabilities.add}
     if "SYS_PTRACE" in asked and sees_fragment(pod, record):
         raise InvalidArgument(

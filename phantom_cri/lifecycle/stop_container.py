@@ -93,3 +93,15 @@ def signal_number(name: str) -> int:
         return signal.Signals[f"SIG{text}"]
     except KeyError:
         raise InvalidArgument(f"stop_signal: {name!r} is no signal") from None
+
+
+def signal_name(text: str) -> str:
+    """`15`, `term`, `RTMAX-30` → `SIGTERM`, `SIGRTMIN`: as CRI lists it. Raises as `signal_number`."""
+    number = signal_number(text)
+    if number >= signal.SIGRTMIN:
+        above = number - signal.SIGRTMIN
+        return f"SIGRTMIN+{above}" if above else "SIGRTMIN"
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)  # 32 and 33 are the C library's own and have no name

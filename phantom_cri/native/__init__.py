@@ -9,7 +9,7 @@ from pathlib import Path
 
 from phantom_cri.native._native import ffi, lib
 
-__all__ = ["bpf", "fragment_binary", "pid_of", "spawn", "start_time"]
+__all__ = ["bpf", "fragment_binary", "pid_of", "raise_file_limit", "spawn", "start_time"]
 
 _FRAGMENT = Path(__file__).with_name("fragment")
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -40,6 +40,16 @@ def spawn(
     if result < 0:
         raise OSError(-result, f"spawn of {title!r}: {os.strerror(-result)}")
     return result, pidfd[0]
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may; fragments keep the limit it was started with.
+
+    The usual soft limit of 1024 is for programs that use select(2). Call it once. Raises OSError.
+    """
+    result = lib.ph_raise_file_limit()
+    if result < 0:
+        raise OSError(-result, f"raise RLIMIT_NOFILE: {os.strerror(-result)}")
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@
  */
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "kernel.h"
@@ -13,6 +14,10 @@
 #define STACK_SIZE 16384
 #define BINARY_FD  5 /* above the fds that the fragment is born with */
 #define HIGH_FD    16
+
+/* RLIMIT_NOFILE as this process was started with it: what fragments, and so containers, are born with. */
+static struct rlimit first_limit;
+static bool is_raised;
 
 struct birth {
     int binary_fd;
@@ -52,6 +57,8 @@ static _Noreturn void be_born(void *argument)
     char *const envp[] = {NULL};
     int error = place_fds(birth);
 
+    if (error == 0 && is_raised)
+        error = kernel_result(setrlimit(RLIMIT_NOFILE, &first_limit));
     if (error == 0) {
         setsid();
         syscall(SYS_execveat, BINARY_FD, "", argv, envp, AT_EMPTY_PATH);
@@ -137,6 +144,18 @@ int ph_spawn(int binary_fd, const char *title, uint64_t clone_flags, int listen_
         ;
     fd_close(pidfd);
     return birth.error;
+}
+
+int ph_raise_file_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return -errno;
+    first_limit = limit;
+    is_raised = true;
+    limit.rlim_cur = limit.rlim_max;
+    return kernel_result(setrlimit(RLIMIT_NOFILE, &limit));
 }
 
 int ph_bpf(int command, void *attributes, unsigned size)

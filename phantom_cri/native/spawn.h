@@ -12,6 +12,10 @@
 int ph_spawn(int binary_fd, const char *title, uint64_t clone_flags, int listen_fd, int state_fd,
              int cgroup_fd, int stderr_fd, int *pidfd);
 
+/* Raises the soft limit of open files to the hard one for this process, but not for what ph_spawn() bears
+ * from then on. To be called once. 0 or -errno. */
+int ph_raise_file_limit(void);
+
 /* bpf(2): its result, or -errno. */
 int ph_bpf(int command, void *attributes, unsigned size);
 
