@@ -31,6 +31,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
         image = find_image(node, config)
         record = record_of(node, pod, config, image)
     check(node, pod, record, image)
+    node.cgroups.check(record.resources)
     async with Undo("CreateContainer") as undo:
         with stages.stage("record"):
             container = Container(record)
@@ -46,6 +47,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
             node.records.commit_container(pod, container)
         undo.keep()
     node.observe(pod, "create", stages)
+    node.events.emit("created", pod, container.id)
     prepare.begin(node, pod, container)
     log.info(
         "container %s is created in pod sandbox %s",

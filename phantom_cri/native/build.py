@@ -29,6 +29,7 @@ FRAGMENT_SOURCES = (
     "ops_gather.c",
     "ops_identity.c",
     "ops_root.c",
+    "ops_user.c",
     "overlay.c",
     "path.c",
     "plan.c",
