@@ -103,7 +103,7 @@ class CgroupProcs(Op, frozen=True):
 
 
 class UserNamespace(Op, frozen=True):
-    """Its ids from 0 on are the host's from `uid` and `gid` on; `namespaces`: CLONE_NEW* that it shall own."""
+    """Its ids from 0 on are the host's from `uid` and `gid` on; `namespaces`: CLONE_NEW* it shall own."""
 
     number = 6
     signature = "uuuuu"
@@ -195,7 +195,7 @@ class NewFs(Op, frozen=True):
 
 
 class OverlayMapped(Overlay, frozen=True):
-    """As `Overlay`, with the ids of the layers mapped into the pod's user namespace, but not those of `upper`."""
+    """As `Overlay`, with the layers' ids mapped into the pod's user namespace; not those of `upper`."""
 
     number = 13
 
