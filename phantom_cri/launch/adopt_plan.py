@@ -23,8 +23,14 @@ POD_SYSCTLS = {
 
 _HOSTNAME_MAX = 64  # __NEW_UTS_LEN (linux/utsname.h)
 
-_IPC = ("kernel/shm", "kernel/msg", "fs/mqueue/")
-"""How the IPC sysctls begin that Kubernetes takes for namespaced (ipc/ipc_sysctl.c), but for kernel/sem."""
+_IPC = frozenset(
+    f"kernel/{name}"
+    for name in (
+        *("sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced", "shm_next_id"),
+        *("msgmax", "msgmnb", "msgmni", "msg_next_id"),
+    )
+)
+"""The IPC sysctls that Kubernetes knows as namespaced (ipc/ipc_sysctl.c); fs/mqueue beside them."""
 
 
 _NO_ROUTER_ADVERTISEMENTS = ("net/ipv6/conf/default/accept_ra", "net/ipv6/conf/eth0/accept_ra")
@@ -95,7 +101,7 @@ def checked_sysctls(sysctls: Mapping[str, str], namespaces: NamespaceOptions) ->
     found = {}
     for name, value in sysctls.items():
         path = sysctl_path(name)
-        if path == "kernel/sem" or path.startswith(_IPC):
+        if path in _IPC or path.startswith("fs/mqueue/"):
             if namespaces.ipc == "node":
                 raise InvalidArgument(f"sysctls: {name!r} is not allowed with the host's ipc namespace")
         elif path.startswith("net/"):

@@ -58,7 +58,7 @@ def layers(tmp_path: Path) -> tuple[str, ...]:
         (
             "",
             {"run_as_user": 1000, "supplemental_groups": (1234, 50000)},
-            User(1000, 1000, (1000, 50000, 50001, 1234), "/home/dev"),
+            User(1000, 1000, (1000, 1234, 50000, 50001), "/home/dev"),
         ),
         (
             "",

@@ -13,7 +13,7 @@ from phantom_cri.errors import InvalidArgument
 from phantom_cri.lifecycle.create_container import log_path
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.run_pod_sandbox import check_cgroup_parent, hostname_of
-from phantom_cri.lifecycle.stop_container import signal_number
+from phantom_cri.lifecycle.stop_container import signal_name, signal_number
 from phantom_cri.lifecycle.update_container import merge
 from phantom_cri.model import (
     ContainerConfig,
@@ -52,6 +52,24 @@ def test_signals_by_name_and_number(name: str, number: int) -> None:
 def test_what_is_no_signal_is_refused_with_its_name(name: str) -> None:
     with pytest.raises(InvalidArgument, match="stop_signal"):
         signal_number(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("15", "SIGTERM"),
+        ("term", "SIGTERM"),
+        ("SIGCLD", "SIGCHLD"),
+        ("RTMIN", "SIGRTMIN"),
+        ("SIGRTMIN+3", "SIGRTMIN+3"),
+        ("SIGRTMAX-30", "SIGRTMIN"),
+        ("SIGRTMAX", "SIGRTMIN+30"),
+        ("37", "SIGRTMIN+3"),
+        ("33", "33"),
+    ],
+)
+def test_the_name_of_an_images_stop_signal(text: str, name: str) -> None:
+    assert signal_name(text) == name
 
 
 def test_a_change_of_limits_keeps_what_it_does_not_set() -> None:
