@@ -191,6 +191,7 @@ async def run(node: Node, traces: tracing.Tracing | tracing.NoTracing) -> None:
         async with server:
             log.info("phantom-cri %s serves CRI at %s", __version__, settings.listen)
             await stop.wait()
+            node.events.close()  # before the server waits for all calls to end
             log.info("phantom-cri stops: calls under way are waited for, pods go on")
     finally:
         reporter.cancel()

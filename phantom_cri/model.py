@@ -295,7 +295,7 @@ class ContainerRecord(Record, frozen=True):
 
 
 class ContainerEvent(Record, frozen=True):
-    """What happened to a container, or to a pod itself (`object_id` is the pod's), and all of it right after."""
+    """What happened to a container, or to a pod (`object_id` is the pod's then), and its state right after."""
 
     kind: EventKind
     object_id: str

@@ -108,7 +108,11 @@ class Calls:
             about(method=name)
             try:
                 with self._tracing.call(name, context.invocation_metadata() or ()):
-                    async for message in verb(request):
+                    messages = verb(request)
+                    # Now, not with the first message: a stream of events may be silent for hours, and its
+                    # client wants to know from when on it listens.
+                    await context.send_initial_metadata(())
+                    async for message in messages:
                         yield message
             except BaseException as error:
                 code = outcome(error, context)

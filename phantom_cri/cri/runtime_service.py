@@ -7,6 +7,7 @@ UNIMPLEMENTED, to which the kubelet has a way around (cri-api, kubelet's remote 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Iterable
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
@@ -27,6 +28,7 @@ from phantom_cri.cri.convert.sandbox import (
     sandbox_status_message,
 )
 from phantom_cri.cri.convert.status import status_response
+from phantom_cri.cri.event_service import EventService
 from phantom_cri.cri.pod_resources import PodResourcesService
 from phantom_cri.cri.verbs import RuntimeVerbs
 from phantom_cri.errors import InvalidArgument
@@ -39,7 +41,7 @@ KUBELET_API = "0.1.0"
 CRI_API = "v1"
 
 
-class RuntimeService(PodResourcesService):
+class RuntimeService(EventService, PodResourcesService):
     _verbs: RuntimeVerbs
 
     def __init__(self, verbs: RuntimeVerbs) -> None:
@@ -84,8 +86,14 @@ class RuntimeService(PodResourcesService):
     async def PodSandboxStatus(self, request: pb.PodSandboxStatusRequest) -> pb.PodSandboxStatusResponse:
         record = await self._verbs.pod_sandbox_status(_sandbox_id(request.pod_sandbox_id))
         details = sandbox_details(record) if request.verbose else {}
-        # No timestamp: with one the kubelet trusts containers_statuses, which only event senders fill.
-        return pb.PodSandboxStatusResponse(status=sandbox_status_message(record), info=details)
+        containers = await self._verbs.pod_containers(record.id)
+        return pb.PodSandboxStatusResponse(
+            status=sandbox_status_message(record),
+            info=details,
+            containers_statuses=[container_status_message(container) for container in containers],
+            # With a timestamp the kubelet takes the containers from here too, as of that moment.
+            timestamp=time.time_ns(),
+        )
 
     async def ListPodSandbox(self, request: pb.ListPodSandboxRequest) -> pb.ListPodSandboxResponse:
         return pb.ListPodSandboxResponse(items=sandbox_messages(await self._sandboxes(request.filter)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from phantom_cri.cri.event_service import EventVerbs
 from phantom_cri.cri.pod_resources import PodResourceVerbs
 from phantom_cri.model import (
     AuthConfig,
@@ -29,7 +30,7 @@ from phantom_cri.model import (
 )
 
 
-class RuntimeVerbs(PodResourceVerbs, Protocol):
+class RuntimeVerbs(EventVerbs, PodResourceVerbs, Protocol):
     """Pods and containers. Seconds for every timeout."""
 
     async def version(self) -> RuntimeVersion: ...
@@ -47,6 +48,10 @@ class RuntimeVerbs(PodResourceVerbs, Protocol):
     async def remove_pod_sandbox(self, sandbox_id: str) -> None: ...
 
     async def pod_sandbox_status(self, sandbox_id: str) -> SandboxRecord: ...
+
+    async def pod_containers(self, sandbox_id: str) -> Sequence[ContainerRecord]:
+        """All of one pod, in the order of their making."""
+        ...
 
     async def list_pod_sandboxes(
         self, sandbox_id: str = "", state: SandboxState | None = None, labels: Mapping[str, str] = {}

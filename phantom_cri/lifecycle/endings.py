@@ -43,6 +43,7 @@ def container_exited(node: Node, container_id: str, exit: Exit) -> None:
     container.exited.set()
     with unsaved("container", container_id):
         node.records.save_container(container)
+    node.events.emit("stopped", node.records.pod_of(container), container_id)
     log.info(
         "container %s exited with code %d", container_id, exit.code, extra={"container_id": container_id}
     )
@@ -72,7 +73,8 @@ def with_exit(record: ContainerRecord, exit: Exit) -> ContainerRecord:
 
 def pod_died(node: Node, pod: Pod) -> None:
     """The fragment is gone, and the kernel has killed all that was in its pid namespace."""
-    if pod.record.state == "ready":
+    was_ready = pod.record.state == "ready"
+    if was_ready:
         pod.record = codec.replace(pod.record, state=next_sandbox_state(pod.record.state, "die", pod.id))
         with unsaved("pod sandbox", pod.id):
             node.records.save_pod(pod)
@@ -81,6 +83,8 @@ def pod_died(node: Node, pod: Pod) -> None:
     for container in list(pod.containers.values()):
         if container.record.state == "running":
             container_exited(node, container.id, last_exit(node, container))
+    if was_ready:
+        node.events.emit("stopped", pod, pod.id)
 
 
 class ExitFile(Document, frozen=True):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.config import Config
 from phantom_cri.images import ImageService
+from phantom_cri.lifecycle.events import Events
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.records import Records
 from phantom_cri.lifecycle.shell import Shell
@@ -36,6 +37,7 @@ class Node:
     profiles: Sequence[Profile] = ()
     pools: dict[str, Pool[Shell]] = field(default_factory=dict)
     handlers: tuple[str, ...] = ("",)
+    events: Events = field(default_factory=Events)
 
     def pool_of(self, pod: Pod) -> Pool[Shell] | None:
         return self.pools.get(pod.record.pool)

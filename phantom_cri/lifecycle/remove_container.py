@@ -27,3 +27,4 @@ async def discard(node: Node, pod: Pod, container: Container) -> None:
     if pod.shell is not None and pod.shell.alive():
         await forget_process(pod.shell, container)
     node.records.forget_container(container)
+    node.events.emit("deleted", pod, container.id)

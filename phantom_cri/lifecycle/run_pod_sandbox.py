@@ -38,6 +38,8 @@ async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str) -> st
                 raise
             # It died in the pool and nobody had noticed. The next one is another; the last resort is a birth.
             log.warning("a warm fragment was lost at its claim: %s", error)
+    node.events.emit("created", pod, pod.id)
+    node.events.emit("started", pod, pod.id)
     endings.watch_pod(node, pod)
     finish(node, pod, stages)
     return pod.id

@@ -64,6 +64,7 @@ async def start(node: Node, pod: Pod, shell: Shell, container: Container) -> Non
         with stages.stage("record"):
             node.records.save_container(container)
         undo.keep()
+    node.events.emit("started", pod, container.id)
     node.observe(pod, "start", stages)
     log.info(
         "container %s is running", container.id, extra={"sandbox_id": pod.id, "container_id": container.id}
@@ -82,6 +83,7 @@ def record_failure(node: Node, container: Container, error: PhantomError) -> Non
     container.exited.set()
     with endings.unsaved("container", container.id):
         node.records.save_container(container)
+    node.events.emit("stopped", node.records.pod_of(container), container.id)
 
 
 def catch_up(node: Node, pod: Pod, container: Container) -> None:

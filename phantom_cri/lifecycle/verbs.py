@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from phantom_cri import __version__
 from phantom_cri.lifecycle.create_container import create_container
+from phantom_cri.lifecycle.event_verbs import EventVerbs
 from phantom_cri.lifecycle.exec_sync import exec_sync
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.remove_container import remove_container
@@ -38,7 +39,7 @@ RUNTIME_NAME = "phantom"
 """Prefix of the kubelet's container ids: never changes."""
 
 
-class PodVerbs:
+class PodVerbs(EventVerbs):
     """`phantom_cri.cri.verbs.RuntimeVerbs` over one node."""
 
     def __init__(self, node: Node) -> None:
@@ -80,6 +81,9 @@ class PodVerbs:
 
     async def pod_sandbox_status(self, sandbox_id: str) -> SandboxRecord:
         return self._node.records.pod(sandbox_id).record
+
+    async def pod_containers(self, sandbox_id: str) -> Sequence[ContainerRecord]:
+        return [container.record for container in self._node.records.pod(sandbox_id).containers.values()]
 
     async def list_pod_sandboxes(
         self, sandbox_id: str = "", state: SandboxState | None = None, labels: Mapping[str, str] = {}

@@ -80,6 +80,9 @@ class FakeRuntime:
         except KeyError:
             raise NotFound(f"pod {sandbox_id}") from None
 
+    async def pod_containers(self, sandbox_id: str) -> Sequence[ContainerRecord]:
+        return [record for record in self.containers.values() if record.sandbox_id == sandbox_id]
+
     async def list_pod_sandboxes(
         self, sandbox_id: str = "", state: SandboxState | None = None, labels: Mapping[str, str] = {}
     ) -> Iterable[SandboxRecord]:
