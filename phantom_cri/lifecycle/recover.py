@@ -47,6 +47,14 @@ class Found:
     def sandbox_id(self) -> str:
         return os.path.basename(self.folder)
 
+    @property
+    def is_live(self) -> bool:
+        return self.shell is not None and self.record is not None and self.record.state == "ready"
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        return self.record.ips if self.record is not None else ()
+
 
 async def recover(node: Node) -> None:
     """Take over what lives, undo what is half made; afterwards records and kernel agree."""
@@ -54,12 +62,11 @@ async def recover(node: Node) -> None:
     folders = [entry.path for entry in os.scandir(node.records.folder) if entry.is_dir(follow_symlinks=False)]
     found = await asyncio.gather(*(look(folder) for folder in folders))
     goes_on = [item for item in found if item.record is not None and item.finished]
+    # before anything ends: what a driver undoes in a namespace needs it to be there
+    await node.network.start({item.sandbox_id: item.ips for item in goes_on if item.is_live})
     await asyncio.gather(*(undo(node, item) for item in found if item not in goes_on))
     await node.images.start({record.id: held(record) for item in goes_on for record in item.containers})
     await asyncio.gather(*(take_over(node, item) for item in goes_on))
-    await node.network.start(
-        {pod.id: pod.record.ips for pod in node.records.pods.values() if pod.record.state == "ready"}
-    )
 
 
 def held(record: ContainerRecord) -> tuple[str, ...]:
@@ -103,7 +110,7 @@ async def find_shell(folder: str) -> Shell | None:
 async def undo(node: Node, item: Found) -> None:
     """A warm fragment, or a pod that was being made or is given up: ended, and all it had goes with it.
 
-    Its network is given back by `network.start`, which is told who is left.
+    Its network was given back by `network.start`, which was told who is left.
     """
     if item.shell is not None:
         await item.shell.end()

@@ -52,9 +52,12 @@ async def make_pod(node: Node, pod: Pod, shell: Shell, stages: Stages) -> None:
         metadata = pod.record.config.metadata
         node.records.reserve(metadata, shell.id)
         undo.push("name", lambda: node.records.release(metadata, shell.id))
+        if pod.record.config.security.namespaces.network != "node":
+            with stages.stage("network"):
+                await join_network(node, pod, shell)
         with stages.stage("record"):
             node.records.intend_pod(pod.record)
-        await give_identity(node, pod, shell, stages, undo)
+        await give_identity(pod, shell, stages)
         with stages.stage("record"):
             node.records.commit_pod(pod)
         undo.keep()
@@ -138,8 +141,15 @@ def record_of(
     )
 
 
-async def give_identity(node: Node, pod: Pod, shell: Shell, stages: Stages, undo: Undo) -> None:
-    """Host name, files, sysctls and host ports: all that tells this pod from another."""
+async def join_network(node: Node, pod: Pod, shell: Shell) -> None:
+    """Host ports, and whatever else the network does for this pod alone; the fragment's end undoes it."""
+    shell.ips = await node.network.join(shell.id, pod.record.config)
+    if shell.ips != pod.record.ips:
+        pod.record = codec.replace(pod.record, ips=shell.ips)
+
+
+async def give_identity(pod: Pod, shell: Shell, stages: Stages) -> None:
+    """Host name, files and sysctls: all that tells this pod from another."""
     config = pod.record.config
     host_network = config.security.namespaces.network == "node"
     hostname = pod.record.hostname
@@ -151,10 +161,6 @@ async def give_identity(node: Node, pod: Pod, shell: Shell, stages: Stages, undo
             None if host_network else hostname, config.sysctls, config.security.namespaces
         )
         await shell.fragment.adopt(plan, claim=True)
-    if config.port_mappings and not host_network:
-        with stages.stage("host ports"):
-            undo.push("host ports", lambda: node.network.release(shell.id))
-            await node.network.expose(shell.id, shell.ips, config.port_mappings)
 
 
 def hostname_of(config: SandboxConfig, sandbox_id: str) -> str:

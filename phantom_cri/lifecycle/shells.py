@@ -37,7 +37,7 @@ async def birth(node: Node, profile: Profile) -> Shell:
         batch = b""
         if not profile.host_network:
             undo.push("network", lambda: node.network.release(shell_id))
-            batch = await wire(node, shell)
+            batch = await wire(node, shell, ahead=bool(profile.name))
         with launch.Donations() as donations:
             for index, procs in enumerate(home.procs):
                 donations.lend(f"procs{index}", procs)
@@ -53,13 +53,9 @@ async def birth(node: Node, profile: Profile) -> Shell:
     return shell
 
 
-async def wire(node: Node, shell: Shell) -> bytes:
+async def wire(node: Node, shell: Shell, *, ahead: bool) -> bytes:
     """Connect the fragment's network namespace; returns what it must send from inside."""
-    namespace = os.open(f"/proc/{shell.process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        attachment = await node.network.attach(shell.id, namespace)
-    finally:
-        os.close(namespace)
+    attachment = await node.network.attach(shell.id, f"/proc/{shell.process.pid}/ns/net", ahead=ahead)
     shell.ips = attachment.ips
     return attachment.pod_batch
 
@@ -67,7 +63,10 @@ async def wire(node: Node, shell: Shell) -> bytes:
 async def end(node: Node, shell: Shell) -> None:
     """End a fragment that no pod uses and give back all it had; idempotent."""
     await shell.end()
-    await node.network.release(shell.id)
+    try:
+        await node.network.release(shell.id)
+    except PhantomError as error:  # the driver remembers, and tries again
+        log.warning("the network of unused fragment %s is not given back yet: %s", shell.id, error)
     remove_folder(shell.folder)
 
 

@@ -53,7 +53,7 @@ class PodVerbs(EventVerbs):
 
     async def status(self) -> RuntimeStatus:
         node = self._node
-        ready, reason, message = node.network.ready()
+        ready, reason, message = await node.network.ready()
         network = RuntimeCondition(type="NetworkReady", status=ready, reason=reason, message=message)
         return RuntimeStatus(
             conditions=(RuntimeCondition(type="RuntimeReady", status=True), network),

@@ -1,7 +1,7 @@
 """Pod networking: what a driver has to do, and the values it is configured with and returns.
 
-`builtin.BuiltinNetwork` is the driver for a node without CNI. A pool member is wired with `attach`
-before anybody needs it; a claim only adds host ports with `expose`.
+`builtin.BuiltinNetwork` is the driver for a node without CNI, `cni.driver.CniNetwork` the one for a node with
+it. A pool member is wired with `attach` before anybody needs it; `join` adds what only the pod knows.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from phantom_cri.codec import Record
-from phantom_cri.model import PortMapping
+from phantom_cri.model import SandboxConfig
 
 
 class Attachment(NamedTuple):
     """A wired namespace.
 
-    ips: the pod's addresses without prefix length, the primary one first.
+    ips: the pod's addresses without prefix length, the primary one first; none where only `join` knows them.
     pod_batch: rtnetlink messages back to back, each with NLM_F_REQUEST and NLM_F_ACK, which a process
-        inside the namespace sends one by one (netlink(7)); until then lo and eth0 are down.
+        inside the namespace sends one by one (netlink(7)); until then lo is down, and eth0 where it is ours.
     """
 
     ips: tuple[str, ...]
@@ -56,26 +56,31 @@ class NetworkDriver(Protocol):
         """
         ...
 
-    async def attach(self, sandbox_id: str, netns_fd: int) -> Attachment:
-        """Give the namespace behind `netns_fd` addresses and an eth0. After an error nothing is left.
+    async def attach(self, sandbox_id: str, netns: str, *, ahead: bool) -> Attachment:
+        """Give a namespace addresses and an eth0, as far as that can be done for any pod.
 
-        Raises FailedPrecondition while not `ready`, AlreadyExists for an attached sandbox,
+        netns: a path that leads to the namespace as long as the sandbox's fragment lives; ahead: for a pool, no
+        pod is known yet: without it `join` follows at once. After an error nothing is left but what `release`
+        takes back. Raises FailedPrecondition while not `ready`, AlreadyExists for an attached sandbox,
         ResourceExhausted when a subnet is full, Internal with the kernel's reason.
         """
         ...
 
-    async def expose(
-        self, sandbox_id: str, ips: tuple[str, ...], port_mappings: Sequence[PortMapping]
-    ) -> None:
-        """Open the pod's host ports: all or, after an error, none.
+    async def join(self, sandbox_id: str, pod: SandboxConfig) -> tuple[str, ...]:
+        """Make an attached namespace the pod's, with its host ports; answers its addresses, the primary first.
 
-        Raises InvalidArgument naming the mapping, AlreadyExists naming port and holder,
-        FailedPrecondition where host ports are not to be had.
+        Raises InvalidArgument naming the field, AlreadyExists naming port and holder, FailedPrecondition for
+        what is not to be had here, and what `attach` raises. Then all of it or nothing is as before, or
+        `release` is due.
         """
         ...
 
     async def release(self, sandbox_id: str) -> None:
         """Take back host ports and addresses. Idempotent; does not need the namespace to exist."""
+        ...
+
+    async def use_ranges(self, ranges: Sequence[str]) -> None:
+        """The node's pod CIDRs, as the kubelet tells them: for pods to come, where the driver takes them."""
         ...
 
     async def dismantle(self) -> None:
@@ -90,6 +95,6 @@ class NetworkDriver(Protocol):
         """Feature → "on", "on: …" or "off: why"."""
         ...
 
-    def ready(self) -> tuple[bool, str, str]:
+    async def ready(self) -> tuple[bool, str, str]:
         """CRI's NetworkReady condition: status, reason (CamelCase, "" when ready), message."""
         ...

@@ -13,6 +13,7 @@ import binascii
 import errno
 import functools
 import hashlib
+import logging
 import os
 import re
 import socket
@@ -23,12 +24,14 @@ from typing import ParamSpec, TypeVar
 
 from phantom_cri import errors
 from phantom_cri.codec import replace
-from phantom_cri.model import PortMapping
+from phantom_cri.model import PortMapping, SandboxConfig
 from phantom_cri.network import Attachment, NetworkConfig, ground, links, listing
 from phantom_cri.network import netlink as nl
 from phantom_cri.network.addresses import AddressBook, PodNetwork, Subnet, parse_subnets
 from phantom_cri.network.firewall import Firewall
 from phantom_cri.network.ports import PortTable, forwards
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,7 +94,8 @@ class BuiltinNetwork:
             await _to_the_end(self._filtering, self._firewall.build, cidrs, self._ports.all())
             self._ground = laid
 
-    async def attach(self, sandbox_id: str, netns_fd: int) -> Attachment:
+    async def attach(self, sandbox_id: str, netns: str, *, ahead: bool = True) -> Attachment:
+        """All is done here, ahead or not: no pod's identity matters to it."""
         if self._ground is None:
             raise errors.FailedPrecondition(self._obstacle[1])
         name = self._veth_name(sandbox_id)
@@ -104,15 +108,28 @@ class BuiltinNetwork:
         )  # follows the address: neighbours' caches stay right when it is reused
         record = self._book.held[sandbox_id] = PodNetwork(ips)
         try:
-            await _to_the_end(self._wiring, self._wire, sandbox_id, record, name, mac, os.dup(netns_fd))
+            await _to_the_end(self._wiring, self._wire, sandbox_id, record, name, mac, _open(netns))
         except BaseException:
             self._depart(sandbox_id)
             raise
         return Attachment(ips, self._pod_template.batch(packed, mac))
 
+    async def join(self, sandbox_id: str, pod: SandboxConfig) -> tuple[str, ...]:
+        record = self._book.held.get(sandbox_id)
+        if record is None:
+            raise errors.FailedPrecondition(f"join: sandbox {sandbox_id} is not attached")
+        if pod.port_mappings:
+            await self.expose(sandbox_id, record.ips, pod.port_mappings)
+        return record.ips
+
     async def expose(
         self, sandbox_id: str, ips: tuple[str, ...], port_mappings: Sequence[PortMapping]
     ) -> None:
+        """Open the pod's host ports: all or, after an error, none.
+
+        Raises InvalidArgument naming the mapping, AlreadyExists naming port and holder,
+        FailedPrecondition where host ports are not to be had.
+        """
         wanted = forwards(ips, port_mappings)
         if wanted == self._ports.held(sandbox_id):
             return
@@ -148,7 +165,12 @@ class BuiltinNetwork:
             return {"network": f"off: {self._obstacle[1]}"}
         return {**self._ground.features, **self._firewall.features()}
 
-    def ready(self) -> tuple[bool, str, str]:
+    async def use_ranges(self, ranges: Sequence[str]) -> None:
+        log.info(
+            "the kubelet tells pod ranges %s: addresses stay those of network.subnets", ", ".join(ranges)
+        )
+
+    async def ready(self) -> tuple[bool, str, str]:
         if self._ground is None:
             return False, *self._obstacle
         return True, "", f"bridge {self._config.bridge}"
@@ -267,6 +289,14 @@ class BuiltinNetwork:
     def _take_index(self) -> int:
         self._next_index = self._index_base + (self._next_index + 1) % _INDEX_BLOCK
         return self._next_index
+
+
+def _open(netns: str) -> int:
+    """Raises Internal, ResourceExhausted."""
+    try:
+        return os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise errors.kernel_error(f"network: open {netns}", error.errno or 0) from error
 
 
 def _letters(text: str) -> str:

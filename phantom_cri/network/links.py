@@ -151,6 +151,11 @@ def link_local(mac: bytes) -> ipaddress.IPv6Interface:
     return ipaddress.IPv6Interface((link_local_packed(mac), 64))
 
 
+def raise_loopback() -> bytes:
+    """For a namespace whose other links are somebody else's to make."""
+    return _change_link(LOOPBACK, b"", up=True)
+
+
 class VethTemplate:
     """The creation request of a veth pair, encoded once; a pod changes six fields of it.
 

@@ -23,7 +23,7 @@ GATEWAYS = ("10.88.0.1", "fd42:7068:616e:88::1")
 
 async def wired(network: BuiltinNetwork, node: Node, name: str) -> tuple[Namespace, tuple[str, ...]]:
     pod = node.world.pod()
-    attachment = await network.attach(name, pod.fd)
+    attachment = await network.attach(name, pod.path)
     pod.wire(attachment)
     return pod, attachment.ips
 

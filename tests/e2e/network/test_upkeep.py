@@ -61,7 +61,7 @@ def test_five_hundred_pods_leave_nothing(node: Node) -> None:
         seen: set[str] = set()
         for number in range(500):
             pod = Namespace()
-            attachment = await network.attach(f"pod{number}", pod.fd)
+            attachment = await network.attach(f"pod{number}", pod.path)
             seen.update(attachment.ips)
             if number % 5 == 0:
                 await network.expose(f"pod{number}", attachment.ips, [WEB])
@@ -161,9 +161,9 @@ def test_exhaustion_names_the_subnet_and_ends_with_a_release(node: Node) -> None
         pods = [await wired(network, node, f"pod{n}") for n in range(5)]
         extra = node.world.pod()
         with pytest.raises(errors.ResourceExhausted, match=r"10\.99\.0\.0/29"):
-            await network.attach("extra", extra.fd)
+            await network.attach("extra", extra.path)
         await network.release("pod2")
-        attachment = await network.attach("extra", extra.fd)
+        attachment = await network.attach("extra", extra.path)
         extra.wire(attachment)
         assert attachment.ips == pods[2][1]
         ping(extra, pods[0][1][0])
@@ -177,12 +177,12 @@ def test_a_refused_attach_leaves_nothing(node: Node, tmp_path: Path) -> None:
     async def scenario(network: BuiltinNetwork) -> None:
         before = everything(node)
         with pytest.raises(errors.Internal, match="make veth"):
-            await network.attach("pod", no_namespace)
+            await network.attach("pod", f"/proc/self/fd/{no_namespace}")
         pod, _ = await wired(network, node, "once")
         with pytest.raises(errors.Internal, match="EEXIST"):
-            await network.attach("twice", pod.fd)
+            await network.attach("twice", pod.path)
         with pytest.raises(errors.AlreadyExists, match="once"):
-            await network.attach("once", pod.fd)
+            await network.attach("once", pod.path)
         await network.release("once")
         await until_only(node, {"lo", "eth0", "phantom0"})
         assert everything(node) == before
@@ -196,7 +196,7 @@ def test_a_cancelled_attach_leaves_nothing(node: Node) -> None:
         before = everything(node)
         for turns in range(6):
             pod = node.world.pod()
-            task = asyncio.create_task(network.attach(f"pod{turns}", pod.fd))
+            task = asyncio.create_task(network.attach(f"pod{turns}", pod.path))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
@@ -243,7 +243,7 @@ def test_where_ipv6_is_disabled_pods_have_ipv4(node: Node) -> None:
         node.world.node.sysctl(f"ipv6/conf/{key}/disable_ipv6", "1")
 
     async def scenario(network: BuiltinNetwork) -> None:
-        assert network.ready()[0]
+        assert (await network.ready())[0]
         assert network.features()["ipv6"].startswith("off: the kernel refuses")
         pod, ips = await wired(network, node, "pod")
         assert ips == ("10.88.0.2",)
@@ -258,7 +258,7 @@ def test_without_libnftables_only_host_ports_are_refused(node: Node, monkeypatch
     monkeypatch.setattr(nftables, "_LIBRARY", "libnftables-of-nobody.so.1")
 
     async def scenario(network: BuiltinNetwork) -> None:
-        assert network.ready()[0]
+        assert (await network.ready())[0]
         features = network.features()
         for name in ("nftables", "masquerade", "host_ports"):
             assert features[name].startswith("off: libnftables-of-nobody.so.1 cannot be loaded")
@@ -278,10 +278,10 @@ def test_a_bridge_that_is_not_ours_is_not_touched(node: Node) -> None:
     before = node.world.node.ip("-d link show phantom0")
 
     async def scenario(network: BuiltinNetwork) -> None:
-        ready, reason, message = network.ready()
+        ready, reason, message = await network.ready()
         assert (ready, reason) == (False, "NetworkConflict") and "phantom0 exists and is not ours" in message
         with pytest.raises(errors.FailedPrecondition, match="is not ours"):
-            await network.attach("pod", node.world.pod().fd)
+            await network.attach("pod", node.world.pod().path)
 
     node.run(scenario)
     assert node.world.node.ip("-d link show phantom0") == before
@@ -294,10 +294,10 @@ def test_a_bridge_is_another_daemons_until_its_state_is_gone(node: Node, tmp_pat
         await wired(network, node, "leftover")
 
     async def refused(network: BuiltinNetwork) -> None:
-        assert network.ready()[:2] == (False, "NetworkConflict")
+        assert (await network.ready())[:2] == (False, "NetworkConflict")
 
     async def adopted(network: BuiltinNetwork) -> None:
-        assert network.ready()[0] and links(node) == {"lo", "eth0", "phantom0"}
+        assert (await network.ready())[0] and links(node) == {"lo", "eth0", "phantom0"}
         pod, _ = await wired(network, node, "pod")
         ping(pod, "10.88.0.1")
 
@@ -309,7 +309,7 @@ def test_a_bridge_is_another_daemons_until_its_state_is_gone(node: Node, tmp_pat
 
 def test_a_subnet_that_overlaps_with_the_nodes_is_refused(node: Node) -> None:
     async def scenario(network: BuiltinNetwork) -> None:
-        ready, _, message = network.ready()
+        ready, _, message = await network.ready()
         assert not ready and "192.0.0.0/8 overlaps with 192.0.2.10/24" in message
 
     node.run(scenario, config=NetworkConfig(subnets=("192.0.0.0/8",)))

@@ -33,6 +33,10 @@ class Namespace:
     def __init__(self) -> None:
         self.fd = _in_thread(_unshare)
 
+    @property
+    def path(self) -> str:
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
     def call(self, work: Callable[[], T]) -> T:
         """Run `work` in a thread inside the namespace; threads and children it starts are inside too."""
 

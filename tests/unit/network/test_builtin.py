@@ -26,9 +26,9 @@ def test_an_mtu_that_ipv6_or_the_kernel_does_not_allow(tmp_path: Path, mtu: int)
 
 async def test_before_start_it_is_not_ready_and_says_so(tmp_path: Path) -> None:
     network = BuiltinNetwork(NetworkConfig(), tmp_path)
-    assert network.ready()[:2] == (False, "NetworkNotStarted")
+    assert (await network.ready())[:2] == (False, "NetworkNotStarted")
     with pytest.raises(errors.FailedPrecondition, match="not started"):
-        await network.attach("a", 0)
+        await network.attach("a", "/proc/self/ns/net")
     await network.release("unknown")
     await network.close()
 
