@@ -1,19 +1,33 @@
-"""The streaming server's face: URLs for the kubelet, each good for one connection."""
+"""The streaming server: URLs for the kubelet, each good for one connection, and the connections."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import ipaddress
+import ssl
+from collections.abc import Coroutine, Sequence
 
-from phantom_cri.errors import Unavailable
+from phantom_cri.errors import FailedPrecondition, Unavailable
+from phantom_cri.streaming.door import Door
+from phantom_cri.streaming.line import Line
+from phantom_cri.streaming.offers import ForwardOffer, Offer, Offers, StdioOffer, Terms
 from phantom_cri.streaming.session import Dial, OpenSession
+
+MAX_UNASKED = 256
+"""Connections that have not sent their request yet. One more closes the one that has waited longest."""
+
+GOODBYE_S = 2.0
+"""How long clients may take to hear that the server ends."""
 
 
 class StreamServer:
     """Listens at `address`:`port` (0: any free port) and serves what was offered.
 
-    `tls`: paths of a PEM certificate and of its key. `idle_timeout_s`: a connection on which nothing moves for
-    so long is closed. `creation_timeout_s`: a client that has not made all of its streams by then is dropped.
-    `base_url`: what clients are told instead of the address listened at, as `https://node.example:10010`.
+    `tls`: paths of a PEM certificate and of its key. `idle_timeout_s`: a connection on which nothing moves
+    for so long is closed. `creation_timeout_s`: a client that has not made all of its streams by then is
+    dropped. `base_url`: what clients are told instead of the address listened at, as
+    `https://node.example:10010`.
     """
 
     def __init__(
@@ -25,14 +39,55 @@ class StreamServer:
         idle_timeout_s: float = 4 * 3600,
         creation_timeout_s: float = 30,
         base_url: str = "",
-    ) -> None: ...
+    ) -> None:
+        self._address = address
+        self._port = port
+        self._tls = tls
+        self._idle_timeout_s = idle_timeout_s
+        self._terms = Terms(self._spawn, creation_timeout_s)
+        self._base_url = base_url.rstrip("/")
+        self._url = ""
+        self._offers = Offers()
+        self._server: asyncio.Server | None = None
+        self._lines: set[Line] = set()
+        self._unasked: dict[Line, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._quiet = asyncio.Event()
 
     async def start(self) -> None:
         """Raises FailedPrecondition naming the address or the TLS files that cannot be used."""
-        raise Unavailable("streaming server: not started")
+        context = _server_context(*self._tls) if self._tls else None
+        timeout_s = self._terms.creation_timeout_s if context else None
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                self._accept, self._address, self._port, ssl=context, ssl_handshake_timeout=timeout_s
+            )
+        except OSError as error:
+            raise FailedPrecondition(
+                f"streaming: cannot listen at {self._address}:{self._port}: {error.strerror or error}"
+            ) from None
+        port = self._server.sockets[0].getsockname()[1]
+        scheme = "https" if context else "http"
+        self._url = self._base_url or f"{scheme}://{_reachable(self._address)}:{port}"
 
     async def close(self) -> None:
         """Ends every connection, tells clients so, and waits until all sessions are closed."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._url = ""
+        for line in list(self._lines):
+            line.speaker.shut_down()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wait_for_lines(), GOODBYE_S)
+        for line in list(self._lines):
+            line.abort()
+        await self._wait_for_lines()
+        await self._server.wait_closed()
+        self._server = None
 
     def offer_exec(
         self, open_session: OpenSession, *, tty: bool, stdin: bool, stdout: bool, stderr: bool
@@ -43,13 +98,13 @@ class StreamServer:
         is closed, when the client goes away. Raises ResourceExhausted when 1000 URLs wait to be used, and
         Unavailable when the server is not running.
         """
-        raise Unavailable("streaming server: not started")
+        return self._offer("exec", StdioOffer(open_session, tty, stdin, stdout, stderr, attach=False))
 
     def offer_attach(
         self, open_session: OpenSession, *, tty: bool, stdin: bool, stdout: bool, stderr: bool
     ) -> str:
         """As `offer_exec`; the client is told success at the end whatever the exit code is."""
-        raise Unavailable("streaming server: not started")
+        return self._offer("attach", StdioOffer(open_session, tty, stdin, stdout, stderr, attach=True))
 
     def offer_port_forward(self, dial: Dial, *, ports: Sequence[int] = (), pod_label: str) -> str:
         """A URL for any number of connections to ports of a pod.
@@ -57,4 +112,63 @@ class StreamServer:
         `ports` matter to the old WebSocket form only, which has no other way to name them. `pod_label` stands
         in the errors that the client reads, as `pod ID, uid : …` has it. Raises as `offer_exec`.
         """
-        raise Unavailable("streaming server: not started")
+        return self._offer("portforward", ForwardOffer(dial, tuple(ports), pod_label))
+
+    def _offer(self, path: str, offer: Offer) -> str:
+        if not self._url:
+            raise Unavailable("streaming: the server is not running")
+        return self._url + self._offers.add(path, offer)
+
+    def _accept(self) -> Line:
+        return Line(self._greet, self._forget, self._terms.creation_timeout_s)
+
+    def _greet(self, line: Line) -> Door:
+        if len(self._unasked) >= MAX_UNASKED:
+            oldest = next(iter(self._unasked))
+            del self._unasked[oldest]
+            oldest.abort()
+        self._lines.add(line)
+        self._unasked[line] = None
+        self._quiet.clear()
+        return Door(line, self._offers, self._terms, self._opened)
+
+    def _opened(self, line: Line) -> None:
+        self._unasked.pop(line, None)
+        line.idle_after(self._idle_timeout_s)
+
+    def _forget(self, line: Line) -> None:
+        self._unasked.pop(line, None)
+        self._lines.discard(line)
+        if not self._lines:
+            self._quiet.set()
+
+    async def _wait_for_lines(self) -> None:
+        if self._lines:
+            await self._quiet.wait()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _server_context(certificate: str, key: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise FailedPrecondition(f"streaming: TLS files {certificate}, {key}: {error}") from None
+    return context
+
+
+def _reachable(address: str) -> str:
+    """As it stands in a URL that is used on this node."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.is_unspecified:
+        parsed = ipaddress.ip_address("127.0.0.1" if parsed.version == 4 else "::1")
+    return str(parsed) if parsed.version == 4 else f"[{parsed}]"

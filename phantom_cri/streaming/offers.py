@@ -1,0 +1,84 @@
+"""What clients may have at which URL: each offer is taken once, and soon."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from typing import NamedTuple
+
+from phantom_cri.errors import ResourceExhausted
+from phantom_cri.streaming.session import Dial, OpenSession
+
+STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
+"""Channels of exec and attach, numbered as the WebSocket protocols do."""
+
+LIFETIME_S = 60.0
+MAX_WAITING = 1000
+
+Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
+"""Runs something that the server waits for before it is closed."""
+
+
+class Terms(NamedTuple):
+    """What holds for every connection of a server."""
+
+    spawn: Spawn
+    creation_timeout_s: float
+
+
+class StdioOffer(NamedTuple):
+    """An exec or attach, as the CRI request said."""
+
+    open_session: OpenSession
+    tty: bool
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    attach: bool
+
+    @property
+    def outputs(self) -> list[int]:
+        """The channels of output, of which a terminal has but one."""
+        asked = {STDOUT: self.stdout, STDERR: self.stderr and not self.tty}
+        return [channel for channel, wanted in asked.items() if wanted]
+
+
+class ForwardOffer(NamedTuple):
+    dial: Dial
+    ports: tuple[int, ...]
+    pod_label: str
+
+
+Offer = StdioOffer | ForwardOffer
+
+
+class Offers:
+    """Offers that wait for their client, under tokens that cannot be guessed."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, tuple[float, Offer]] = {}  # in the order in which they expire
+
+    def add(self, path: str, offer: Offer) -> str:
+        """The URL path that leads to it. Raises ResourceExhausted."""
+        self._forget_expired()
+        if len(self._waiting) >= MAX_WAITING:
+            raise ResourceExhausted(f"streaming: {MAX_WAITING} URLs wait to be used, no more are given")
+        whole = f"/{path}/{secrets.token_urlsafe(16)}"
+        self._waiting[whole] = time.monotonic() + LIFETIME_S, offer
+        return whole
+
+    def take(self, path: str) -> Offer | None:
+        """None for a path that was never given, was used, or is too old."""
+        self._forget_expired()
+        found = self._waiting.pop(path, None)
+        return found[1] if found else None
+
+    def _forget_expired(self) -> None:
+        now = time.monotonic()
+        while self._waiting:
+            path, (expires, _) = next(iter(self._waiting.items()))
+            if expires > now:
+                break
+            del self._waiting[path]

@@ -1,0 +1,91 @@
+"""Exec and attach over WebSocket: a channel's number goes before each message's bytes."""
+
+from __future__ import annotations
+
+from wsproto.frame_protocol import CloseReason
+
+from phantom_cri.streaming import status
+from phantom_cri.streaming.line import Link
+from phantom_cri.streaming.messages import ChannelReader, encode
+from phantom_cri.streaming.offers import ERROR, RESIZE, STDIN, StdioOffer, Terms
+from phantom_cri.streaming.stdio import Stdio
+from phantom_cri.streaming.websocket import WebSocket
+
+PROTOCOLS = (
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "channel.k8s.io",
+    "base64.channel.k8s.io",
+    "",
+)
+"""v5 lets the client end its input; v4 has a JSON status. The empty name: the client asked for none."""
+
+_END_OF_CHANNEL = 255
+
+
+class WebSocketStdio:
+    """A `MessageTaker` and a `StdioWire`."""
+
+    def __init__(self, offer: StdioOffer, protocol: str, link: Link, socket: WebSocket, terms: Terms) -> None:
+        self._offer = offer
+        self._can_end = protocol.startswith("v5.")
+        self._has_status = protocol.startswith(("v4.", "v5."))
+        self._base64 = "base64" in protocol
+        self._socket = socket
+        self._spawn = terms.spawn
+        self._stdio = Stdio(offer, self, link)
+        self._reader = ChannelReader(self._base64)
+
+    # a MessageTaker
+
+    def begin(self) -> None:
+        self.send([*self._offer.outputs, ERROR][0], memoryview(b""))  # clients wait for a sign of life
+        self._stdio.begin(self._spawn)
+
+    def take(self, part: bytes, first: bool, last: bool) -> None:
+        try:
+            channel, part = self._reader.read(part, first, last)
+        except ValueError:
+            self._socket.finish(CloseReason.INVALID_FRAME_PAYLOAD_DATA, "not base64")
+            self.gone()
+            return
+        if part:
+            self._take(channel, part)
+
+    def gone(self) -> None:
+        self._stdio.gone()
+
+    def output_paused(self) -> None:
+        self._stdio.pause_output()
+
+    def output_resumed(self) -> None:
+        self._stdio.resume_output()
+
+    def shut_down(self) -> None:
+        self._socket.finish(CloseReason.GOING_AWAY)
+        self.gone()
+
+    # a StdioWire
+
+    def send(self, channel: int, chunk: memoryview) -> None:
+        self._socket.send(encode(channel, chunk, self._base64))
+
+    def end(self, channel: int) -> None:
+        """Only the close of the connection says so here."""
+
+    def finish(self, ending: status.Ending) -> None:
+        text = ending.to_json() if self._has_status else ending.text.encode()
+        if text:
+            self.send(ERROR, memoryview(text))
+        self._socket.finish()
+
+    # private
+
+    def _take(self, channel: int, part: bytes) -> None:
+        if channel == STDIN and self._offer.stdin:
+            self._stdio.take_input(memoryview(part))
+        elif channel == RESIZE:
+            self._stdio.take_size(part)
+        elif channel == _END_OF_CHANNEL and self._can_end and part[0] == STDIN:
+            self._stdio.end_input()
