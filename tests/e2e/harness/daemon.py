@@ -114,6 +114,20 @@ class Daemon:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as page:
             return str(page.read().decode())
 
+    def wait_pools_full(self) -> Daemon:
+        """Until then the number of fragments moves by itself."""
+
+        def full() -> bool:
+            page = self.metrics()
+            wanted = ((pool["name"], pool.get("size", 8)) for pool in self.config.get("pools", ()))
+            return all(
+                f'phantom_pool_fragments{{pool="{name}",state="warm"}} {float(size)}' in page
+                for name, size in wanted
+            )
+
+        wait_until(full, "full pools", timeout=30, interval=0.1)
+        return self
+
     def log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 

@@ -1,0 +1,105 @@
+"""The runs of critest that the tests judge: our network drivers, WebSocket streams, and containerd."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.critest.images import REGISTRIES, SANDBOX, published
+from tests.e2e.critest.suite import Report, run_critest
+from tests.e2e.harness.containerd import Choices, Containerd
+from tests.e2e.harness.crictl import Crictl
+from tests.e2e.harness.daemon import Daemon
+from tests.e2e.harness.host import Snapshot
+from tests.e2e.harness.registry import Registry
+
+POOL = 4
+WEBSOCKET = ("-websocket-exec", "-websocket-attach", "-websocket-portforward")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A name for people, what is under test, and which part of the suite is run how.
+
+    `network` is the daemon's configuration of it; None: containerd is under test.
+    """
+
+    name: str
+    network: Mapping[str, Any] | None
+    flags: tuple[str, ...] = ()
+    focus: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+BUILT_IN = Run("built-in network", {})
+WEBSOCKETS = Run("WebSocket streams", {}, WEBSOCKET, "Streaming")
+CONTAINERD = Run("containerd", None)
+OURS = (BUILT_IN, WEBSOCKETS)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What critest reported, what the daemon had left on the host afterwards, and its log."""
+
+    report: Report
+    left_behind: str
+    log: str
+
+
+def perform(run: Run, folder: Path) -> Result:
+    """Starts what is under test with files of its own, runs critest; its output is left in `folder`."""
+    # Socket paths have to be short: pytest's folders are not.
+    with (
+        exclusive(),
+        tempfile.TemporaryDirectory(prefix="pfc-") as name,
+        Registry(Path(name) / "registry", storage=published()) as registry,
+    ):
+        if run.network is None:
+            return on_containerd(run, registry, Path(name) / "d", folder)
+        return on_phantom(run, registry, Path(name) / "d", folder)
+
+
+@contextlib.contextmanager
+def exclusive() -> Iterator[None]:
+    """critest has host ports 12000 to 12003 compiled in: one run at a time on a machine."""
+    with (Path(tempfile.gettempdir()) / "phantom-critest.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def on_phantom(run: Run, registry: Registry, home: Path, folder: Path) -> Result:
+    home.mkdir()
+    network: Mapping[str, Any] = run.network or {}
+    daemon = Daemon(home, {"pools": [{"name": "default", "size": POOL}]})
+    daemon.config["network"] = {**daemon.config["network"], **network}
+    registry.mirror(daemon.registries, REGISTRIES)
+    with daemon:
+        before = daemon.wait_pools_full().snapshot()
+        report = run_critest(daemon.endpoint, folder, run.flags, focus=run.focus)
+        Crictl(daemon.endpoint, home).run("rmi", "--all")
+        return Result(report, left_behind(daemon, before), daemon.log_text())
+
+
+def left_behind(daemon: Daemon, before: Snapshot) -> str:
+    try:
+        daemon.wait_for_no_traces(before)
+    except AssertionError as error:
+        return str(error)
+    return ""
+
+
+def on_containerd(run: Run, registry: Registry, home: Path, folder: Path) -> Result:
+    choices = Choices(sandbox_image=f"{REGISTRIES[0]}/{SANDBOX}", bridge="pfcritest0", host_ports=True)
+    containerd = Containerd(home, choices)
+    registry.mirror(containerd.registries, REGISTRIES)
+    with containerd:
+        # One spec at a time: with several, its pods in user namespaces sometimes fail to start.
+        report = run_critest(containerd.endpoint, folder, run.flags, parallel=1, focus=run.focus)
+        return Result(report, "", containerd.log.read_text(errors="replace"))
