@@ -14,6 +14,7 @@ class Confinement(Record, frozen=True):
     """What a policy says of one container. Capability sets are masks by CAP_* number.
 
     seccomp: struct sock_filter[], empty for none; seccomp_flags: SECCOMP_FILTER_FLAG_*.
+    apparmor: name of a loaded profile, empty for unconfined.
     """
 
     bounding: int = 0
@@ -26,6 +27,7 @@ class Confinement(Record, frozen=True):
     seccomp_flags: int = 0
     masked: tuple[str, ...] = ()
     readonly: tuple[str, ...] = ()
+    apparmor: str = ""
 
 
 class CgroupView(Record, frozen=True):

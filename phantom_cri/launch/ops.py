@@ -381,6 +381,18 @@ class Umask(Op, frozen=True):
         return f"set umask {self.mask:04o}"
 
 
+class ExecLabel(Op, frozen=True):
+    """`module`: "apparmor", whose `label` is the name of a loaded profile, or "selinux", with a context."""
+
+    number = 36
+    signature = "ss"
+    module: str
+    label: str
+
+    def describe(self, slots: Slots) -> str:
+        return f"execute as {self.module} {self.label}"
+
+
 class NoNewPrivs(Op, frozen=True):
     number = 40
     signature = ""

@@ -1,4 +1,5 @@
 /* Ops that give a process, or the fragment itself, its identity. */
+#include <limits.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 
 #include "kernel.h"
 #include "launch.h"
+#include "text.h"
 #include "user.h"
 
 int op_HOSTNAME(struct launch *launch, const struct op *op)
@@ -169,6 +171,40 @@ int op_OOM_SCORE(struct launch *launch, const struct op *op)
             refused = middle;
     }
     return 0;
+}
+
+/* AppArmor has a folder of its own since Linux 5.8, as another module may be the first to be asked. */
+static int open_attribute(bool is_apparmor)
+{
+    int fd = -ENOENT;
+
+    if (is_apparmor)
+        fd = kernel_result(open("/proc/thread-self/attr/apparmor/exec", O_WRONLY | O_CLOEXEC));
+    return fd == -ENOENT ? kernel_result(open("/proc/thread-self/attr/exec", O_WRONLY | O_CLOEXEC)) : fd;
+}
+
+/* By the fragment's own /proc: what lies there in a container's root is the container's affair. */
+int op_EXEC_LABEL(struct launch *launch, const struct op *op)
+{
+    char bytes[PATH_MAX];
+    struct text text = {bytes, sizeof(bytes), 0};
+    bool is_apparmor = !strcmp(op->field[0].bytes, "apparmor");
+    OWNED_FD fd = -1;
+
+    launch->step = "module";
+    if (!is_apparmor && strcmp(op->field[0].bytes, "selinux") != 0)
+        return -ENOSYS;
+    launch->step = "label";
+    if (!op->field[1].length || op->field[1].length > sizeof(bytes) - sizeof("exec "))
+        return -EINVAL;
+    text_append_string(&text, is_apparmor ? "exec " : "");
+    text_append_string(&text, op->field[1].bytes);
+    launch->step = "open";
+    fd = open_attribute(is_apparmor);
+    if (fd < 0)
+        return fd;
+    launch->step = "write";
+    return write_all(fd, bytes, text.used);
 }
 
 int op_RLIMIT(struct launch *launch, const struct op *op)

@@ -91,6 +91,7 @@ def seeds() -> list[Plan]:
         ("REMOUNT", "/", 1, 0),
         ("PIVOT",),
         ("RLIMIT", 7, 1024, 4096),
+        ("EXEC_LABEL", "apparmor", "a profile"),
         ("UMASK", 0o22),
         ("NO_NEW_PRIVS",),
         ("BOUNDING", 0xA80425FB),
