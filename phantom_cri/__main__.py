@@ -27,8 +27,10 @@ from phantom_cri.lifecycle.recover import recover
 from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.verbs import PodVerbs
 from phantom_cri.model import Resources
-from phantom_cri.network import NetworkConfig
+from phantom_cri.network import NetworkConfig, NetworkDriver
 from phantom_cri.network.builtin import BuiltinNetwork
+from phantom_cri.network.cni import CniConfig
+from phantom_cri.network.cni.driver import CniNetwork
 from phantom_cri.policy import Policy, load_policies
 from phantom_cri.pools import Pool, Profile
 from phantom_cri.telemetry import logs, metrics, tracing
@@ -77,7 +79,7 @@ def compose(settings: Config, numbers: metrics.Metrics) -> Node:
         config=settings,
         records=Records(settings.state),
         images=make_images(settings),
-        network=BuiltinNetwork(make_network_config(settings), Path(settings.state)),
+        network=make_network(settings),
         cgroups=tree,
         policy=load_policy(settings),
         metrics=numbers,
@@ -110,6 +112,25 @@ def load_policy(settings: Config) -> Policy:
         raise ConfigError(
             f"policy.default: there is no {settings.policy.default!r}, only {', '.join(sorted(found))}"
         ) from None
+
+
+def make_network(settings: Config) -> NetworkDriver:
+    """The driver that `network.driver` names."""
+    state = Path(settings.state)
+    if settings.network.driver == "cni":
+        return CniNetwork(make_cni_config(settings), state)
+    return BuiltinNetwork(make_network_config(settings), state)
+
+
+def make_cni_config(settings: Config) -> CniConfig:
+    wanted = settings.network.cni
+    return CniConfig(
+        cache_dir=Path(wanted.cache_dir or os.path.join(settings.root, "cni")),
+        conf_dir=Path(wanted.conf_dir),
+        bin_dirs=tuple(map(Path, wanted.bin_dirs)),
+        prewire=wanted.prewire,
+        timeout_s=wanted.timeout_seconds,
+    )
 
 
 def make_network_config(settings: Config) -> NetworkConfig:

@@ -78,13 +78,36 @@ class PoolConfig(Record, frozen=True):
         return seconds(self.max_age, "max_age")
 
 
+class CniConfig(Record, frozen=True):
+    conf_dir: str = "/etc/cni/net.d"
+    bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
+    cache_dir: str = ""
+    prewire: Literal["auto", "always", "never"] = "auto"
+    timeout: str = "60s"
+
+    def __post_init__(self) -> None:
+        check(is_absolute(self.conf_dir), "conf_dir", self.conf_dir, "an absolute path")
+        check(len(self.bin_dirs) > 0, "bin_dirs", list(self.bin_dirs), "one folder or more")
+        for index, folder in enumerate(self.bin_dirs):
+            fits = is_absolute(folder) and ":" not in folder  # CNI_PATH is a list divided by colons
+            check(fits, f"bin_dirs[{index}]", folder, "an absolute path without colons")
+        cache = self.cache_dir
+        check(cache == "" or is_absolute(cache), "cache_dir", cache, "an absolute path or empty")
+        check(seconds(self.timeout, "timeout") >= 1, "timeout", self.timeout, "1s or longer")
+
+    @property
+    def timeout_seconds(self) -> float:
+        return seconds(self.timeout, "timeout")
+
+
 class NetworkConfig(Record, frozen=True):
-    driver: Literal["bridge"] = "bridge"
+    driver: Literal["bridge", "cni"] = "bridge"
     bridge: str = "phantom0"
     subnets: tuple[str, ...] = ("10.88.0.0/16", "fd70:6861:6e74::/64")
     mtu: int = 0
     masquerade: bool = True
     host_ports: bool = True
+    cni: CniConfig = CniConfig()
 
     def __post_init__(self) -> None:
         name = self.bridge

@@ -70,6 +70,9 @@ class PodVerbs(EventVerbs):
             },
         )
 
+    async def use_pod_ranges(self, ranges: Sequence[str]) -> None:
+        await self._node.network.use_ranges(ranges)
+
     async def run_pod_sandbox(self, config: SandboxConfig, runtime_handler: str) -> str:
         return await run_pod_sandbox(self._node, config, runtime_handler)
 

@@ -39,6 +39,7 @@ class FakeRuntime:
         self.failure: BaseException | None = None
         self.started, self.cancelled = asyncio.Event(), asyncio.Event()
         self.stop_timeouts: list[int] = []
+        self.pod_ranges: tuple[str, ...] = ()
 
     async def version(self) -> RuntimeVersion:
         return RuntimeVersion(name="phantom", version="0.1.0")
@@ -56,6 +57,9 @@ class FakeRuntime:
 
     async def cgroup_driver(self) -> CgroupDriver:
         return "cgroupfs"
+
+    async def use_pod_ranges(self, ranges: Sequence[str]) -> None:
+        self.pod_ranges = tuple(ranges)
 
     async def run_pod_sandbox(self, config: SandboxConfig, runtime_handler: str) -> str:
         self.sandboxes[SANDBOX_ID] = SandboxRecord(

@@ -1,0 +1,240 @@
+"""The CNI network driver: a `NetworkDriver` that has plugins do the work.
+
+Its records outlive the daemon and the configuration: each attachment is deleted the way it was added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from phantom_cri import codec, errors
+from phantom_cri.model import SandboxConfig
+from phantom_cri.network import Attachment, links
+from phantom_cri.network.cni import CniConfig, capabilities, prewire
+from phantom_cri.network.cni.attachments import Cache
+from phantom_cri.network.cni.chain import Chain
+from phantom_cri.network.cni.conflist import ConfFolder, Fields, Network
+from phantom_cri.network.cni.protocol import Caller
+from phantom_cri.network.cni.wiring import Wiring, finished
+
+log = logging.getLogger(__name__)
+
+NOT_READY = "NetworkPluginNotReady"
+
+_START_PATIENCE_S = 20.0
+"""What earlier pods left is undone before the first request, unless it takes longer than this."""
+
+_RETRY_S = (5.0, 15.0, 60.0, 300.0)
+"""Waits between attempts to delete what could not be deleted; the last one repeats."""
+
+
+class CniNetwork:
+    """A `NetworkDriver`. All methods are called in one event loop."""
+
+    def __init__(self, config: CniConfig, state: Path) -> None:
+        """state: the daemon's state directory; keeps the node's pod ranges, which the kubelet tells once."""
+        self._config = config
+        self._folder = ConfFolder(config.conf_dir)
+        self._chain = Chain(Caller(config.bin_dirs, config.timeout_s))
+        self._cache = Cache(config.cache_dir)
+        self._ranges_path = state / "network" / "pod_ranges.json"
+        self._ranges: tuple[str, ...] = ()
+        self._wirings: dict[str, Wiring] = {}
+        self._unwell: dict[str, str] = {}
+        self._retried: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, live: Mapping[str, tuple[str, ...]]) -> None:
+        self._ranges = self._read_ranges()
+        for attachment in self._cache.read():
+            self._wirings[attachment.sandbox_id] = Wiring.found(self._cache, self._chain, attachment)
+        kept = [wiring for wiring in self._wirings.values() if wiring.sandbox_id in live]
+        gone = [wiring for wiring in self._wirings.values() if wiring.sandbox_id not in live]
+        cleared = self._begin(self._clear(gone), "CNI: undo what is left")
+        await asyncio.wait([cleared], timeout=_START_PATIENCE_S)
+        if cleared.done():
+            await self._collect_garbage(kept)
+        else:
+            log.warning("CNI: plugins are slow to undo what earlier pods left; they go on while pods start")
+        self._begin(self._check(kept), "CNI: check what is kept")
+
+    async def _clear(self, gone: Sequence[Wiring]) -> None:
+        for outcome in await asyncio.gather(*map(self._let_go, gone), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                log.error("an attachment of an earlier pod is left behind for now: %s", outcome)
+
+    async def _collect_garbage(self, kept: Sequence[Wiring]) -> None:
+        network = self._folder.network()
+        if network is None:
+            return
+        try:
+            version = await self._chain.version(network)
+        except errors.PhantomError as error:
+            log.warning("%s", error)
+            return
+        valid = [wiring.sandbox_id for wiring in kept if wiring.is_on(network)]
+        for problem in await self._chain.collect_garbage(network, version, valid):
+            log.warning("%s", problem)
+
+    async def _check(self, kept: Sequence[Wiring]) -> None:
+        """A pod whose network was damaged while no daemon looked is named in the log and in `features`."""
+        for wiring in kept:
+            try:
+                async with wiring.lock:
+                    await wiring.check()
+            except errors.PhantomError as error:
+                self._unwell[wiring.sandbox_id] = str(error)
+                log.error("the network of sandbox %s is not as it was made: %s", wiring.sandbox_id, error)
+
+    async def attach(self, sandbox_id: str, netns: str, *, ahead: bool) -> Attachment:
+        if sandbox_id in self._wirings:
+            raise errors.AlreadyExists(f"sandbox {sandbox_id} is attached already")
+        wiring = Wiring(self._cache, self._chain, sandbox_id, netns)
+        wiring.hold()
+        self._wirings[sandbox_id] = wiring
+        network = self._folder.network()
+        if ahead and network is not None and not prewire.obstacle(self._config.prewire, network):
+            try:
+                async with wiring.lock:
+                    args = capabilities.generic_args(sandbox_id)
+                    await wiring.add(network, args, declared(network, capabilities.of_node(self._ranges)))
+            except errors.PhantomError as error:  # a pod that asks for this namespace will be told
+                log.warning("a namespace stays without network for now: %s", error)
+        # the addresses are the pod's once it has joined: until then plugins may still be asked anew
+        return Attachment((), links.raise_loopback())
+
+    async def join(self, sandbox_id: str, pod: SandboxConfig) -> tuple[str, ...]:
+        wiring = self._wirings.get(sandbox_id)
+        if wiring is None:
+            raise errors.FailedPrecondition(f"join: sandbox {sandbox_id} is not attached")
+        network = self._folder.network()
+        if network is None:
+            raise errors.FailedPrecondition(f"network: {self._uninitialized()}")
+        args = capabilities.pod_args(sandbox_id, pod)
+        told = capabilities.of_node(self._ranges) | capabilities.of_pod(pod)
+        async with wiring.lock:
+            return await wiring.change(network, args, declared(network, told))
+
+    async def release(self, sandbox_id: str) -> None:
+        wiring = self._wirings.get(sandbox_id)
+        if wiring is not None:
+            await finished(asyncio.ensure_future(self._let_go(wiring)))
+
+    async def _let_go(self, wiring: Wiring) -> None:
+        async with wiring.lock:
+            try:
+                await wiring.delete()
+            except errors.PhantomError:
+                self._try_again(wiring)
+                raise
+            wiring.let_go()
+            self._wirings.pop(wiring.sandbox_id, None)
+            self._unwell.pop(wiring.sandbox_id, None)
+
+    def _try_again(self, wiring: Wiring) -> None:
+        if wiring.sandbox_id not in self._retried:
+            self._retried.add(wiring.sandbox_id)
+            self._begin(self._let_go_later(wiring), f"CNI: delete {wiring.sandbox_id[:12]} later")
+
+    async def _let_go_later(self, wiring: Wiring) -> None:
+        for seconds in _waits():
+            await asyncio.sleep(seconds)
+            try:
+                await self._let_go(wiring)
+            except errors.PhantomError as error:
+                log.warning("%s", error)
+            else:
+                self._retried.discard(wiring.sandbox_id)
+                return
+
+    async def use_ranges(self, ranges: Sequence[str]) -> None:
+        self._ranges = tuple(ranges)
+        with _unwritten(self._ranges_path):
+            self._ranges_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            codec.write_atomically(self._ranges_path, codec.to_json(self._ranges))
+
+    def _read_ranges(self) -> tuple[str, ...]:
+        try:
+            return codec.from_json(self._ranges_path.read_bytes(), tuple[str, ...])
+        except FileNotFoundError:
+            return ()
+        except (OSError, codec.DecodeError) as error:
+            log.warning(
+                "%s cannot be read: the kubelet has to tell the pod ranges again: %s",
+                self._ranges_path,
+                error,
+            )
+            return ()
+
+    async def dismantle(self) -> None:
+        """Nothing: what pods shared was made by plugins, which have no verb to take it away."""
+
+    async def close(self) -> None:
+        """Stop trying; pods stay attached."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for wiring in self._wirings.values():
+            wiring.let_go()
+        self._wirings.clear()
+
+    def features(self) -> dict[str, str]:
+        network = self._folder.network()
+        if network is None:
+            return {"network": f"off: {self._folder.complaint}"}
+        why = prewire.obstacle(self._config.prewire, network)
+        told = {
+            "network": f"on: CNI network {network.name}, {network.origin}",
+            "prewire": f"off: {why}" if why else "on",
+            "attachments": "on",
+        }
+        if self._folder.complaint:
+            told["configuration"] = f"off: {self._folder.complaint}"
+        if self._unwell:
+            told["attachments"] = f"off: {'; '.join(self._unwell.values())}"
+        return told
+
+    async def ready(self) -> tuple[bool, str, str]:
+        network = self._folder.network()
+        if network is None:
+            return False, NOT_READY, f"Network plugin returns error: {self._uninitialized()}"
+        try:
+            await self._chain.status(network, await self._chain.version(network))
+        except errors.PhantomError as error:
+            return False, NOT_READY, f"Network plugin returns error: {error}"
+        complaint = f"; {self._folder.complaint}" if self._folder.complaint else ""
+        return True, "", f"CNI network {network.name} of {network.origin}{complaint}"
+
+    def _uninitialized(self) -> str:
+        return f"cni plugin not initialized: {self._folder.complaint}"
+
+    def _begin(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def declared(network: Network, told: Fields) -> Fields:
+    """What at least one plugin asked to be told: the rest need not be kept."""
+    asked = frozenset[str]().union(*(plugin.capabilities for plugin in network.plugins))
+    return {name: value for name, value in told.items() if name in asked}
+
+
+def _waits() -> Iterator[float]:
+    yield from _RETRY_S
+    while True:
+        yield _RETRY_S[-1]
+
+
+@contextmanager
+def _unwritten(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise errors.kernel_error(f"network: write {path}", error.errno or 0) from error

@@ -1,0 +1,226 @@
+"""One call of one plugin: what it is asked, and what its answer means (CNI spec, sections 2, 3, 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from phantom_cri import codec, errors
+from phantom_cri.codec import Document
+from phantom_cri.network.cni import program
+from phantom_cri.network.cni.capabilities import Arguments
+from phantom_cri.network.cni.conflist import Fields, Network, Plugin
+
+INTERFACE = "eth0"
+
+_TRY_AGAIN = 11
+_UNAVAILABLE = (50, 51)
+_SHOWN = 400  # characters of what a plugin says that is no JSON
+
+
+class Call(NamedTuple):
+    """What is the same for all plugins of a network. netns: a path, "" when the namespace is gone."""
+
+    sandbox_id: str = ""
+    netns: str = ""
+    args: str = ""
+    capabilities: Arguments = {}
+
+
+class PluginError(Document, frozen=True):
+    code: int = 0
+    msg: str = ""
+    details: str = ""
+
+
+class _Address(Document, frozen=True):
+    address: str
+    interface: int | None = None
+
+
+class _Interface(Document, frozen=True):
+    name: str = ""
+    sandbox: str = ""
+
+
+class _Result(Document, frozen=True):
+    interfaces: tuple[_Interface, ...] = ()
+    ips: tuple[_Address, ...] = ()
+
+
+class Caller:
+    """Finds and calls plugins. timeout_s: seconds that one call may take."""
+
+    def __init__(self, bin_dirs: Sequence[Path], timeout_s: float) -> None:
+        self._bin_dirs = tuple(bin_dirs)
+        self._timeout_s = timeout_s
+        self._slots = asyncio.Semaphore(max(8, 4 * (os.cpu_count() or 1)))
+        self._spoken: dict[tuple[str, int, int], frozenset[str]] = {}
+
+    def find(self, kind: str) -> str:
+        """The plugin's path. Raises FailedPrecondition naming the folders that lack it."""
+        for folder in self._bin_dirs:
+            path = folder / kind
+            if path.is_file() and os.access(path, os.X_OK):
+                return str(path)
+        folders = ", ".join(str(folder) for folder in self._bin_dirs)
+        raise errors.FailedPrecondition(f"network: CNI plugin {kind!r} is not in {folders}")
+
+    async def call(
+        self,
+        command: str,
+        network: Network,
+        plugin: Plugin,
+        version: str,
+        call: Call,
+        *,
+        previous: Fields | None = None,
+        extra: Fields | None = None,
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """What the plugin wrote to stdout; its stderr is dropped then.
+
+        Raises FailedPrecondition without the plugin, Unavailable when it asks to be tried again or hangs,
+        Internal with its own words.
+        """
+        path = self.find(plugin.type)
+        request = derive(network, plugin, version, call.capabilities, previous, extra)
+        try:
+            async with self._slots:  # a node that comes up starts a hundred pods at once
+                environment = self._environment(command, call)
+                outcome = await program.run(path, environment, request, timeout_s or self._timeout_s)
+        except errors.PhantomError as error:
+            raise type(error)(f"{where(command, network, plugin)}: {error}") from error
+        if outcome.status:
+            raise refusal(where(command, network, plugin), outcome)
+        return outcome.stdout
+
+    async def versions(self, plugin: Plugin, timeout_s: float) -> frozenset[str]:
+        """The versions that a plugin speaks, none when it does not tell; asked once for each file it is."""
+        path = self.find(plugin.type)
+        status = os.stat(path)
+        key = (path, status.st_ino, status.st_mtime_ns)
+        if key not in self._spoken:
+            request = codec.to_json({"cniVersion": "1.0.0"})
+            outcome = await program.run(path, self._environment("VERSION", Call()), request, timeout_s)
+            self._spoken[key] = _supported(outcome.stdout)
+        return self._spoken[key]
+
+    def _environment(self, command: str, call: Call) -> dict[str, str]:
+        """Ours, for PATH and proxies, and the protocol's own."""
+        protocol = {"CNI_COMMAND": command, "CNI_PATH": ":".join(str(folder) for folder in self._bin_dirs)}
+        if call.sandbox_id:
+            protocol |= {
+                "CNI_CONTAINERID": call.sandbox_id,
+                "CNI_NETNS": call.netns,
+                "CNI_IFNAME": INTERFACE,
+                "CNI_ARGS": call.args,
+            }
+        ours = {key: value for key, value in os.environ.items() if not key.startswith("CNI_")}
+        return ours | protocol
+
+
+def derive(
+    network: Network,
+    plugin: Plugin,
+    version: str,
+    capabilities: Arguments,
+    previous: Fields | None,
+    extra: Fields | None = None,
+) -> bytes:
+    """The request for one plugin: its configuration with what the runtime adds (section 3)."""
+    request = dict(plugin.fields)
+    for key in ("capabilities", "runtimeConfig", "prevResult"):
+        request.pop(key, None)
+    request |= {"cniVersion": version, "name": network.name}
+    told = told_to(plugin, capabilities)
+    if told:
+        request["runtimeConfig"] = told
+    if previous is not None:
+        request["prevResult"] = previous
+    return codec.to_json(request | (extra or {}))
+
+
+def told_to(plugin: Plugin, capabilities: Arguments) -> Fields:
+    """Those capability arguments that the plugin declares."""
+    return {name: value for name, value in capabilities.items() if name in plugin.capabilities}
+
+
+def result_of(place: str, stdout: bytes) -> Fields:
+    """A result as its plugin wrote it, checked as far as we read it. Raises Internal."""
+    try:
+        result = codec.from_json(stdout, dict[str, Any])
+        codec.convert(result, _Result)
+    except (codec.DecodeError, RecursionError) as error:
+        raise errors.Internal(f"{place}: {_shown(stdout)} is no result: {error}") from error
+    return result
+
+
+def addresses(place: str, result: Fields) -> tuple[str, ...]:
+    """The addresses of the pod's own interface, in the result's order. Raises Internal when there is none."""
+    known = codec.convert(result, _Result)
+    found = []
+    for entry in known.ips:
+        if not _is_ours(known, entry.interface):
+            continue
+        try:
+            found.append(str(ipaddress.ip_interface(entry.address).ip))
+        except ValueError as error:
+            raise errors.Internal(f"{place}: ips: {entry.address!r} is not an address") from error
+    if not found:
+        raise errors.Internal(f"{place}: {INTERFACE} was given no address")
+    return tuple(dict.fromkeys(found))
+
+
+def _is_ours(result: _Result, index: int | None) -> bool:
+    """An address that names no interface is the asked one's (as libcni's users take it)."""
+    if index is None:
+        return True
+    if not 0 <= index < len(result.interfaces):
+        return False
+    interface = result.interfaces[index]
+    return interface.name == INTERFACE and interface.sandbox != ""
+
+
+def refusal(place: str, outcome: program.Outcome) -> errors.PhantomError:
+    """What a plugin that failed says, as one of our errors."""
+    said = _plugin_error(outcome.stdout) or _plugin_error(outcome.stderr)
+    if said is None:
+        ended = f"exit code {outcome.status}" if outcome.status > 0 else f"signal {-outcome.status}"
+        words = outcome.stderr if outcome.stderr.strip() else outcome.stdout
+        return errors.Internal(f"{place}: {ended}: {_shown(words)}")
+    details = f"; {said.details}" if said.details else ""
+    text = f"{place}: {said.msg}{details} (code {said.code})"
+    again = said.code == _TRY_AGAIN or said.code in _UNAVAILABLE
+    return errors.Unavailable(text) if again else errors.Internal(text)
+
+
+def _plugin_error(text: bytes) -> PluginError | None:
+    try:
+        said = codec.from_json(text, PluginError)
+    except (codec.DecodeError, RecursionError):
+        return None
+    return said if said.code or said.msg else None
+
+
+def _supported(answer: bytes) -> frozenset[str]:
+    try:
+        told = codec.from_json(answer, dict[str, Any]).get("supportedVersions")
+    except (codec.DecodeError, RecursionError):
+        return frozenset()
+    return frozenset(map(str, told)) if isinstance(told, list) else frozenset()
+
+
+def where(command: str, network: Network, plugin: Plugin) -> str:
+    return f"network: CNI {command} by plugin {plugin.type!r} of network {network.name!r} ({network.origin})"
+
+
+def _shown(text: bytes) -> str:
+    """Foreign words, made fit for one line of an error."""
+    words = " ".join(text[: 4 * _SHOWN].decode("utf-8", "replace").split())
+    printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
+    return repr(printable[:_SHOWN]) if printable else "nothing"
