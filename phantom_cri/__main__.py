@@ -13,7 +13,7 @@ from pathlib import Path
 
 from phantom_cri import __version__, cgroups, config, native
 from phantom_cri.cgroups import Cgroups, LaunchFds, pod_path
-from phantom_cri.config import Config, PoolConfig
+from phantom_cri.config import Config, PoolConfig, StreamingConfig
 from phantom_cri.cri.server import CriServer
 from phantom_cri.errors import ConfigError, PhantomError
 from phantom_cri.images import ImageService, Limits
@@ -33,6 +33,7 @@ from phantom_cri.network.cni import CniConfig
 from phantom_cri.network.cni.driver import CniNetwork
 from phantom_cri.policy import Policy, load_policies
 from phantom_cri.pools import Pool, Profile
+from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry import logs, metrics, tracing
 
 log = logging.getLogger("phantom_cri")
@@ -83,6 +84,7 @@ def compose(settings: Config, numbers: metrics.Metrics) -> Node:
         cgroups=tree,
         policy=load_policy(settings),
         metrics=numbers,
+        streams=make_streams(settings.streaming),
         host_mounts=os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
         home_cgroup=home_cgroup(settings, tree),
     )
@@ -100,6 +102,16 @@ def make_images(settings: Config) -> ImageService:
             layer_bytes=settings.images.max_layer_size, layer_entries=settings.images.max_layer_entries
         ),
         max_parallel=settings.images.parallel_layers,
+    )
+
+
+def make_streams(wanted: StreamingConfig) -> StreamServer:
+    return StreamServer(
+        wanted.address,
+        wanted.port,
+        tls=wanted.tls,
+        idle_timeout_s=wanted.idle_timeout_seconds,
+        creation_timeout_s=wanted.creation_timeout_seconds,
     )
 
 
@@ -209,13 +221,16 @@ async def run(node: Node, traces: tracing.Tracing | tracing.NoTracing) -> None:
     reporter = asyncio.create_task(gauges.keep_current(node), name="gauges")
     calm_garbage_collector()
     try:
+        await node.streams.start()
         async with server:
             log.info("phantom-cri %s serves CRI at %s", __version__, settings.listen)
             await stop.wait()
             node.events.close()  # before the server waits for all calls to end
+            await node.streams.close()
             log.info("phantom-cri stops: calls under way are waited for, pods go on")
     finally:
         reporter.cancel()
+        await node.streams.close()
         for pool in node.pools.values():
             await pool.stop()
         await leave(node)

@@ -336,6 +336,15 @@ class FilesystemUsage(Record, frozen=True):
     inodes_used: int
 
 
+class Streams(Record, frozen=True):
+    """What a client of Exec or Attach has of a process; with a terminal there is no stderr."""
+
+    tty: bool = False
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+
+
 class ExecResult(Record, frozen=True):
     """What an ExecSync left behind; a non-zero `exit_code` is no error."""
 

@@ -1,7 +1,14 @@
 """What the daemon is told: one YAML file, read strictly, and the flags that win over it."""
 
 from phantom_cri.config.reading import load, parse, read
-from phantom_cri.config.records import CgroupConfig, Config, NetworkConfig, PoolConfig, PoolNamespaces
+from phantom_cri.config.records import (
+    CgroupConfig,
+    Config,
+    NetworkConfig,
+    PoolConfig,
+    PoolNamespaces,
+    StreamingConfig,
+)
 from phantom_cri.config.rules import byte_count, seconds
 
 __all__ = [
@@ -10,6 +17,7 @@ __all__ = [
     "NetworkConfig",
     "PoolConfig",
     "PoolNamespaces",
+    "StreamingConfig",
     "byte_count",
     "load",
     "parse",

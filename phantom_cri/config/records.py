@@ -17,6 +17,7 @@ from phantom_cri.config.rules import (
     check,
     is_absolute,
     is_address,
+    is_ip_address,
     is_label,
     is_socket,
     seconds,
@@ -183,6 +184,43 @@ class ExecConfig(Record, frozen=True):
         return seconds(self.drain_timeout, "drain_timeout")
 
 
+class StreamingConfig(Record, frozen=True):
+    address: str = "127.0.0.1"
+    port: int = 0
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    idle_timeout: str = "4h"
+    creation_timeout: str = "30s"
+
+    def __post_init__(self) -> None:
+        check(is_ip_address(self.address), "address", self.address, "an IP address of this node")
+        check(0 <= self.port <= 65535, "port", self.port, "between 0 and 65535")
+        for key in ("tls_cert_file", "tls_key_file"):
+            path = getattr(self, key)
+            check(path == "" or is_absolute(path), key, path, "an absolute path or empty")
+        check(
+            (self.tls_cert_file == "") == (self.tls_key_file == ""),
+            "tls_key_file",
+            self.tls_key_file,
+            "given if and only if tls_cert_file is",
+        )
+        for key in ("idle_timeout", "creation_timeout"):
+            check(seconds(getattr(self, key), key) >= 1, key, getattr(self, key), "1s or longer")
+
+    @property
+    def tls(self) -> tuple[str, str] | None:
+        """Certificate and key, if connections are to be encrypted."""
+        return (self.tls_cert_file, self.tls_key_file) if self.tls_cert_file else None
+
+    @property
+    def idle_timeout_seconds(self) -> float:
+        return seconds(self.idle_timeout, "idle_timeout")
+
+    @property
+    def creation_timeout_seconds(self) -> float:
+        return seconds(self.creation_timeout, "creation_timeout")
+
+
 class Config(Record, frozen=True):
     """The whole configuration of one daemon. Paths are absolute."""
 
@@ -200,6 +238,7 @@ class Config(Record, frozen=True):
     images: ImagesConfig = ImagesConfig()
     policy: PolicyConfig = PolicyConfig()
     exec: ExecConfig = ExecConfig()
+    streaming: StreamingConfig = StreamingConfig()
 
     def __post_init__(self) -> None:
         check(

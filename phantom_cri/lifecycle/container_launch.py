@@ -46,7 +46,9 @@ def container_launch(
     )
 
 
-def exec_launch(node: Node, pod: Pod, container: Container, command: Sequence[str]) -> launch.ExecLaunch:
+def exec_launch(
+    node: Node, pod: Pod, container: Container, command: Sequence[str], *, tty: bool = False
+) -> launch.ExecLaunch:
     record = container.record
     security = record.config.security
     return launch.ExecLaunch(
@@ -58,6 +60,7 @@ def exec_launch(node: Node, pod: Pod, container: Container, command: Sequence[st
         own_pid_namespace=security.namespaces.pid in ("container", "target"),
         own_cgroup_namespace=node.cgroups.version == "v2" and not security.privileged,
         oom_score_adj=record.resources.oom_score_adj,
+        tty=tty,
     )
 
 

@@ -18,6 +18,7 @@ from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.network import NetworkDriver
 from phantom_cri.policy import Policy
 from phantom_cri.pools import Pool, Profile
+from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry.metrics import Metrics
 
 log = logging.getLogger("phantom_cri.lifecycle")
@@ -32,6 +33,7 @@ class Node:
     cgroups: Cgroups
     policy: Policy
     metrics: Metrics
+    streams: StreamServer
     host_mounts: int  # fd of the mount namespace that host paths are meant in
     home_cgroup: LaunchFds  # where fragments live: neither the daemon's cgroup nor a pod's
     profiles: Sequence[Profile] = ()

@@ -11,7 +11,7 @@ from typing import Literal
 from phantom_cri.errors import FailedPrecondition
 from phantom_cri.model import ContainerState, SandboxState
 
-ContainerVerb = Literal["start", "exec", "update", "reopen log", "stop", "exit", "remove"]
+ContainerVerb = Literal["start", "exec", "attach", "update", "reopen log", "stop", "exit", "remove"]
 SandboxVerb = Literal["create container in", "start container in", "stop", "die"]
 
 CONTAINER: dict[tuple[ContainerState, ContainerVerb], ContainerState] = {
@@ -21,6 +21,7 @@ CONTAINER: dict[tuple[ContainerState, ContainerVerb], ContainerState] = {
     ("created", "exit"): "exited",
     ("created", "remove"): "exited",
     ("running", "exec"): "running",
+    ("running", "attach"): "running",
     ("running", "update"): "running",
     ("running", "reopen log"): "running",
     ("running", "stop"): "exited",

@@ -14,6 +14,7 @@ from phantom_cri.lifecycle.run_pod_sandbox import run_pod_sandbox
 from phantom_cri.lifecycle.start_container import start_container
 from phantom_cri.lifecycle.stop_container import stop_container
 from phantom_cri.lifecycle.stop_pod_sandbox import remove_pod_sandbox, stop_pod_sandbox
+from phantom_cri.lifecycle.streaming_verbs import StreamingVerbs
 from phantom_cri.lifecycle.update_container import (
     reopen_container_log,
     update_container_resources,
@@ -39,7 +40,7 @@ RUNTIME_NAME = "phantom"
 """Prefix of the kubelet's container ids: never changes."""
 
 
-class PodVerbs(EventVerbs):
+class PodVerbs(EventVerbs, StreamingVerbs):
     """`phantom_cri.cri.verbs.RuntimeVerbs` over one node."""
 
     def __init__(self, node: Node) -> None:

@@ -25,6 +25,7 @@ from phantom_cri.model import (
     SandboxConfig,
     SandboxRecord,
     SandboxState,
+    Streams,
 )
 
 SANDBOX_ID, CONTAINER_ID, IMAGE_ID = "a" * 64, "b" * 64, "sha256:" + "c" * 64
@@ -172,6 +173,15 @@ class FakeRuntime:
 
     async def reopen_container_log(self, container_id: str) -> None:
         await self.container_status(container_id)
+
+    async def exec(self, container_id: str, command: Sequence[str], streams: Streams) -> str:
+        return f"http://exec/{container_id}/{' '.join(command)}/{streams}"
+
+    async def attach(self, container_id: str, streams: Streams) -> str:
+        return f"http://attach/{container_id}/{streams}"
+
+    async def port_forward(self, sandbox_id: str, ports: Sequence[int]) -> str:
+        return f"http://port_forward/{sandbox_id}/{ports}"
 
 
 class FakeImages:

@@ -262,9 +262,6 @@ def test_a_long_text_keeps_both_ends() -> None:
 @pytest.mark.parametrize(
     ("call", "request_"),
     [
-        ("Exec", pb.ExecRequest()),
-        ("Attach", pb.AttachRequest()),
-        ("PortForward", pb.PortForwardRequest()),
         ("ContainerStats", pb.ContainerStatsRequest()),
         ("ListContainerStats", pb.ListContainerStatsRequest()),
         ("PodSandboxStats", pb.PodSandboxStatsRequest()),

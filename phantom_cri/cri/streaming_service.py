@@ -1,0 +1,64 @@
+"""Exec, Attach and PortForward: each answers a URL at which its client gets the streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from phantom_cri.api.cri.v1 import api_pb2 as pb
+from phantom_cri.cri.convert.common import in_range, refuse_nul
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.model import Streams
+
+HIGHEST_PORT = 65535
+
+
+class StreamingVerbs(Protocol):
+    """Nothing is started before the client comes to the URL, once and soon.
+
+    Raises NotFound, FailedPrecondition when it does not run, ResourceExhausted when too many URLs wait.
+    """
+
+    async def exec(self, container_id: str, command: Sequence[str], streams: Streams) -> str: ...
+
+    async def attach(self, container_id: str, streams: Streams) -> str: ...
+
+    async def port_forward(self, sandbox_id: str, ports: Sequence[int]) -> str:
+        """`ports`: for clients that cannot name them themselves; else empty."""
+        ...
+
+
+class StreamingService:
+    _verbs: StreamingVerbs
+
+    async def Exec(self, request: pb.ExecRequest) -> pb.ExecResponse:
+        command = tuple(request.cmd)
+        if not command:
+            raise InvalidArgument("cmd: must not be empty")
+        refuse_nul({"cmd": command})
+        container_id, streams = _container_id(request), _streams(request)
+        return pb.ExecResponse(url=await self._verbs.exec(container_id, command, streams))
+
+    async def Attach(self, request: pb.AttachRequest) -> pb.AttachResponse:
+        container_id, streams = _container_id(request), _streams(request)
+        return pb.AttachResponse(url=await self._verbs.attach(container_id, streams))
+
+    async def PortForward(self, request: pb.PortForwardRequest) -> pb.PortForwardResponse:
+        if not request.pod_sandbox_id:
+            raise InvalidArgument("pod_sandbox_id: must not be empty")
+        ports = [in_range(port, 1, HIGHEST_PORT, f"port[{index}]") for index, port in enumerate(request.port)]
+        return pb.PortForwardResponse(url=await self._verbs.port_forward(request.pod_sandbox_id, ports))
+
+
+def _container_id(request: pb.ExecRequest | pb.AttachRequest) -> str:
+    if not request.container_id:
+        raise InvalidArgument("container_id: must not be empty")
+    return request.container_id
+
+
+def _streams(request: pb.ExecRequest | pb.AttachRequest) -> Streams:
+    if request.tty and request.stderr:
+        raise InvalidArgument("tty and stderr: cannot both be true, a terminal has one output")
+    if not (request.stdin or request.stdout or request.stderr):
+        raise InvalidArgument("stdin, stdout, stderr: one of them must be true")
+    return Streams(tty=request.tty, stdin=request.stdin, stdout=request.stdout, stderr=request.stderr)

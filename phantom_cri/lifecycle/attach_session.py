@@ -1,0 +1,109 @@
+"""Attach: a client at the input and output of a container's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+from phantom_cri.errors import ResourceExhausted
+from phantom_cri.launch import FragmentLost
+from phantom_cri.lifecycle.client_pipes import ClientPipes, enlarge
+from phantom_cri.lifecycle.live import Container
+from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.running import Running, running
+from phantom_cri.model import Streams
+
+DEATH_TIMEOUT = 1.0
+"""Seconds within which a fragment that hung up turns out to have died, its containers with it."""
+
+
+class AttachSession(ClientPipes):
+    """`phantom_cri.streaming.Session` of one attached client. The container goes on without it.
+
+    Its output comes in pipes that the fragment copies to and never waits for: a client that leaves more than
+    a pipe's room unread is detached, and told.
+    """
+
+    def __init__(self, container: Container) -> None:
+        super().__init__()
+        self._container = container
+        loop = asyncio.get_running_loop()
+        self._left: asyncio.Future[None] = loop.create_future()
+        self._detached: asyncio.Future[bool] = loop.create_future()
+
+    async def join(self, target: Running, streams: Streams) -> None:
+        config = self._container.record.config
+        wants_stdin = streams.stdin and config.stdin
+        stdout = self.make_stdout() if streams.stdout else -1
+        stderr = self.make_stderr() if streams.stderr and not config.tty else -1
+        writers = [fd for fd in (stdout, stderr) if fd >= 0]
+        try:
+            enlarge(writers)
+            console, self._detached = await target.shell.fragment.attach(
+                self._container.id,
+                stdout=stdout,
+                stderr=stderr,
+                console=wants_stdin or config.tty,
+                once=wants_stdin and config.stdin_once,
+            )
+        finally:
+            for writer in writers:
+                os.close(writer)
+        if config.tty and console >= 0:
+            self.take_terminal(console, stdin=wants_stdin, stdout=False)
+        else:
+            self.stdin = console
+
+    def end_input(self) -> None:
+        """As containerd has it: input that is there only once ends for the container, else for the client."""
+        config = self._container.record.config
+        if config.stdin_once and not config.tty:
+            self.close_stdin()
+        elif config.stdin and not self._left.done():
+            self._left.set_result(None)
+
+    async def wait(self) -> int:
+        """Until there is no more output, or for a client without output until the container has ended.
+
+        Raises ResourceExhausted when the client was too slow.
+        """
+        exited = asyncio.ensure_future(self._container.exited.wait())
+        end = self._detached if self.outputs() else exited
+        try:
+            await asyncio.wait((self._left, end), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            exited.cancel()
+        if self._detached.done() and not self._left.done():
+            await self._tell_detached()
+        return 0
+
+    async def _tell_detached(self) -> None:
+        try:
+            kept_up = self._detached.result()
+        except FragmentLost:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DEATH_TIMEOUT):
+                    await self._container.exited.wait()
+            if not self._container.exited.is_set():
+                raise
+        else:
+            if not kept_up:
+                raise ResourceExhausted("attach: detached, the output came faster than the client read it")
+
+    async def close(self) -> None:
+        self.close_all()
+        self._left.cancel()
+        self._detached.cancel()
+
+
+async def open_attach(node: Node, container_id: str, streams: Streams) -> AttachSession:
+    """Attach to a running container. Raises NotFound, FailedPrecondition, ResourceExhausted (too many)."""
+    target = running(node, container_id, "attach")
+    session = AttachSession(target.container)
+    try:
+        await session.join(target, streams)
+    except BaseException:
+        await session.close()
+        raise
+    return session

@@ -1,0 +1,108 @@
+"""The descriptors of a client's session: made together, closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import select
+import struct
+import termios
+from collections.abc import Iterable
+
+PIPE_SIZE = 1 << 20  # what pipe(7) allows everybody: /proc/sys/fs/pipe-max-size
+
+
+class ClientPipes:
+    """The session's side of stdin, stdout and stderr (-1: none), non-blocking, and its terminal."""
+
+    def __init__(self) -> None:
+        self.stdin = self.stdout = self.stderr = -1
+        self.terminal = -1
+
+    def make_stdin(self) -> int:
+        """The reading end, for the caller to close."""
+        reader, self.stdin = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.stdin, False)
+        return reader
+
+    def make_stdout(self) -> int:
+        """The writing end, for the caller to close."""
+        self.stdout, writer = _output()
+        return writer
+
+    def make_stderr(self) -> int:
+        self.stderr, writer = _output()
+        return writer
+
+    def outputs(self) -> list[int]:
+        return [fd for fd in (self.stdout, self.stderr) if fd >= 0]
+
+    def take_terminal(self, master: int, *, stdin: bool, stdout: bool) -> None:
+        """Takes over a pty's master, for input and output as asked, and always for its size."""
+        self.terminal = master
+        if stdin:
+            self.stdin = os.dup(master)
+        if stdout:
+            self.stdout = os.dup(master)
+
+    def resize(self, width: int, height: int) -> None:
+        if self.terminal >= 0:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("4H", height, width, 0, 0))
+
+    def close_stdin(self) -> None:
+        if self.stdin >= 0:
+            os.close(self.stdin)
+            self.stdin = -1
+
+    def close_all(self) -> None:
+        fds = [fd for fd in (self.stdin, self.stdout, self.stderr, self.terminal) if fd >= 0]
+        self.stdin = self.stdout = self.stderr = self.terminal = -1
+        for fd in fds:
+            os.close(fd)
+
+
+def _output() -> tuple[int, int]:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reader, False)
+    return reader, writer
+
+
+def enlarge(fds: Iterable[int]) -> None:
+    """Room for bursts of a writer that does not wait; where it is refused, the usual room has to do."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+
+
+async def all_hung_up(fds: Iterable[int], seconds: float) -> bool:
+    """Whether nobody is left who could write to what these fds read, waited for at most `seconds`.
+
+    Does not read, and may be asked while somebody else does: by an epoll of its own, which tells of EPOLLHUP
+    whether or not it is asked to (epoll_ctl(2)).
+    """
+    loop, left = asyncio.get_running_loop(), set(fds)
+    done: asyncio.Future[None] = loop.create_future()
+    with select.epoll() as poll:
+
+        def look() -> None:
+            for fd, _ in poll.poll(0):
+                poll.unregister(fd)
+                left.discard(fd)
+            if not left and not done.done():
+                done.set_result(None)
+
+        for fd in left:
+            poll.register(fd, 0)
+        loop.add_reader(poll.fileno(), look)
+        try:
+            look()
+            async with asyncio.timeout(seconds):
+                await done
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(poll.fileno())
+    return True

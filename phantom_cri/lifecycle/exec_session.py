@@ -1,0 +1,73 @@
+"""Exec: a command in a running container with a client at its other end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from phantom_cri import launch
+from phantom_cri.errors import Internal
+from phantom_cri.launch import Exit
+from phantom_cri.lifecycle.client_pipes import ClientPipes, all_hung_up
+from phantom_cri.lifecycle.live import Container
+from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.running import leave_exec, new_exec_id, running, start_exec
+from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.model import Streams
+
+
+class ExecSession(ClientPipes):
+    """`phantom_cri.streaming.Session` of an exec, which ends with all its children when its client leaves."""
+
+    def __init__(self, node: Node, container: Container, exec_id: str, exits: asyncio.Future[Exit]) -> None:
+        super().__init__()
+        self._node, self._container, self._id, self._exits = node, container, exec_id, exits
+
+    def end_input(self) -> None:
+        """A terminal's input has no end: its user types one."""
+        if self.terminal < 0:
+            self.close_stdin()
+
+    async def wait(self) -> int:
+        """Until the command has ended and nobody writes to its output, or the time for that is up."""
+        exit = await asyncio.shield(self._exits)
+        if not await all_hung_up(self.outputs(), self._node.config.exec.drain_timeout_seconds):
+            log.info("a child of an exec keeps its output open: what it writes from now on is lost")
+        return exit.code
+
+    async def close(self) -> None:
+        self.close_all()
+        if not self._exits.cancel():
+            if not self._exits.cancelled():
+                self._exits.exception()  # told by `wait`, if anybody waited
+            leave_exec(self._node, self._container, self._id)
+            return
+        await self._node.cgroups.end_exec_child(self._container.record.cgroup, self._id)
+
+
+async def open_exec(node: Node, container_id: str, command: Sequence[str], streams: Streams) -> ExecSession:
+    """Start `command`. Raises ExecError when it is not there; nothing is left then."""
+    target = running(node, container_id, "exec")
+    exec_id = new_exec_id()
+    async with Undo("Exec") as undo:
+        session = ExecSession(node, target.container, exec_id, target.shell.exec_exit(exec_id))
+        undo.push("exec", session.close)
+        with launch.Donations() as donations:
+            if not streams.tty:
+                _donate_pipes(session, donations, streams)
+            started = await start_exec(node, target, exec_id, command, donations, tty=streams.tty)
+        if streams.tty:
+            if started.console < 0:
+                raise Internal(f"exec {exec_id}: the fragment sent no terminal")
+            session.take_terminal(started.console, stdin=streams.stdin, stdout=streams.stdout)
+        undo.keep()
+    return session
+
+
+def _donate_pipes(session: ExecSession, donations: launch.Donations, streams: Streams) -> None:
+    if streams.stdin:
+        donations.give("stdin", session.make_stdin())
+    if streams.stdout:
+        donations.give("stdout", session.make_stdout())
+    if streams.stderr:
+        donations.give("stderr", session.make_stderr())

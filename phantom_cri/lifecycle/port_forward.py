@@ -1,0 +1,54 @@
+"""Port-forward: connections to ports inside a pod."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from phantom_cri.errors import FailedPrecondition, Unavailable
+from phantom_cri.launch import LaunchError
+from phantom_cri.lifecycle.live import Pod
+from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.shell import Shell
+
+LOCALHOST = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds that a server in the pod gets to take a connection."""
+
+
+def ready_pod(node: Node, sandbox_id: str) -> tuple[Pod, Shell]:
+    """Raises NotFound, FailedPrecondition."""
+    pod = node.records.pod(sandbox_id)
+    if pod.record.state != "ready" or pod.shell is None:
+        raise FailedPrecondition(f"cannot forward ports of pod sandbox {pod.id}: it is {pod.record.state}")
+    return pod, pod.shell
+
+
+async def dial(node: Node, sandbox_id: str, port: int) -> int:
+    """Connect to `port` of the pod's localhost; the socket is non-blocking and the caller's.
+
+    The fragment makes the socket, and with that decides for ever whose network it is in. Raises Unavailable
+    with what each address answered.
+    """
+    _, shell = ready_pod(node, sandbox_id)
+    refusals = []
+    for family, address in LOCALHOST:
+        try:
+            return await _connected(shell, family, address, port)
+        except TimeoutError:
+            refusals.append(f"{address}: no answer within {CONNECT_TIMEOUT:.0f} s")
+        except OSError as error:
+            refusals.append(f"{address}: {os.strerror(error.errno or 0)}")
+        except LaunchError as error:  # no IPv6 here
+            refusals.append(f"{address}: {os.strerror(error.number)}")
+    raise Unavailable(f"failed to connect to localhost:{port} inside the pod ({', '.join(refusals)})")
+
+
+async def _connected(shell: Shell, family: int, address: str, port: int) -> int:
+    with socket.socket(fileno=await shell.fragment.tcp_socket(family)) as made:
+        made.setblocking(False)
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await asyncio.get_running_loop().sock_connect(made, (address, port))
+        return made.detach()

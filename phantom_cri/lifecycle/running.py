@@ -1,0 +1,72 @@
+"""Containers that run, and further processes put into them: what ExecSync, Exec and Attach have in common."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from phantom_cri import launch
+from phantom_cri.errors import Internal, PhantomError
+from phantom_cri.lifecycle import states
+from phantom_cri.lifecycle.container_launch import exec_launch
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.shell import Shell
+from phantom_cri.lifecycle.states import ContainerVerb
+
+
+class Running(NamedTuple):
+    container: Container
+    pod: Pod
+    shell: Shell
+
+
+def running(node: Node, container_id: str, verb: ContainerVerb) -> Running:
+    """Raises NotFound, FailedPrecondition naming the state."""
+    container = node.records.container(container_id)
+    states.next_container_state(container.record.state, verb, container.id)
+    pod = node.records.pod_of(container)
+    if pod.shell is None:
+        raise Internal(f"container {container.id} runs but its pod has no fragment")
+    return Running(container, pod, pod.shell)
+
+
+def new_exec_id() -> str:
+    return f"exec-{secrets.token_hex(16)}"
+
+
+async def start_exec(
+    node: Node,
+    target: Running,
+    exec_id: str,
+    command: Sequence[str],
+    donations: launch.Donations,
+    *,
+    tty: bool = False,
+) -> launch.Started:
+    """Start `command` in a cgroup of its own below the container's; its pidfd is closed already.
+
+    `donations`: "stdin", "stdout", "stderr" as far as they are wanted; without any under `tty`. Whoever calls
+    has to end the cgroup, also after an error.
+    """
+    container = target.container
+    with node.cgroups.exec_child(container.record.cgroup, exec_id) as fds:
+        if fds.clone_into is not None:
+            donations.lend("cgroup", fds.clone_into)
+        for index, procs in enumerate(fds.procs):
+            donations.lend(f"procs{index}", procs)
+        wanted = exec_launch(node, target.pod, container, command, tty=tty)
+        plan = launch.exec_plan(wanted, donations.names())
+        started = await target.shell.fragment.start(exec_id, plan, donations)
+    os.close(started.pidfd)
+    return started
+
+
+def leave_exec(node: Node, container: Container, exec_id: str) -> None:
+    """The command has ended; a child that it left behind is the container's from now on."""
+    try:
+        node.cgroups.leave_exec_child(container.record.cgroup, exec_id)
+    except PhantomError as error:
+        log.warning("the cgroup of an exec goes with its container only: %s", error)
