@@ -23,7 +23,7 @@ from phantom_cri.launch.bits import (
     KIND_CONTAINER,
     KIND_EXEC,
 )
-from phantom_cri.launch.checks import check_container, check_namespaces, check_user_namespace
+from phantom_cri.launch.checks import check_container, check_namespaces
 from phantom_cri.launch.container_launch import CgroupView, Confinement, ContainerLaunch
 from phantom_cri.launch.container_plan import container_plan, wants_template
 from phantom_cri.launch.devices import DeviceRule, HostDevice, device_rules, resolve_devices
@@ -38,6 +38,13 @@ from phantom_cri.launch.plan import Plan
 from phantom_cri.launch.process import Process, merged
 from phantom_cri.launch.processes import Started, identify, open_process, reap, watch_death
 from phantom_cri.launch.spawn import SOCKET, Born, end, spawn
+from phantom_cri.launch.user_namespace import (
+    PodIds,
+    check_mapped,
+    check_pod_user,
+    pod_ids,
+    user_namespace_plan,
+)
 
 __all__ = [
     "CLONE_NEWIPC",
@@ -70,6 +77,7 @@ __all__ = [
     "Lost",
     "Phase",
     "Plan",
+    "PodIds",
     "Process",
     "Resync",
     "Started",
@@ -77,8 +85,9 @@ __all__ = [
     "anonymous_volumes",
     "birth_plan",
     "check_container",
+    "check_mapped",
     "check_namespaces",
-    "check_user_namespace",
+    "check_pod_user",
     "checked_hostname",
     "checked_sysctls",
     "claim_plan",
@@ -90,10 +99,12 @@ __all__ = [
     "merged",
     "oom_plan",
     "open_process",
+    "pod_ids",
     "read_figures",
     "reap",
     "resolve_devices",
     "spawn",
+    "user_namespace_plan",
     "volume_folder",
     "wants_template",
     "watch_death",

@@ -10,15 +10,15 @@ from phantom_cri.launch.devices import dev_block
 from phantom_cri.launch.ops import Hostname, Netlink, OomScore, Op, Sysctl
 from phantom_cri.launch.plan import Block, Plan
 from phantom_cri.launch.standard import template_mounts
+from phantom_cri.launch.user_namespace import PodIds
 from phantom_cri.model import NamespaceOptions
 
 OOM_SCORE = -998
 """Of a fragment: the kernel shall rather take anything else, as containerd has it for its pause process."""
 
-POD_SYSCTLS = {
-    "net/ipv4/ip_unprivileged_port_start": "0",
-    "net/ipv4/ping_group_range": "0 2147483647",
-}
+_PING_GROUPS = "net/ipv4/ping_group_range"
+
+POD_SYSCTLS = {"net/ipv4/ip_unprivileged_port_start": "0", _PING_GROUPS: "0 2147483647"}
 """What every pod with a network of its own gets unless it says otherwise, as with containerd 2."""
 
 _HOSTNAME_MAX = 64  # __NEW_UTS_LEN (linux/utsname.h)
@@ -44,12 +44,13 @@ def birth_plan(
     own_network: bool | None = None,
     ipv6: bool = False,
     template: bool = False,
+    ids: PodIds | None = None,
 ) -> Plan:
     """Of a warm fragment: into its cgroups (donated "procs0"…), its OOM score, its network.
 
     `netlink`: rtnetlink requests to send from inside; `own_network`: whether the pod sysctls of a network
     namespace apply, by default where there are requests; `ipv6`: it has IPv6; `template`: the first
-    container's /dev and /sys are made ready.
+    container's /dev and /sys are made ready; `ids`: of the pod's user namespace, when it was made before.
     """
     own = bool(netlink) if own_network is None else own_network
     parts: list[Op | Block] = []
@@ -58,7 +59,10 @@ def birth_plan(
     if netlink:
         parts.append(Netlink(netlink))
     if own:
-        parts += [Sysctl(path, value) for path, value in POD_SYSCTLS.items()]
+        sysctls = POD_SYSCTLS
+        if ids:  # the host's root counts in the host's groups
+            sysctls = POD_SYSCTLS | {_PING_GROUPS: f"{ids.gid} {ids.gid + ids.gid_count - 1}"}
+        parts += [Sysctl(path, value) for path, value in sysctls.items()]
     if template:
         parts += [*template_mounts(procs), dev_block(())]
     donated = tuple(f"procs{index}" for index in range(procs))

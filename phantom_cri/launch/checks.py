@@ -8,6 +8,7 @@ from phantom_cri.errors import InvalidArgument, Unimplemented
 from phantom_cri.launch.devices import resolve_devices
 from phantom_cri.launch.mounts import anonymous_volumes, check_mounts
 from phantom_cri.launch.process import merged
+from phantom_cri.launch.user_namespace import check_container_user
 from phantom_cri.model import (
     ContainerConfig,
     ContainerSecurity,
@@ -23,6 +24,7 @@ def check_container(config: ContainerConfig, image: ImageConfig, sandbox: Sandbo
     Looks at the host's devices and mounts, and at no network.
     """
     check_namespaces(config.security.namespaces, sandbox.security.namespaces)
+    check_container_user(config, sandbox.security.namespaces)
     check_supported(config)
     merged(config, image)
     check_mounts(config)
@@ -42,12 +44,6 @@ def check_namespaces(asked: NamespaceOptions, pod: NamespaceOptions) -> None:
         raise InvalidArgument(
             f"namespace_options: target_id {asked.target_id!r} with pid {asked.pid.upper()}"
         )
-    check_user_namespace(asked, "namespace_options")
-
-
-def check_user_namespace(options: NamespaceOptions, field: str) -> None:
-    if options.user != "node":
-        raise Unimplemented(f"{field}.userns_options: user namespaces are not supported yet")
 
 
 def check_supported(config: ContainerConfig) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from phantom_cri.codec import Record
+from phantom_cri.codec import Record, replace
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.launch.ops import Mkdir, Mknod, Symlink
 from phantom_cri.launch.paths import clean
@@ -135,23 +135,28 @@ _LINKS = (
 
 
 @lru_cache(maxsize=64)
-def dev_block(devices: tuple[HostDevice, ...]) -> Block:
-    """The ops that fill a new /dev: standard nodes and links, and `devices`, whose paths win."""
+def dev_block(devices: tuple[HostDevice, ...], root: tuple[int, int] = (0, 0)) -> Block:
+    """The ops that fill a new /dev: standard nodes and links, and `devices`, whose paths win.
+
+    root: the host's ids of the container's root. `devices` keep the owners that they have on the host: one
+    that only the host's root may open is not for the root of a user namespace.
+    """
     paths = {device.path for device in devices} | {link.path for link in _LINKS}
-    nodes = [device for device in STANDARD if device.path not in paths]
+    uid, gid = root
+    nodes = [replace(device, uid=uid, gid=gid) for device in STANDARD if device.path not in paths]
     asked = [device for device in devices if all(device.path != link.path for link in _LINKS)]
     made: list[Mkdir | Mknod | Symlink] = []
     folders = {"/", "/dev"}
     for node in (*nodes, *asked):
-        made += _missing_folders(node.path, folders)
+        made += _missing_folders(node.path, folders, root)
         made.append(Mknod(node.path, node.mode, node.major, node.minor, node.uid, node.gid))
     return Block(*made, *_LINKS)
 
 
-def _missing_folders(path: str, known: set[str]) -> list[Mkdir]:
+def _missing_folders(path: str, known: set[str], root: tuple[int, int]) -> list[Mkdir]:
     folder = path.rpartition("/")[0] or "/"
     if folder in known:
         return []
-    above = _missing_folders(folder, known)
+    above = _missing_folders(folder, known, root)
     known.add(folder)
-    return [*above, Mkdir(folder, 0o755)]
+    return [*above, Mkdir(folder, 0o755, *root)]

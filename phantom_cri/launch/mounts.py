@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from phantom_cri.errors import InvalidArgument, Unimplemented
+from phantom_cri.errors import InvalidArgument
 from phantom_cri.launch import bits
 from phantom_cri.launch.mountinfo import HostMount, mount_holding
 from phantom_cri.launch.paths import clean, covers
@@ -39,6 +39,7 @@ class Bind(NamedTuple):
     propagation: int = bits.MS_PRIVATE
     flags: int = bits.ATTACH_CREATE
     stack: tuple[str, ...] = ()  # in place of `source`: read-only folders, top first, or one file
+    is_mapped: bool = False  # what the host's root owns there belongs to the pod's
 
 
 def binds(config: ContainerConfig, images: Sequence[ImageMount] = ()) -> list[Bind]:
@@ -80,6 +81,7 @@ def _bind(mount: Mount, field: str) -> Bind:
         bits.MOUNT_ATTR_RDONLY if mount.readonly else 0,
         _PROPAGATION[mount.propagation],
         flags,
+        is_mapped=bool(mount.uid_mappings),
     )
 
 
@@ -99,8 +101,6 @@ def _image_bind(mount: Mount, field: str, image: ImageMount | None) -> Bind:
 
 
 def _check_supported(mount: Mount, field: str) -> None:
-    if mount.uid_mappings or mount.gid_mappings:
-        raise Unimplemented(f"{field}.uid_mappings: id-mapped mounts are not supported yet")
     if mount.propagation not in _PROPAGATION:
         raise InvalidArgument(f"{field}.propagation: {mount.propagation!r} is not known")
     if not mount.recursive_read_only:

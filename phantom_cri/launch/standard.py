@@ -23,6 +23,9 @@ SHM = "/dev/shm"  # noqa: S108 - a mount point in the container
 _FRAGMENT_SHM = "/shm"
 
 
+TERMINALS = 5
+"""Group of the ptys: "tty" on every distribution."""
+
 TEMPLATE = "/rootfs"
 """Where a warm fragment keeps the mounts below, ready to be taken (native/home.h, HOME_ROOTFS)."""
 
@@ -49,6 +52,7 @@ class Shape(NamedTuple):
     host_ipc: bool
     cgroup: str  # "v1", "v2" or ""
     covered: tuple[str, ...]  # standard mount points that the request's mounts cover
+    terminals: int | None = TERMINALS  # as the host counts; None: it has no such group
 
 
 def _file_systems(shape: Shape) -> Iterable[tuple[str, NewFs | OpenTree]]:
@@ -57,8 +61,8 @@ def _file_systems(shape: Shape) -> Iterable[tuple[str, NewFs | OpenTree]]:
     yield "/proc", NewFs(0, "proc", (), _HARMLESS)
     dev = ("mode=755", "size=65536k")
     yield "/dev", NewFs(0, "tmpfs", dev, _NOSUID | bits.MOUNT_ATTR_STRICTATIME)
-    # gid 5: "tty" on every distribution; the devpts is the container's own, whatever its options.
-    pts = ("ptmxmode=0666", "mode=0620", "gid=5")
+    # The devpts is the container's own, whatever its options.
+    pts = ("ptmxmode=0666", "mode=0620", *([] if shape.terminals is None else [f"gid={shape.terminals}"]))
     yield "/dev/pts", NewFs(0, "devpts", pts, _NOSUID | bits.MOUNT_ATTR_NOEXEC)
     yield "/dev/mqueue", NewFs(0, "mqueue", (), _HARMLESS)
     if not shape.host_ipc:

@@ -40,6 +40,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
         with stages.stage("snapshot"):
             undo.push("snapshot", lambda: node.images.drop_snapshot(record.id))
             snapshot = node.images.snapshot(record.id, image.id, record.image_mounts)
+            give_to_pod(pod, snapshot.upper)
             if image.config.volumes:
                 await seed_volumes(node, record, image, snapshot.folder)
         states.next_sandbox_state(pod.record.state, "create container in", pod.id)  # it may have stopped
@@ -133,6 +134,7 @@ def check(node: Node, pod: Pod, record: ContainerRecord, image: Image) -> None:
     if config.security.privileged and not pod.record.config.security.privileged:
         raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
     launch.check_container(config, image.config, pod.record.config)
+    launch.check_mapped(record.user, pod.record.config.security.namespaces)
     node.policy.compile(config.security)
     asked = {name.upper().removeprefix("CAP_") for name in config.security.capabilities.add}
     if "SYS_PTRACE" in asked and sees_fragment(pod, record):
@@ -140,6 +142,16 @@ def check(node: Node, pod: Pod, record: ContainerRecord, image: Image) -> None:
             "capabilities.add: 'SYS_PTRACE' in the pod's shared pid namespace would give the container "
             "the pod's fragment, and with it the node: give it a pid namespace of its own"
         )
+
+
+def give_to_pod(pod: Pod, upper: str) -> None:
+    """The container's `/` has the image's owner, as the pod's user namespace counts."""
+    ids = launch.pod_ids(pod.record.config.security.namespaces)
+    if ids is None:
+        return
+    of_image = os.stat(upper)
+    uid, gid = ids.host_uid(of_image.st_uid), ids.host_gid(of_image.st_gid)
+    os.chown(upper, *ids.root if uid is None or gid is None else (uid, gid))
 
 
 async def seed_volumes(node: Node, record: ContainerRecord, image: Image, folder: str) -> None:

@@ -23,6 +23,9 @@ from phantom_cri.telemetry.metrics import Metrics
 
 log = logging.getLogger("phantom_cri.lifecycle")
 
+FRAGMENTS = "fragments"
+"""Name of the fragments' own cgroup below the default parent."""
+
 
 @dataclass(slots=True, eq=False)
 class Node:
@@ -40,6 +43,7 @@ class Node:
     pools: dict[str, Pool[Shell]] = field(default_factory=dict)
     handlers: tuple[str, ...] = ("",)
     events: Events = field(default_factory=Events)
+    no_user_namespaces: str = "not tried yet"  # why pods cannot have them; "": they can
 
     def pool_of(self, pod: Pod) -> Pool[Shell] | None:
         return self.pools.get(pod.record.pool)

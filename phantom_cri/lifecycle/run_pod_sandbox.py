@@ -7,7 +7,7 @@ import time
 
 from phantom_cri import codec, launch
 from phantom_cri.cgroups import pod_path
-from phantom_cri.errors import InvalidArgument, NotFound
+from phantom_cri.errors import FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.launch import FragmentLost
 from phantom_cri.lifecycle import endings, shells
 from phantom_cri.lifecycle.live import Pod
@@ -80,8 +80,11 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
             raise InvalidArgument(f"namespace_options.{field}: a pod takes POD or NODE, not {mode.upper()}")
     if namespaces.pid == "target":
         raise InvalidArgument("namespace_options.pid: TARGET is for containers, not for a pod")
-    if namespaces.user != "node":
-        raise InvalidArgument("namespace_options.userns_options: user namespaces are not supported yet")
+    launch.check_pod_user(namespaces)
+    if namespaces.user == "pod" and node.no_user_namespaces:
+        raise FailedPrecondition(
+            f"namespace_options.userns_options: no user namespaces on this node: {node.no_user_namespaces}"
+        )
     check_cgroup_parent(config)
     launch.checked_sysctls(config.sysctls, namespaces)
     if config.hostname:
@@ -100,12 +103,13 @@ async def obtain(node: Node, config: SandboxConfig, handler: str) -> tuple[Shell
     namespaces = config.security.namespaces
     profile = choose(node.profiles, namespaces, handler)
     if profile is None:
-        return await shells.birth(node, cold_profile(config, handler)), misfit_reason(namespaces)
+        shell = await shells.birth(node, cold_profile(config, handler), launch.pod_ids(namespaces))
+        return shell, misfit_reason(namespaces)
     pool = node.pools[profile.name]
-    shell = pool.claim()
-    node.metrics.pool_claim(pool.name, "miss" if shell is None else "hit")
-    if shell is not None:
-        return shell, ""
+    claimed = pool.claim()
+    node.metrics.pool_claim(pool.name, "miss" if claimed is None else "hit")
+    if claimed is not None:
+        return claimed, ""
     reason = "pool_disabled" if pool.size == 0 else "pool_empty"
     return await shells.birth(node, codec.replace(profile, name="")), reason
 
@@ -153,9 +157,10 @@ async def give_identity(pod: Pod, shell: Shell, stages: Stages) -> None:
     config = pod.record.config
     host_network = config.security.namespaces.network == "node"
     hostname = pod.record.hostname
+    ids = launch.pod_ids(config.security.namespaces)
     with stages.stage("identity"):
         for name, content in identity.identity_files(hostname, shell.ips, config.dns, host_network).items():
-            _write(os.path.join(shell.folder, name), content)
+            _write(os.path.join(shell.folder, name), content, ids.root if ids else None)
     with stages.stage("adopt"):
         plan = launch.claim_plan(
             None if host_network else hostname, config.sysctls, config.security.namespaces
@@ -170,10 +175,12 @@ def hostname_of(config: SandboxConfig, sandbox_id: str) -> str:
     return config.hostname or sandbox_id[:12]
 
 
-def _write(path: str, content: bytes) -> None:
+def _write(path: str, content: bytes, owner: tuple[int, int] | None) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         codec.write_all(fd, content)
+        if owner:
+            os.fchown(fd, *owner)
     finally:
         os.close(fd)
 

@@ -19,25 +19,29 @@ PROCESS = "fragment.json"
 """Who the fragment of a pod's folder is: how a later daemon finds it."""
 
 
-async def birth(node: Node, profile: Profile) -> Shell:
-    """A warm fragment, its network wired."""
+async def birth(node: Node, profile: Profile, ids: launch.PodIds | None = None) -> Shell:
+    """A warm fragment, its network wired; `ids`: with the user namespace of the one pod that it is for."""
     shell_id = secrets.token_hex(32)
     folder = node.records.pod_folder(shell_id)
     async with Undo("birth of a fragment") as undo:
         os.makedirs(os.path.join(folder, "containers"), mode=0o711)
         undo.push("folder", lambda: remove_folder(folder))
         home = node.home_cgroup
-        born = await launch.spawn(folder, clone_flags(profile), cgroup_fd=home.clone_into)
+        born = await launch.spawn(folder, clone_flags(profile, ids), cgroup_fd=home.clone_into)
         undo.push("process", lambda: asyncio.to_thread(launch.end, born.pidfd))
         shell = Shell(shell_id, folder, born.process, born.pidfd)
         undo.take_over("process", "fragment", shell.end)
         shell.pool = profile.name
         codec.write_atomically(os.path.join(folder, PROCESS), codec.to_json(born.process))
         await shell.connect()
+        if ids:
+            await shell.fragment.adopt(launch.user_namespace_plan(ids))
         batch = b""
         if not profile.host_network:
             undo.push("network", lambda: node.network.release(shell_id))
             batch = await wire(node, shell, ahead=bool(profile.name))
+        # A user namespace's pod needs a /sys of its own, and the owners in /dev are others.
+        template = not profile.host_ipc and ids is None
         with launch.Donations() as donations:
             for index, procs in enumerate(home.procs):
                 donations.lend(f"procs{index}", procs)
@@ -45,10 +49,11 @@ async def birth(node: Node, profile: Profile) -> Shell:
                 batch,
                 len(home.procs),
                 ipv6=any(":" in ip for ip in shell.ips),
-                template=not profile.host_ipc,
+                template=template,
+                ids=ids,
             )
             await shell.fragment.adopt(plan, donations)
-            shell.has_template = not profile.host_ipc
+            shell.has_template = template
         undo.keep()
     return shell
 
@@ -96,8 +101,10 @@ async def end_stranger(folder: str) -> None:
         fragment.close()
 
 
-def clone_flags(profile: Profile) -> int:
-    """The namespaces that a fragment of this profile is born in."""
+def clone_flags(profile: Profile, ids: launch.PodIds | None) -> int:
+    """The namespaces that a fragment of this profile is born in; those of a user namespace come with that."""
+    if ids:
+        return launch.CLONE_NEWNS | launch.CLONE_NEWPID
     flags = launch.CLONE_NEWNS
     if not profile.host_network:
         # CRI: a pod on the host's network has the host's name too.

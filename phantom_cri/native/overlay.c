@@ -224,13 +224,23 @@ static int map_layers(const struct overlay *overlay, int *trees)
     return result;
 }
 
-static int attach_layers(const struct overlay *overlay, const int *trees)
+/* Comes back to the host's mounts, where what was attached is not to be seen. */
+static int mount_by_attached(struct launch *launch, const struct overlay *overlay, const int *trees,
+                             uint64_t flags)
 {
     const char *layer = overlay->lower;
-    int result = leave_for_private_mounts();
+    OWNED_FD before = kernel_result(open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
+    int result = before < 0 ? before : leave_for_private_mounts();
 
+    launch->step = "attach mapped layers";
     for (uint32_t i = 0; result == 0 && i < overlay->lower_count; i++, layer = plan_string_after(layer))
         result = kernel_move_mount(trees[i], AT_FDCWD, layer, 0);
+    if (result == 0)
+        result = mount_somehow(launch, overlay, flags);
+    if (result >= 0 && setns(before, CLONE_NEWNS) < 0) {
+        close(result);
+        result = -errno;
+    }
     return result;
 }
 
@@ -250,12 +260,8 @@ static int mount_mapped(struct launch *launch, struct overlay *overlay, uint64_t
         result = flags & (PH_OVERLAY_JOINED | PH_OVERLAY_CLASSIC) ? -EINVAL
                                                                   : mount_by_fsconfig(launch, overlay, false);
         overlay->trees = NULL;
-        if (result == -EINVAL) {
-            launch->step = "attach mapped layers";
-            result = attach_layers(overlay, trees);
-            if (result == 0)
-                result = mount_somehow(launch, overlay, flags);
-        }
+        if (result == -EINVAL)
+            result = mount_by_attached(launch, overlay, trees, flags);
     }
     for (uint32_t i = 0; i < overlay->lower_count; i++)
         fd_close(&trees[i]);

@@ -22,7 +22,8 @@ class Profile(Record, frozen=True):
     host_ipc: bool = False
 
     def fits(self, namespaces: NamespaceOptions, handler: str) -> bool:
-        return self.handler == handler and self.key() == namespace_key(namespaces)
+        own_ids = namespaces.user == "pod"  # every pod's are others: nothing of them can be ready
+        return self.handler == handler and self.key() == namespace_key(namespaces) and not own_ids
 
     def key(self) -> tuple[bool, bool, bool]:
         return (self.host_network, self.host_pid, self.host_ipc)
@@ -39,6 +40,8 @@ def choose(profiles: Iterable[Profile], namespaces: NamespaceOptions, handler: s
 
 
 def misfit_reason(namespaces: NamespaceOptions) -> str:
-    """Why no pool fits, as a metric label: `host_pid`, `host_network+host_ipc`, or `no_pool`."""
+    """Why no pool fits, as a metric label: `user_namespace`, `host_network+host_ipc`, or `no_pool`."""
+    if namespaces.user == "pod":
+        return "user_namespace"
     names = ("host_network", "host_pid", "host_ipc")
     return "+".join(n for n, host in zip(names, namespace_key(namespaces), strict=True) if host) or "no_pool"

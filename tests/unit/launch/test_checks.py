@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from phantom_cri.errors import InvalidArgument, Unimplemented
-from phantom_cri.launch import check_container, check_namespaces, check_user_namespace
+from phantom_cri.launch import check_container, check_namespaces
 from phantom_cri.model import (
     EnvVar,
     ImageConfig,
@@ -68,7 +68,6 @@ def test_namespaces_that_fit(asked: dict[str, Any], pod: dict[str, Any]) -> None
             "apparmor: profile 'x'",
         ),
         ({"security": {"selinux": SelinuxOptions(level="s0:c1")}}, "selinux_options: .*s0:c1"),
-        ({"security": {"namespaces": namespaces(user="pod")}}, "namespace_options.userns_options"),
     ],
 )
 def test_what_this_version_lacks_is_refused(fields: dict[str, Any], words: str) -> None:
@@ -97,9 +96,3 @@ def test_labels_that_change_nothing_are_fine() -> None:
 def test_everything_is_checked(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):
         check_container(container(**fields), IMAGE, sandbox())
-
-
-def test_the_pods_user_namespace() -> None:
-    with pytest.raises(Unimplemented, match=r"config\.userns_options"):
-        check_user_namespace(namespaces(user="pod"), "config")
-    check_user_namespace(namespaces(), "config")
