@@ -19,7 +19,7 @@ from phantom_cri.errors import ConfigError, PhantomError
 from phantom_cri.images import ImageService, Limits
 from phantom_cri.lifecycle import gauges, shells
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.node import FRAGMENTS, Node
 from phantom_cri.lifecycle.node_verbs import NodeVerbs
 from phantom_cri.lifecycle.ownership import Ownership
 from phantom_cri.lifecycle.records import Records
@@ -40,9 +40,6 @@ log = logging.getLogger("phantom_cri")
 
 POLICIES = Path(__file__).with_name("policies")
 """Where policies lie that no configuration names another folder for."""
-
-FRAGMENTS = "fragments"
-"""Name of the fragments' own cgroup below the default parent."""
 
 
 def main() -> None:

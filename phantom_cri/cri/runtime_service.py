@@ -30,6 +30,7 @@ from phantom_cri.cri.convert.sandbox import (
 from phantom_cri.cri.convert.status import status_response
 from phantom_cri.cri.event_service import EventService
 from phantom_cri.cri.pod_resources import PodResourcesService
+from phantom_cri.cri.stats_service import StatsService
 from phantom_cri.cri.streaming_service import StreamingService
 from phantom_cri.cri.verbs import RuntimeVerbs
 from phantom_cri.errors import InvalidArgument
@@ -42,7 +43,7 @@ KUBELET_API = "0.1.0"
 CRI_API = "v1"
 
 
-class RuntimeService(EventService, PodResourcesService, StreamingService):
+class RuntimeService(EventService, StatsService, PodResourcesService, StreamingService):
     _verbs: RuntimeVerbs
 
     def __init__(self, verbs: RuntimeVerbs) -> None:

@@ -1,0 +1,153 @@
+"""What containers and pods use now, read from the kernel on one thread of its own.
+
+A node may have 1000 pods at some 0.1 to 0.3 ms each: too much for the event loop, so the loop only notes
+which records there are (they are immutable: one consistent view), and the thread reads. Clients that ask at
+the same time wait for one another, not for threads that the way of a pod needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, reduce
+from typing import NamedTuple, TypeVar
+
+from phantom_cri import launch
+from phantom_cri.cgroups import open_files_limit
+from phantom_cri.errors import NotFound
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.rates import Rates
+from phantom_cri.lifecycle.sums import add, of_process, time_only
+from phantom_cri.model import ContainerRecord, FilesystemUsage, SandboxRecord
+from phantom_cri.network.counters import read_interfaces
+from phantom_cri.usage import CgroupUsage, ContainerUsage, InterfaceUsage, PodUsage
+
+PATIENCE_S = 0.2
+"""How long a request may wait for writable layers that were never counted before."""
+
+T = TypeVar("T")
+
+
+class Subject(NamedTuple):
+    """A pod as it was when it was asked about; `ended` are exited containers whose cgroup is still there."""
+
+    record: SandboxRecord
+    running: tuple[ContainerRecord, ...]
+    ended: tuple[ContainerRecord, ...]
+
+
+class Measuring:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._rates = Rates()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage")
+
+    async def containers(self, chosen: Iterable[Container]) -> list[ContainerUsage]:
+        """A running one that is gone when its turn comes has no numbers."""
+        records = [container.record for container in chosen]
+        return await self._on_thread(partial(self._read_containers, records, everything=False))
+
+    async def pods(self, chosen: Iterable[Pod], *, everything: bool = False) -> list[PodUsage]:
+        """Of each whose fragment is still there when its turn comes. `everything`: what only metrics tell."""
+        subjects = [_subject(pod) for pod in chosen]
+        return await self._on_thread(partial(self._read_pods, subjects, everything))
+
+    async def everything_of(self, cgroup: str) -> CgroupUsage:
+        """Raises NotFound."""
+        return await self._on_thread(partial(self._node.cgroups.usage, cgroup, everything=True))
+
+    def _on_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        records = self._node.records
+        if len(self._rates) > 2 * (len(records.pods) + len(records.containers)) + 100:
+            self._thread.submit(self._rates.keep, records.pods.keys() | records.containers.keys())
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _read_containers(
+        self, records: Sequence[ContainerRecord], *, everything: bool
+    ) -> list[ContainerUsage]:
+        layers = self._node.images.written([record.id for record in records], PATIENCE_S)
+        return [self._read_container(record, layers.get(record.id), everything) for record in records]
+
+    def _read_container(
+        self, record: ContainerRecord, layer: FilesystemUsage | None, everything: bool
+    ) -> ContainerUsage:
+        cgroup = self._read_cgroup(record, everything) if record.state == "running" else None
+        if cgroup is None:
+            return ContainerUsage(record, None, None, layer)
+        rate = self._rates.rate(record.id, cgroup.timestamp, cgroup.cpu.usage_ns)
+        open_files = open_files_limit(record.process.pid) if everything and record.process else None
+        return ContainerUsage(record, cgroup, rate, layer, open_files)
+
+    def _read_cgroup(self, record: ContainerRecord, everything: bool) -> CgroupUsage | None:
+        try:
+            return self._node.cgroups.usage(record.cgroup, everything=everything)
+        except NotFound:
+            return None
+
+    def _read_pods(self, subjects: Sequence[Subject], everything: bool) -> list[PodUsage]:
+        running = [record for subject in subjects for record in subject.running]
+        usages = {usage.record.id: usage for usage in self._read_containers(running, everything=everything)}
+        found = []
+        for subject in subjects:
+            containers = [usages[record.id] for record in subject.running]
+            pod = self._read_pod(subject, tuple(one for one in containers if one.cgroup is not None))
+            if pod is not None:
+                found.append(pod)
+        return found
+
+    def _read_pod(self, subject: Subject, containers: tuple[ContainerUsage, ...]) -> PodUsage | None:
+        record = subject.record
+        if record.fragment is None:
+            return None
+        try:
+            interfaces: tuple[InterfaceUsage, ...] = ()
+            if record.config.security.namespaces.network != "node":
+                interfaces = read_interfaces(record.fragment.pid)
+            timestamp = time.time_ns()
+            figures = launch.read_figures(record.fragment.pid)
+        except OSError:
+            return None
+        if figures.start_time != record.fragment.start_time:
+            return None  # the pid is another's by now, and so were the interfaces
+        cgroup = self._own_cgroup(record) or self._sum(subject, containers, of_process(figures))
+        rate = self._rates.rate(record.id, cgroup.timestamp, cgroup.cpu.usage_ns)
+        return PodUsage(record, cgroup, rate, timestamp, interfaces, containers)
+
+    def _own_cgroup(self, record: SandboxRecord) -> CgroupUsage | None:
+        if not has_own_cgroup(record):
+            return None
+        try:
+            return self._node.cgroups.usage(record.cgroup_parent)
+        except NotFound:  # nothing was ever run in it
+            return None
+
+    def _sum(
+        self, subject: Subject, containers: Sequence[ContainerUsage], fragment: CgroupUsage
+    ) -> CgroupUsage:
+        running = [one.cgroup for one in containers if one.cgroup is not None]
+        ended = [usage for one in subject.ended if (usage := self._read_cgroup(one, False)) is not None]
+        return reduce(add, (*running, *map(time_only, ended)), fragment)
+
+
+def _subject(pod: Pod) -> Subject:
+    containers = list(pod.containers.values())
+    return Subject(
+        record=pod.record,
+        running=tuple(one.record for one in containers if one.record.state == "running"),
+        ended=tuple(one.record for one in containers if one.record.state == "exited" and one.has_cgroup),
+    )
+
+
+def has_own_cgroup(record: SandboxRecord) -> bool:
+    """Whether `cgroup_parent` is this pod's alone: named `pod<uid>`, as the kubelet does for either driver.
+
+    In a slice's name a dash stands for a level, so there the uid is spelled with underscores.
+    """
+    uid = record.config.metadata.uid
+    name = record.cgroup_parent.rstrip("/").rpartition("/")[2]
+    if not uid:
+        return False
+    return name == f"pod{uid}" or name.removesuffix(".slice").endswith(f"-pod{uid.replace('-', '_')}")

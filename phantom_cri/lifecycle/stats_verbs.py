@@ -1,0 +1,70 @@
+"""Stats and metrics: `phantom_cri.cri.stats_service.StatsVerbs` over one node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from phantom_cri.cgroups import pod_path
+from phantom_cri.errors import FailedPrecondition
+from phantom_cri.lifecycle.filesystem import filesystem_of
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.measuring import Measuring
+from phantom_cri.lifecycle.node import FRAGMENTS, Node
+from phantom_cri.lifecycle.pod_metrics import announced, samples_of
+from phantom_cri.usage import ContainerUsage, Metric, PodMetrics, PodUsage
+
+
+class StatsVerbs:
+    _node: Node
+
+    @cached_property
+    def _measuring(self) -> Measuring:
+        return Measuring(self._node)
+
+    async def container_stats(self, container_id: str) -> ContainerUsage:
+        (usage,) = await self._measuring.containers([self._node.records.container(container_id)])
+        return usage
+
+    async def list_container_stats(
+        self, container_id: str = "", sandbox_id: str = "", labels: Mapping[str, str] = {}
+    ) -> Sequence[ContainerUsage]:
+        def fits(container: Container) -> bool:
+            record = container.record
+            return (
+                record.state == "running"
+                and container.id.startswith(container_id)
+                and record.sandbox_id.startswith(sandbox_id)
+                and labels.items() <= record.config.labels.items()
+            )
+
+        chosen = filter(fits, list(self._node.records.containers.values()))
+        return [usage for usage in await self._measuring.containers(chosen) if usage.cgroup is not None]
+
+    async def pod_sandbox_stats(self, sandbox_id: str) -> PodUsage:
+        pod = self._node.records.pod(sandbox_id)
+        found = await self._measuring.pods([pod])
+        if not found:
+            raise FailedPrecondition(f"pod sandbox {pod.id} has no stats: it is {pod.record.state}")
+        return found[0]
+
+    async def list_pod_sandbox_stats(
+        self, sandbox_id: str = "", labels: Mapping[str, str] = {}
+    ) -> Sequence[PodUsage]:
+        return await self._measuring.pods(
+            pod
+            for pod in self._ready()
+            if pod.id.startswith(sandbox_id) and labels.items() <= pod.record.config.labels.items()
+        )
+
+    async def metrics(self) -> Sequence[Metric]:
+        example = pod_path(self._node.config.cgroup.default_parent, FRAGMENTS)
+        return announced(await self._measuring.everything_of(example))
+
+    async def pod_sandbox_metrics(self) -> Sequence[PodMetrics]:
+        pods = await self._measuring.pods(self._ready(), everything=True)
+        filesystem = filesystem_of(self._node.config.root)
+        return [samples_of(pod, filesystem) for pod in pods]
+
+    def _ready(self) -> list[Pod]:
+        return [pod for pod in self._node.records.pods.values() if pod.record.state == "ready"]

@@ -1,0 +1,66 @@
+"""A pod's numbers where it has no cgroup of its own: its containers' and its fragment's together."""
+
+from __future__ import annotations
+
+import time
+
+from phantom_cri.launch import Figures
+from phantom_cri.usage import CgroupUsage, CpuUsage, IoUsage, MemoryUsage, TaskUsage
+
+_NO_IO = IoUsage(None, None)
+
+
+def of_process(figures: Figures) -> CgroupUsage:
+    """A single process as if it had a cgroup of its own."""
+    return CgroupUsage(
+        timestamp=time.time_ns(),
+        cpu=CpuUsage(figures.user_ns + figures.system_ns, figures.user_ns, figures.system_ns),
+        memory=MemoryUsage(
+            usage=figures.rss,
+            working_set=figures.rss,
+            rss=figures.rss,
+            page_faults=figures.page_faults,
+            major_page_faults=figures.major_page_faults,
+        ),
+        io=_NO_IO,
+        tasks=TaskUsage(figures.threads),
+    )
+
+
+def time_only(usage: CgroupUsage) -> CgroupUsage:
+    """What an ended container still counts for: its CPU time and its faults."""
+    memory = usage.memory and MemoryUsage(
+        usage=0,
+        working_set=0,
+        page_faults=usage.memory.page_faults,
+        major_page_faults=usage.memory.major_page_faults,
+    )
+    return usage._replace(memory=memory, tasks=TaskUsage(0))
+
+
+def add(one: CgroupUsage, other: CgroupUsage) -> CgroupUsage:
+    """Pressure cannot be added up (two may be stalled at one time), nor can limits: they are left out."""
+    return CgroupUsage(
+        timestamp=max(one.timestamp, other.timestamp),
+        cpu=CpuUsage(
+            one.cpu.usage_ns + other.cpu.usage_ns,
+            one.cpu.user_ns + other.cpu.user_ns,
+            one.cpu.system_ns + other.cpu.system_ns,
+        ),
+        memory=_add_memory(one.memory, other.memory),
+        io=_NO_IO,
+        tasks=TaskUsage(one.tasks.tasks + other.tasks.tasks),
+    )
+
+
+def _add_memory(one: MemoryUsage | None, other: MemoryUsage | None) -> MemoryUsage | None:
+    if one is None or other is None:
+        return None
+    return MemoryUsage(
+        usage=one.usage + other.usage,
+        working_set=one.working_set + other.working_set,
+        rss=one.rss + other.rss,
+        swap=one.swap + other.swap,
+        page_faults=one.page_faults + other.page_faults,
+        major_page_faults=one.major_page_faults + other.major_page_faults,
+    )
