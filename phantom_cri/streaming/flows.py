@@ -28,27 +28,41 @@ class Outflow:
         self._loop = asyncio.get_running_loop()
         self._reading = False
         self._over = False
+        self._finishing = False
         self._grown = False
 
     def resume(self) -> None:
         if not self._reading and not self._over:
             self._reading = True
             self._loop.add_reader(self._fd, self._readable)
+            if self._finishing:
+                self._loop.call_soon(self._read_rest)
 
     def pause(self) -> None:
         if self._reading:
             self._reading = False
             self._loop.remove_reader(self._fd)
 
+    def finish(self) -> None:
+        """What is there now is all that is wanted: somebody may hold the other end open for ever."""
+        self._finishing = True
+        self._read_rest()
+
     def stop(self) -> None:
         self._over = True
         self.pause()
+
+    def _read_rest(self) -> None:
+        if self._reading:
+            self._readable()
 
     def _readable(self) -> None:
         try:
             count = os.readv(self._fd, (_SCRATCH,))
         except BlockingIOError:
-            return
+            if not self._finishing:
+                return
+            count = 0
         except OSError:  # EIO: nobody holds the terminal's other end; ECONNRESET: a peer that left in a hurry
             count = 0
         if count:
@@ -56,6 +70,8 @@ class Outflow:
                 self._grown = True
                 _grow(self._fd)
             self._emit(_SCRATCH[:count])
+            if self._finishing:
+                self._loop.call_soon(self._read_rest)
         else:
             self.stop()
             self._ended()
@@ -173,4 +189,5 @@ class Inflow:
 def _grow(fd: int) -> None:
     """Fewer turns for a busy pipe. What is no pipe, or beyond a user's share (EPERM), stays as it is."""
     with contextlib.suppress(OSError):
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, CHUNK)
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < CHUNK:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, CHUNK)

@@ -114,6 +114,8 @@ class Stdio:
         self._session = session = await self._offer.open_session()
         self._connect(session)
         code = await session.wait()
+        for flow in self._outflows:
+            flow.finish()
         await self._drained.wait()
         return status.success() if self._offer.attach else status.exited(code)
 
