@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from tests.e2e.critest.images import REGISTRIES, SANDBOX, published
 from tests.e2e.critest.suite import Report, run_critest
+from tests.e2e.harness.cni import CNI_PLUGINS, write_bridge_network
 from tests.e2e.harness.containerd import Choices, Containerd
 from tests.e2e.harness.crictl import Crictl
 from tests.e2e.harness.daemon import Daemon
@@ -24,13 +25,10 @@ WEBSOCKET = ("-websocket-exec", "-websocket-attach", "-websocket-portforward")
 
 @dataclass(frozen=True)
 class Run:
-    """A name for people, what is under test, and which part of the suite is run how.
-
-    `network` is the daemon's configuration of it; None: containerd is under test.
-    """
+    """A name for people, what is under test, and which part of the suite is run how."""
 
     name: str
-    network: Mapping[str, Any] | None
+    runtime: Literal["phantom, built-in network", "phantom, CNI", "containerd"]
     flags: tuple[str, ...] = ()
     focus: str = ""
 
@@ -38,10 +36,11 @@ class Run:
         return self.name
 
 
-BUILT_IN = Run("built-in network", {})
-WEBSOCKETS = Run("WebSocket streams", {}, WEBSOCKET, "Streaming")
-CONTAINERD = Run("containerd", None)
-OURS = (BUILT_IN, WEBSOCKETS)
+BUILT_IN = Run("built-in network", "phantom, built-in network")
+CNI = Run("CNI", "phantom, CNI")
+WEBSOCKETS = Run("WebSocket streams", "phantom, built-in network", WEBSOCKET, "Streaming")
+CONTAINERD = Run("containerd", "containerd")
+OURS = (BUILT_IN, CNI, WEBSOCKETS)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def perform(run: Run, folder: Path) -> Result:
         tempfile.TemporaryDirectory(prefix="pfc-") as name,
         Registry(Path(name) / "registry", storage=published()) as registry,
     ):
-        if run.network is None:
+        if run.runtime == "containerd":
             return on_containerd(run, registry, Path(name) / "d", folder)
         return on_phantom(run, registry, Path(name) / "d", folder)
 
@@ -76,9 +75,13 @@ def exclusive() -> Iterator[None]:
 
 def on_phantom(run: Run, registry: Registry, home: Path, folder: Path) -> Result:
     home.mkdir()
-    network: Mapping[str, Any] = run.network or {}
     daemon = Daemon(home, {"pools": [{"name": "default", "size": POOL}]})
-    daemon.config["network"] = {**daemon.config["network"], **network}
+    if run.runtime == "phantom, CNI":
+        conf_dir = write_bridge_network(home, daemon.bridge, "10.212.0.0/16", host_ports=True)
+        daemon.config["network"] = {
+            "driver": "cni",
+            "cni": {"conf_dir": str(conf_dir), "bin_dirs": [str(CNI_PLUGINS)]},
+        }
     registry.mirror(daemon.registries, REGISTRIES)
     with daemon:
         before = daemon.wait_pools_full().snapshot()

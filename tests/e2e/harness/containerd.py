@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import socket
 import subprocess
@@ -14,11 +13,10 @@ from types import TracebackType
 
 from tests.e2e.harness.cgroups import hierarchies
 from tests.e2e.harness.child import Child
+from tests.e2e.harness.cni import CNI_PLUGINS, write_bridge_network
 from tests.e2e.harness.crictl import Crictl
 from tests.e2e.harness.host import kill_below, unmount_below
 from tests.e2e.harness.tools import tool
-
-CNI_PLUGINS = Path("/usr/lib/cni")
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,12 @@ class Containerd:
 
     def launch(self) -> Child:
         """Starts the program without waiting for it."""
-        (self.folder / "net.d").mkdir(parents=True, exist_ok=True)
-        (self.folder / "net.d" / "10-bridge.conflist").write_text(json.dumps(self._network()))
+        choices = self.choices
+        write_bridge_network(self.folder, choices.bridge, choices.subnet, choices.host_ports)
         config = self.folder / "config.toml"
         config.write_text(self._config())
-        command = [*self.choices.prefix, tool("containerd"), "--config", config, "--log-level", "warn"]
-        self.child = Child(command, self.log, self.choices.environment)
+        command = [*choices.prefix, tool("containerd"), "--config", config, "--log-level", "warn"]
+        self.child = Child(command, self.log, choices.environment)
         return self.child
 
     def start(self) -> Containerd:
@@ -104,24 +102,6 @@ class Containerd:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.destroy()
-
-    def _network(self) -> dict[str, object]:
-        """The bridge plugin in its cheapest form: no masquerading."""
-        bridge = {
-            "type": "bridge",
-            "bridge": self.choices.bridge,
-            "isGateway": True,
-            "ipMasq": False,
-            "ipam": {
-                "type": "host-local",
-                "dataDir": str(self.folder / "ipam"),
-                "ranges": [[{"subnet": self.choices.subnet}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
-            },
-        }
-        ports = {"type": "portmap", "capabilities": {"portMappings": True}}
-        plugins = [bridge, ports] if self.choices.host_ports else [bridge]
-        return {"cniVersion": "1.0.0", "name": self.choices.bridge, "plugins": plugins}
 
     def _config(self) -> str:
         folder, runtime = self.folder, self.choices.runtime
