@@ -55,6 +55,28 @@ static int enter_root(void)
     return result == 0 ? kernel_pivot_here() : result;
 }
 
+/* Read-only, else a container's root might change the mode of the host's own node through a mask; a device
+ * can be written to all the same. */
+static int clone_null(void)
+{
+    struct mount_attr sealed = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+                                .propagation = PH_MS_PRIVATE};
+    OWNED_FD null = kernel_open_tree(AT_FDCWD, "/dev/null", OPEN_TREE_CLONE);
+    int result = null < 0 ? null : kernel_mount_setattr(null, "", AT_EMPTY_PATH, &sealed);
+
+    return result < 0 ? result : fd_take(&null);
+}
+
+/* The standard streams that children start out with: fchmod(2) on them fails as well. */
+static int use_sealed_null(void)
+{
+    OWNED_FD null = kernel_result(open(HOME_NULL, O_RDWR | O_CLOEXEC));
+
+    if (null < 0)
+        return null;
+    return dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ? -errno : 0;
+}
+
 static int attach_empty(void)
 {
     struct mount_attr sealed = {.attr_set = MOUNT_ATTR_RDONLY | HARMLESS};
@@ -77,7 +99,7 @@ int home_init(const char **step)
     if (result < 0)
         return result;
     *step = "clone /dev/null";
-    null = kernel_open_tree(AT_FDCWD, "/dev/null", OPEN_TREE_CLONE);
+    null = clone_null();
     if (null < 0)
         return null;
     *step = "enter the own root";
@@ -86,6 +108,8 @@ int home_init(const char **step)
         return result;
     *step = "attach /null, /empty, /proc and /shm";
     result = attach(fd_take(&null), HOME_NULL);
+    if (result == 0)
+        result = use_sealed_null();
     if (result == 0)
         result = attach_empty();
     if (result == 0)

@@ -115,6 +115,14 @@ def test_mask(bed: Bed) -> None:
     assert any("Read-only" in text for stream, _, text in bed.log_lines() if stream == "stderr")
 
 
+def test_a_mask_does_not_hand_out_the_hosts_null(bed: Bed) -> None:
+    before = os.stat("/dev/null")
+    script = "chmod 0640 /bin/id || chown 1:1 /bin/id || echo refused; echo lost > /bin/id; cat /bin/id"
+    assert bed.run_shell(script, before_pivot=[("MASK", "/bin/id")]) == "refused\n"
+    after = os.stat("/dev/null")
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
 def test_mask_of_a_directory(bed: Bed, fragment: Fragment, image: Path) -> None:
     (image / "secret").mkdir()
     (image / "secret/key").write_text("key")
