@@ -31,7 +31,7 @@ from phantom_cri.network import NetworkConfig, NetworkDriver
 from phantom_cri.network.builtin import BuiltinNetwork
 from phantom_cri.network.cni import CniConfig
 from phantom_cri.network.cni.driver import CniNetwork
-from phantom_cri.policy import Policy, load_policies
+from phantom_cri.policy import AppArmor, Policy, apparmor, load_policies
 from phantom_cri.pools import Pool, Profile
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry import logs, metrics, tracing
@@ -114,13 +114,28 @@ def make_streams(wanted: StreamingConfig) -> StreamServer:
 
 def load_policy(settings: Config) -> Policy:
     """The policy that pods get by default. Raises ConfigError naming what there is."""
-    found = load_policies(Path(settings.policy.directory or POLICIES))
-    try:
-        return found[settings.policy.default]
-    except KeyError:
+    folder = Path(settings.policy.directory or POLICIES)
+    found = load_policies(folder)
+    policy = found.get(settings.policy.default)
+    if policy is None:
         raise ConfigError(
             f"policy.default: there is no {settings.policy.default!r}, only {', '.join(sorted(found))}"
-        ) from None
+        )
+    policy.apparmor = load_apparmor(folder)
+    return policy
+
+
+def load_apparmor(folder: Path) -> AppArmor:
+    """What the host has of AppArmor; without our default profile pods that ask for none are unconfined."""
+    if not apparmor.enabled():
+        return AppArmor(False)
+    try:
+        file = folder / apparmor.DEFAULT_PROFILE
+        apparmor.load(file if file.exists() else POLICIES / apparmor.DEFAULT_PROFILE)
+    except PhantomError as error:
+        log.warning("containers run without an AppArmor profile unless they name one: %s", error)
+        return AppArmor(True)
+    return AppArmor(True, apparmor.DEFAULT_PROFILE)
 
 
 def make_network(settings: Config) -> NetworkDriver:

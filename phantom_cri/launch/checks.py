@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from phantom_cri.errors import InvalidArgument, Unimplemented
+from phantom_cri.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from phantom_cri.launch.devices import resolve_devices
 from phantom_cri.launch.mounts import anonymous_volumes, check_mounts
 from phantom_cri.launch.process import merged
@@ -19,7 +19,7 @@ from phantom_cri.model import (
 
 
 def check_container(config: ContainerConfig, image: ImageConfig, sandbox: SandboxConfig) -> None:
-    """Raises InvalidArgument or Unimplemented naming the field and the value; changes nothing.
+    """Raises InvalidArgument, FailedPrecondition, Unimplemented, naming field and value; changes nothing.
 
     Looks at the host's devices and mounts, and at no network.
     """
@@ -54,29 +54,12 @@ def check_supported(config: ContainerConfig) -> None:
 
 
 def _check_labels(security: ContainerSecurity) -> None:
-    if security.privileged:
+    asked = security.selinux
+    if asked is None or security.privileged or not any((asked.user, asked.role, asked.type, asked.level)):
         return
-    profile = security.apparmor
-    if profile is not None and profile.kind == "localhost":
-        raise Unimplemented(
-            f"apparmor: profile {profile.localhost_ref!r}: {_lacks('AppArmor', apparmor_enabled())}"
-        )
-    if security.selinux is not None and any(
-        (security.selinux.user, security.selinux.role, security.selinux.type, security.selinux.level)
-    ):
-        raise Unimplemented(f"selinux_options: {security.selinux}: {_lacks('SELinux', selinux_enabled())}")
-
-
-def _lacks(module: str, enabled: bool) -> str:
-    return f"{module} is not supported yet" if enabled else f"{module} is not enabled on this host"
-
-
-def apparmor_enabled() -> bool:
-    try:
-        with open("/sys/module/apparmor/parameters/enabled", "rb") as switch:
-            return switch.read(1) == b"Y"
-    except OSError:
-        return False
+    if selinux_enabled():
+        raise Unimplemented(f"selinux_options: {asked}: SELinux is not supported yet")
+    raise FailedPrecondition(f"selinux_options: {asked}: SELinux is not enabled on this host")
 
 
 def selinux_enabled() -> bool:

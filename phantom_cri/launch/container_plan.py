@@ -19,6 +19,7 @@ from phantom_cri.launch.ops import (
     Attach,
     CgroupProcs,
     Exec,
+    ExecLabel,
     JoinHome,
     JoinNs,
     Mask,
@@ -110,7 +111,7 @@ def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Par
         placed.append(_finished_cgroup(launch))
     _place(_asked(launch), slots, sources, placed)
     return [
-        entering(config.resources.oom_score_adj, procs_slots(donated)),
+        entering(config.resources.oom_score_adj, procs_slots(donated), launch.confinement.apparmor),
         JoinNs(slots[HOST_MOUNTS], bits.CLONE_NEWNS),
         # Overlays are the last of the sources: on old kernels they leave the host's mount namespace.
         *sorted(sources, key=lambda source: isinstance(source, Overlay)),
@@ -187,9 +188,10 @@ def procs_slots(donated: Sequence[str]) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=256)
-def entering(oom_score: int, procs: tuple[int, ...]) -> Block:
+def entering(oom_score: int, procs: tuple[int, ...], apparmor: str = "") -> Block:
     """First of all, while the fragment's own /proc is there to write to."""
-    return Block(OomScore(oom_score), *[CgroupProcs(slot) for slot in procs])
+    labels = [ExecLabel("apparmor", apparmor)] if apparmor else []
+    return Block(OomScore(oom_score), *[CgroupProcs(slot) for slot in procs], *labels)
 
 
 @lru_cache(maxsize=2)

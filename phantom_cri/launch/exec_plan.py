@@ -40,7 +40,7 @@ def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
     stdin, stdout, stderr = (name if name in donated else "" for name in STDIO)
     return Plan(
         parts=(
-            entering(launch.oom_score_adj, procs_slots(donated)),
+            entering(launch.oom_score_adj, procs_slots(donated), launch.confinement.apparmor),
             JoinProcess(launch.container_id, namespaces),
             credentials(launch.confinement, launch.user, process.cwd),
             Exec(checked(launch.command)[0], launch.command, _environment(launch)),

@@ -107,6 +107,7 @@ def confinement(node: Node, pod: Pod, record: ContainerRecord) -> launch.Confine
         seccomp_flags=seccomp.flags if seccomp else 0,
         masked=policy.masked_paths,
         readonly=policy.readonly_paths,
+        apparmor=policy.apparmor,
     )
 
 

@@ -5,7 +5,16 @@
 
 from __future__ import annotations
 
+from phantom_cri.policy.apparmor import AppArmor
 from phantom_cri.policy.capabilities import CapabilitySets, names_in
 from phantom_cri.policy.policy import CompiledPolicy, Policy, SeccompFilter, load_policies
 
-__all__ = ["CapabilitySets", "CompiledPolicy", "Policy", "SeccompFilter", "load_policies", "names_in"]
+__all__ = [
+    "AppArmor",
+    "CapabilitySets",
+    "CompiledPolicy",
+    "Policy",
+    "SeccompFilter",
+    "load_policies",
+    "names_in",
+]

@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 from phantom_cri.codec import Record, to_json
 from phantom_cri.errors import ConfigError
 from phantom_cri.model import ContainerSecurity, SecurityProfile
+from phantom_cri.policy.apparmor import NO_APPARMOR
 from phantom_cri.policy.capabilities import CapabilitySets, capability_sets, names_in
 from phantom_cri.policy.compiler import compile_filter
 from phantom_cri.policy.document import PolicySource, read_policy
@@ -43,6 +44,7 @@ class CompiledPolicy(Record, frozen=True, dict=True):
     masked_paths: tuple[str, ...]
     readonly_paths: tuple[str, ...]
     no_new_privs: bool
+    apparmor: str = ""  # profile, "" for unconfined
 
     @cached_property
     def hash(self) -> str:
@@ -54,12 +56,16 @@ class CompiledPolicy(Record, frozen=True, dict=True):
             self.masked_paths,
             self.readonly_paths,
             self.no_new_privs,
+            self.apparmor,
         )
         return hashlib.sha256(to_json(said)).hexdigest()
 
 
 class Policy:
-    """One policy of `policies/*.yaml`. Filters are compiled once for each profile and set of capabilities."""
+    """One policy of `policies/*.yaml`. Filters are compiled once for each profile and set of capabilities.
+
+    `apparmor`: what the host has of it; nothing until somebody sets it.
+    """
 
     def __init__(self, source: PolicySource) -> None:
         self.name = source.name
@@ -67,6 +73,7 @@ class Policy:
         self.masked_paths = source.masked_paths
         self.readonly_paths = source.readonly_paths
         self.no_new_privs = source.no_new_privs
+        self.apparmor = NO_APPARMOR
         self._profile = source.profile
         self._filters: _Recent[tuple[str, frozenset[str], str], SeccompFilter] = _Recent(_MOST_FILTERS)
         self._files: _Recent[tuple[str, Hashable], Profile] = _Recent(_MOST_FILES)
@@ -104,7 +111,7 @@ class Policy:
         return capability_sets(security, self.default_capabilities)
 
     def compile(self, security: ContainerSecurity) -> CompiledPolicy:
-        """All of it. Raises what `seccomp` and `capabilities` raise.
+        """All of it. Raises what `seccomp`, `capabilities` and `AppArmor.profile_of` raise.
 
         The lists of paths are the request's own (CRI: empty means none); whoever asks without a kubelet takes
         `masked_paths` and `readonly_paths` of the policy. Privileged has neither.
@@ -118,6 +125,7 @@ class Policy:
             masked_paths=() if security.privileged else security.masked_paths,
             readonly_paths=() if security.privileged else security.readonly_paths,
             no_new_privs=security.no_new_privs or (self.no_new_privs and not security.privileged),
+            apparmor=self.apparmor.profile_of(security),
         )
 
     def _filter(self, profile: Profile, capabilities: frozenset[str]) -> SeccompFilter:
