@@ -20,14 +20,18 @@ from phantom_cri.launch.ops import (
     CgroupProcs,
     Exec,
     ExecLabel,
+    FilesAsRoot,
     JoinHome,
     JoinNs,
+    JoinUser,
+    MapIds,
     Mask,
     Mkdir,
     OomScore,
     Op,
     OpenTree,
     Overlay,
+    OverlayMapped,
     Pivot,
     Readonly,
     Remount,
@@ -40,6 +44,7 @@ from phantom_cri.launch.standard import (
     CGROUP,
     SHM,
     TEMPLATE_MOUNTS,
+    TERMINALS,
     Shape,
     cgroup_attributes,
     covered_by,
@@ -48,6 +53,7 @@ from phantom_cri.launch.standard import (
     standard_mounts,
     taken_mounts,
 )
+from phantom_cri.launch.user_namespace import pod_ids
 
 HOST_MOUNTS = "host_mounts"
 CGROUP_FD = "cgroup"
@@ -98,6 +104,8 @@ def _if_donated(name: str, donated: Sequence[str]) -> str:
 
 def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Parts:
     config, process = launch.config, launch.process
+    ids = pod_ids(launch.sandbox)
+    pod_root = ids.root if ids else (0, 0)
     shape = _shape(launch)
     take = launch.template and wants_template(launch)
     standard = standard_mounts(shape, slots.next, take)
@@ -109,23 +117,25 @@ def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Par
     if standard.has_cgroup and shape.cgroup == "v1":
         _place(_hierarchies(launch), slots, sources, placed)
         placed.append(_finished_cgroup(launch))
-    _place(_asked(launch), slots, sources, placed)
+    _place(_asked(launch), slots, sources, placed, _overlay(launch))
     return [
         entering(config.resources.oom_score_adj, procs_slots(donated), launch.confinement.apparmor),
         JoinNs(slots[HOST_MOUNTS], bits.CLONE_NEWNS),
         # Overlays are the last of the sources: on old kernels they leave the host's mount namespace.
         *sorted(sources, key=lambda source: isinstance(source, Overlay)),
-        Overlay(root, launch.layers, launch.upper, launch.work, _overlay_flags(launch)),
+        _overlay(launch)(root, launch.layers, launch.upper, launch.work, _overlay_flags(launch)),
         _own_namespaces(shape.cgroup == "v2" and not shape.privileged),
+        *([FilesAsRoot()] if ids else []),
         before_root,
         Root(root),
         after_root,
         standard.sources,
         standard.attach,
-        *([dev_block(launch.devices)] if standard.has_dev else []),
+        *([dev_block(launch.devices, pod_root)] if standard.has_dev else []),
         *placed,
-        *([Mkdir(process.cwd, 0o755)] if process.cwd != "/" else []),
+        *([Mkdir(process.cwd, 0o755, *pod_root)] if process.cwd != "/" else []),
         _closing(launch.confinement.masked, launch.confinement.readonly, config.security.readonly_rootfs),
+        *([_entered_user(shape.cgroup == "v2" and not shape.privileged)] if ids else []),
         credentials(launch.confinement, launch.user, process.cwd),
         Exec(process.args[0], process.args, process.env),
     ]
@@ -138,19 +148,31 @@ def wants_template(launch: ContainerLaunch) -> bool:
 
 def _shape(launch: ContainerLaunch) -> Shape:
     view = launch.cgroup_view
+    ids = pod_ids(launch.sandbox)
     return Shape(
         privileged=launch.config.security.privileged,
         host_ipc=launch.sandbox.ipc == "node",
         cgroup="" if view is None else "v1" if view.hierarchies else "v2",
         covered=covered_by(bind.target for bind in binds(launch.config)),
+        terminals=ids.host_gid(TERMINALS) if ids else TERMINALS,
     )
 
 
-def _place(wanted: Iterable[Bind], slots: Slots, sources: Parts, placed: Parts) -> None:
+def _overlay(launch: ContainerLaunch) -> type[Overlay]:
+    return OverlayMapped if launch.sandbox.user == "pod" else Overlay
+
+
+def _place(
+    wanted: Iterable[Bind], slots: Slots, sources: Parts, placed: Parts, overlay: type[Overlay] = Overlay
+) -> None:
     for bind in wanted:
         slot = slots.take()
-        source = Overlay(slot, bind.stack, "", "") if bind.stack else OpenTree(slot, bind.source, bind.how)
-        sources.append(source)
+        if bind.stack:
+            sources.append(overlay(slot, bind.stack, "", ""))
+        else:
+            sources.append(OpenTree(slot, bind.source, bind.how))
+            if bind.is_mapped:
+                sources.append(MapIds(slot))
         placed.append(Attach(slot, bind.target, bind.attributes, bind.propagation, bind.flags))
 
 
@@ -162,7 +184,8 @@ def _asked(launch: ContainerLaunch) -> list[Bind]:
     found = [
         Bind(source, target, 0, read_only) for target, source in launch.pod_files if target not in targets
     ]
-    found += [Bind(source, target) for target, source in launch.volumes]
+    is_mapped = launch.sandbox.user == "pod"
+    found += [Bind(source, target, is_mapped=is_mapped) for target, source in launch.volumes]
     if launch.sandbox.ipc == "node" and not any(covers(target, SHM) for target in targets):
         found.append(Bind(SHM, SHM))
     return sorted(found + asked, key=lambda bind: depth(bind.target))
@@ -198,6 +221,17 @@ def entering(oom_score: int, procs: tuple[int, ...], apparmor: str = "") -> Bloc
 def _own_namespaces(cgroup: bool) -> Block:
     new = bits.CLONE_NEWNS | (bits.CLONE_NEWCGROUP if cgroup else 0)
     return Block(JoinHome(bits.CLONE_NEWNS), Unshare(new))
+
+
+@lru_cache(maxsize=2)
+def _entered_user(cgroup: bool) -> Block:
+    """Into the user namespace, and into a mount namespace that it owns: a copy of the finished one.
+
+    What a more privileged mount namespace brought along cannot be taken off there, nor made less strict
+    (mount_namespaces(7), "Restrictions on mount namespaces"): masks and read-only mounts hold even against
+    a root with CAP_SYS_ADMIN.
+    """
+    return Block(JoinUser(), Unshare(bits.CLONE_NEWNS | (bits.CLONE_NEWCGROUP if cgroup else 0)))
 
 
 @lru_cache(maxsize=64)

@@ -10,14 +10,17 @@ from phantom_cri.launch import bits
 from phantom_cri.launch.container_launch import Confinement
 from phantom_cri.launch.container_plan import CGROUP_FD, KILL, OOM, STDIO, entering, procs_slots
 from phantom_cri.launch.credentials import credentials
-from phantom_cri.launch.ops import Exec, JoinProcess
+from phantom_cri.launch.ops import Exec, JoinProcess, JoinUser
 from phantom_cri.launch.plan import Plan
 from phantom_cri.launch.process import Process, with_terminal
 from phantom_cri.model import User
 
 
 class ExecLaunch(Record, frozen=True):
-    """`process`, `user`, `confinement`: the container's. `own_pid_namespace`: its pid mode is CONTAINER."""
+    """`process`, `user`, `confinement`: the container's. `own_pid_namespace`: its pid mode is CONTAINER.
+
+    user_namespace: its pod has one.
+    """
 
     container_id: str
     command: tuple[str, ...]
@@ -26,6 +29,7 @@ class ExecLaunch(Record, frozen=True):
     confinement: Confinement = Confinement()
     own_pid_namespace: bool = False
     own_cgroup_namespace: bool = False
+    user_namespace: bool = False
     oom_score_adj: int = 0
     tty: bool = False
 
@@ -42,6 +46,7 @@ def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
         parts=(
             entering(launch.oom_score_adj, procs_slots(donated), launch.confinement.apparmor),
             JoinProcess(launch.container_id, namespaces),
+            *([JoinUser()] if launch.user_namespace else []),
             credentials(launch.confinement, launch.user, process.cwd),
             Exec(checked(launch.command)[0], launch.command, _environment(launch)),
         ),

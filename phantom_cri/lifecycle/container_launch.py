@@ -59,6 +59,7 @@ def exec_launch(
         confinement=confinement(node, pod, record),
         own_pid_namespace=security.namespaces.pid in ("container", "target"),
         own_cgroup_namespace=node.cgroups.version == "v2" and not security.privileged,
+        user_namespace=pod.record.config.security.namespaces.user == "pod",
         oom_score_adj=record.resources.oom_score_adj,
         tty=tty,
     )
@@ -83,7 +84,9 @@ def target_of(node: Node, pod: Pod, target_id: str) -> str:
 def sees_fragment(pod: Pod, record: ContainerRecord) -> bool:
     """Whether the container shares a pid namespace of the pod's own, where the fragment is process 1."""
     security = record.config.security
-    pod_has_own = pod.record.config.security.namespaces.pid != "node"
+    of_pod = pod.record.config.security.namespaces
+    # From a user namespace nobody reaches the fragment, which is outside of it.
+    pod_has_own = of_pod.pid != "node" and of_pod.user == "node"
     return pod_has_own and security.namespaces.pid != "container" and not security.privileged
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 NATIVE = Path(__file__).parents[3] / "phantom_cri" / "native"
 
-_OP = re.compile(r'OP\( *(\d+), *([A-Z_]+), *"([a-z]*)", *"([a-z ]*)"')
+_OP = re.compile(r'OP\( *(\d+), *([A-Z_]+), *"([a-z]*)", *"([a-z_ ]*)"')
 SIGNATURES = {int(m[1]): (m[2], m[3], m[4].split()) for m in _OP.finditer((NATIVE / "ops.def").read_text())}
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from phantom_cri import codec
-from phantom_cri.errors import InvalidArgument, Unimplemented
+from phantom_cri.errors import InvalidArgument
 from phantom_cri.launch import bits
 from phantom_cri.launch.mountinfo import HostMount, find
 from phantom_cri.launch.mounts import Bind, anonymous_volumes, binds, check_mounts, volume_folder
-from phantom_cri.model import IdMapping, ImageConfig, ImageMount, ImageSpec
+from phantom_cri.model import ImageConfig, ImageMount, ImageSpec
 from tests.unit.launch.requests import container, mount
 
 
@@ -47,10 +47,7 @@ def test_recursive_read_only_conflicts(fields: dict[str, Any]) -> None:
         binds(container(mounts=(mount("/a", "/b", **fields),)))
 
 
-def test_what_this_version_lacks_is_said() -> None:
-    mapping = (IdMapping(host_id=1, container_id=0, length=1),)
-    with pytest.raises(Unimplemented, match="uid_mappings"):
-        binds(container(mounts=(mount("/a", "/b", uid_mappings=mapping),)))
+def test_a_propagation_that_nobody_knows() -> None:
     with pytest.raises(InvalidArgument, match="'sideways' is not known"):
         binds(container(mounts=(mount("/a", "/b", propagation="sideways"),)))
 
