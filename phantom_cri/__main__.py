@@ -17,7 +17,7 @@ from phantom_cri.config import Config, PoolConfig, StreamingConfig
 from phantom_cri.cri.server import CriServer
 from phantom_cri.errors import ConfigError, PhantomError
 from phantom_cri.images import ImageService, Limits
-from phantom_cri.lifecycle import gauges, shells
+from phantom_cri.lifecycle import gauges, shells, user_namespaces
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.node import FRAGMENTS, Node
 from phantom_cri.lifecycle.node_verbs import NodeVerbs
@@ -62,6 +62,7 @@ async def serve(settings: Config) -> None:
     try:
         node = compose(settings, numbers)
         await recover(node)
+        node.no_user_namespaces = await user_namespaces.obstacle(node)
         await run(node, traces)
     finally:
         if page is not None:

@@ -60,7 +60,12 @@ class PodVerbs(EventVerbs, StatsVerbs, StreamingVerbs):
         return RuntimeStatus(
             conditions=(RuntimeCondition(type="RuntimeReady", status=True), network),
             handlers=tuple(
-                RuntimeHandler(name=name, recursive_read_only_mounts=True) for name in node.handlers
+                RuntimeHandler(
+                    name=name,
+                    recursive_read_only_mounts=True,
+                    user_namespaces=not node.no_user_namespaces,
+                )
+                for name in node.handlers
             ),
             supplemental_groups_policy=True,
             details={
