@@ -51,7 +51,8 @@ class CniNetwork:
     async def start(self, live: Mapping[str, tuple[str, ...]]) -> None:
         self._ranges = self._read_ranges()
         for attachment in self._cache.read():
-            self._wirings[attachment.sandbox_id] = Wiring.found(self._cache, self._chain, attachment)
+            wiring = Wiring.found(self._cache, self._chain, self._told_by_node, attachment)
+            self._wirings[attachment.sandbox_id] = wiring
         kept = [wiring for wiring in self._wirings.values() if wiring.sandbox_id in live]
         gone = [wiring for wiring in self._wirings.values() if wiring.sandbox_id not in live]
         cleared = self._begin(self._clear(gone), "CNI: undo what is left")
@@ -93,7 +94,7 @@ class CniNetwork:
     async def attach(self, sandbox_id: str, netns: str, *, ahead: bool) -> Attachment:
         if sandbox_id in self._wirings:
             raise errors.AlreadyExists(f"sandbox {sandbox_id} is attached already")
-        wiring = Wiring(self._cache, self._chain, sandbox_id, netns)
+        wiring = Wiring(self._cache, self._chain, self._told_by_node, sandbox_id, netns)
         wiring.hold()
         self._wirings[sandbox_id] = wiring
         network = self._folder.network()
@@ -101,7 +102,7 @@ class CniNetwork:
             try:
                 async with wiring.lock:
                     args = capabilities.generic_args(sandbox_id)
-                    await wiring.add(network, args, declared(network, capabilities.of_node(self._ranges)))
+                    await wiring.add(network, args, declared(network, self._told_by_node()))
             except errors.PhantomError as error:  # a pod that asks for this namespace will be told
                 log.warning("a namespace stays without network for now: %s", error)
         # the addresses are the pod's once it has joined: until then plugins may still be asked anew
@@ -115,7 +116,7 @@ class CniNetwork:
         if network is None:
             raise errors.FailedPrecondition(f"network: {self._uninitialized()}")
         args = capabilities.pod_args(sandbox_id, pod)
-        told = capabilities.of_node(self._ranges) | capabilities.of_pod(pod)
+        told = self._told_by_node() | capabilities.of_pod(pod)
         async with wiring.lock:
             return await wiring.change(network, args, declared(network, told))
 
@@ -156,6 +157,9 @@ class CniNetwork:
         with _unwritten(self._ranges_path):
             self._ranges_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             codec.write_atomically(self._ranges_path, codec.to_json(self._ranges))
+
+    def _told_by_node(self) -> Fields:
+        return capabilities.of_node(self._ranges)
 
     def _read_ranges(self) -> tuple[str, ...]:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 
 from phantom_cri import codec, errors
 from phantom_cri.network.cni.attachments import Attachment, Cache
@@ -18,20 +19,24 @@ class Wiring:
     The namespace is kept open until the last DEL: a plugin can then clean up inside it whoever died before.
     """
 
-    def __init__(self, cache: Cache, chain: Chain, sandbox_id: str, netns: str) -> None:
+    def __init__(
+        self, cache: Cache, chain: Chain, told_by_node: Callable[[], Fields], sandbox_id: str, netns: str
+    ) -> None:
         """netns: a path that stays the same while the sandbox's fragment lives."""
         self.sandbox_id = sandbox_id
         self.lock = asyncio.Lock()
         self.network: Network | None = None  # None too when an earlier daemon attached it
         self.attachment: Attachment | None = None
-        self._cache, self._chain = cache, chain
+        self._cache, self._chain, self._told_by_node = cache, chain, told_by_node
         self._netns = netns
         self._netns_fd = -1
 
     @classmethod
-    def found(cls, cache: Cache, chain: Chain, attachment: Attachment) -> Wiring:
+    def found(
+        cls, cache: Cache, chain: Chain, told_by_node: Callable[[], Fields], attachment: Attachment
+    ) -> Wiring:
         """Of an earlier daemon. Its namespace is held if it is still there."""
-        wiring = cls(cache, chain, attachment.sandbox_id, attachment.netns)
+        wiring = cls(cache, chain, told_by_node, attachment.sandbox_id, attachment.netns)
         wiring.attachment = attachment
         try:
             wiring.hold()
@@ -136,7 +141,10 @@ class Wiring:
         """Without `netns` the namespace goes by our own descriptor, which outlives the fragment."""
         held = f"/proc/{os.getpid()}/fd/{self._netns_fd}" if self._netns_fd >= 0 else ""
         path = held if netns is None else netns
-        return Call(attachment.sandbox_id, path, attachment.args, attachment.capabilities)
+        told = attachment.capabilities
+        if not attachment.results:  # ADD may have failed for want of what is known by now: so would DEL
+            told = self._told_by_node() | told
+        return Call(attachment.sandbox_id, path, attachment.args, told)
 
 
 def _is_same(one: Network | None, other: Network) -> bool:
