@@ -130,7 +130,9 @@ def _v1_memory(tree: Tree, unified: Tree | None, name: str, everything: bool) ->
         kernel=int(optional(tree, name, "memory.kmem.usage_in_bytes") or 0),
         soft_limit=reading.limit(tree.read(name, "memory.soft_limit_in_bytes")),
         most=int(tree.read(name, "memory.max_usage_in_bytes")),
-        limit_hits=int(tree.read(name, "memory.failcnt")),
+        # Where swap may not be used, the limit of both together is the one that is hit.
+        limit_hits=int(tree.read(name, "memory.failcnt"))
+        + int(optional(tree, name, "memory.memsw.failcnt") or 0),
         oom_kills=reading.flat_keyed(tree.read(name, "memory.oom_control")).get("oom_kill", 0),
     )
 
