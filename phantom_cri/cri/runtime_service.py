@@ -6,7 +6,6 @@ UNIMPLEMENTED, to which the kubelet has a way around (cri-api, kubelet's remote 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator, Iterable
 
@@ -30,20 +29,21 @@ from phantom_cri.cri.convert.sandbox import (
 from phantom_cri.cri.convert.status import status_response
 from phantom_cri.cri.event_service import EventService
 from phantom_cri.cri.pod_resources import PodResourcesService
+from phantom_cri.cri.runtime_config import RuntimeConfigService
 from phantom_cri.cri.stats_service import StatsService
 from phantom_cri.cri.streaming_service import StreamingService
 from phantom_cri.cri.verbs import RuntimeVerbs
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
-log = logging.getLogger(__name__)
-
 # The kubelet's own version of the interface, and the name of its package.
 KUBELET_API = "0.1.0"
 CRI_API = "v1"
 
 
-class RuntimeService(EventService, StatsService, PodResourcesService, StreamingService):
+class RuntimeService(
+    EventService, StatsService, PodResourcesService, RuntimeConfigService, StreamingService
+):
     _verbs: RuntimeVerbs
 
     def __init__(self, verbs: RuntimeVerbs) -> None:
@@ -64,13 +64,6 @@ class RuntimeService(EventService, StatsService, PodResourcesService, StreamingS
     async def RuntimeConfig(self, request: pb.RuntimeConfigRequest) -> pb.RuntimeConfigResponse:
         driver = CGROUP_DRIVERS[await self._verbs.cgroup_driver()]
         return pb.RuntimeConfigResponse(linux=pb.LinuxRuntimeConfiguration(cgroup_driver=driver))
-
-    async def UpdateRuntimeConfig(
-        self, request: pb.UpdateRuntimeConfigRequest
-    ) -> pb.UpdateRuntimeConfigResponse:
-        cidr = request.runtime_config.network_config.pod_cidr
-        log.info("the kubelet announces pod range %r: addresses stay as configured here", cidr)
-        return pb.UpdateRuntimeConfigResponse()
 
     async def RunPodSandbox(self, request: pb.RunPodSandboxRequest) -> pb.RunPodSandboxResponse:
         config = sandbox_config_from(request.config)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from phantom_cri.cri.event_service import EventVerbs
 from phantom_cri.cri.pod_resources import PodResourceVerbs
+from phantom_cri.cri.runtime_config import RuntimeConfigVerbs
 from phantom_cri.cri.stats_service import StatsVerbs
 from phantom_cri.cri.streaming_service import StreamingVerbs
 from phantom_cri.model import (
@@ -32,7 +33,9 @@ from phantom_cri.model import (
 )
 
 
-class RuntimeVerbs(EventVerbs, StatsVerbs, PodResourceVerbs, StreamingVerbs, Protocol):
+class RuntimeVerbs(
+    EventVerbs, StatsVerbs, PodResourceVerbs, RuntimeConfigVerbs, StreamingVerbs, Protocol
+):
     """Pods and containers. Seconds for every timeout."""
 
     async def version(self) -> RuntimeVersion: ...
