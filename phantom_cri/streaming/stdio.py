@@ -105,7 +105,9 @@ class Stdio:
         try:
             return await self._run()
         except PhantomError as error:
-            return status.failed(str(error))
+            # In front as the kubelet's other runtimes have it: people search for these words.
+            doing = "attaching to container" if self._offer.attach else "executing command in container"
+            return status.failed(f"error {doing}: {error}")
         except Exception:
             log.exception("streaming: a session failed")
             return status.failed("the session failed: see the runtime's log")
