@@ -27,14 +27,16 @@ from phantom_cri.model import (
     SandboxState,
     Streams,
 )
+from tests.unit.cri.fake_stats import FakeStats
 
 SANDBOX_ID, CONTAINER_ID, IMAGE_ID = "a" * 64, "b" * 64, "sha256:" + "c" * 64
 
 
-class FakeRuntime:
+class FakeRuntime(FakeStats):
     """Keeps what it is given; `failure` is raised by the next exec, `cancelled` says one was."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sandboxes: dict[str, SandboxRecord] = {}
         self.containers: dict[str, ContainerRecord] = {}
         self.failure: BaseException | None = None
