@@ -109,6 +109,7 @@ class Inflow:
         self._waiting = bytearray()
         self._writing = False
         self._broken = False
+        self._ended = False
         self._at_end: Callable[[], None] | None = None
         self._grown = False
 
@@ -120,7 +121,7 @@ class Inflow:
         self._flush()
 
     def feed(self, chunk: memoryview) -> None:
-        if self._broken:
+        if self._broken or self._ended:
             return
         if self._fd >= 0 and not self._waiting:
             chunk = chunk[self._write(chunk) :]
@@ -130,7 +131,13 @@ class Inflow:
             self._wait_until_writable()
 
     def end(self, then: Callable[[], None]) -> None:
-        """Calls `then` when all that was fed has been written, once there is a descriptor."""
+        """Calls `then` when all that was fed has been written, once there is a descriptor.
+
+        `then` may close the descriptor: nothing is written any more. Only the first call counts.
+        """
+        if self._ended:
+            return
+        self._ended = True
         self._at_end = then
         if self._broken or (self._fd >= 0 and not self._waiting):
             self._finish()

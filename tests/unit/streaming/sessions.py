@@ -10,7 +10,7 @@ import socket
 import struct
 import subprocess
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from phantom_cri.errors import Unavailable
 from phantom_cri.streaming import Session
@@ -108,9 +108,8 @@ def open_descriptors() -> set[str]:
     return found
 
 
-async def until(condition: object, timeout_s: float = 10) -> None:
-    """Waits for a callable to be true."""
-    assert callable(condition)
+async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
+    """Waits for something that tells nobody when it happens."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import struct
@@ -122,10 +123,8 @@ class SpdyClient:
             self._task.cancel()
             await asyncio.wait([self._task])
         self.writer.close()
-        try:
+        with contextlib.suppress(OSError):
             await self.writer.wait_closed()
-        except OSError:
-            pass
 
     async def _read(self) -> None:
         try:
