@@ -382,15 +382,15 @@ class Umask(Op, frozen=True):
 
 
 class ExecLabel(Op, frozen=True):
-    """`module`: "apparmor", whose `label` is the name of a loaded profile, or "selinux", with a context."""
+    """`module`: "apparmor", `name`: of a loaded profile; or "selinux" and a context."""
 
     number = 36
     signature = "ss"
     module: str
-    label: str
+    name: str
 
     def describe(self, slots: Slots) -> str:
-        return f"execute as {self.module} {self.label}"
+        return f"execute as {self.module} {self.name}"
 
 
 class NoNewPrivs(Op, frozen=True):
