@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from phantom_cri import __version__, cgroups, config, native
+from phantom_cri.cdi import Registry
 from phantom_cri.cgroups import Cgroups, LaunchFds, pod_path
+from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config, PoolConfig, StreamingConfig
 from phantom_cri.cri.server import CriServer
 from phantom_cri.errors import ConfigError, PhantomError
@@ -83,7 +85,9 @@ def compose(settings: Config, numbers: metrics.Metrics) -> Node:
         policy=load_policy(settings),
         metrics=numbers,
         streams=make_streams(settings.streaming),
+        cdi=Registry(settings.cdi.spec_dirs),
         host_mounts=os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
+        criu=Criu(settings.checkpoint.criu),
         home_cgroup=home_cgroup(settings, tree),
     )
     add_pools(node)

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 
 from phantom_cri.cgroups.checks import check_host, check_ranges
 from phantom_cri.cgroups.devices import DeviceRule
+from phantom_cri.cgroups.freezer import Freezer
 from phantom_cri.cgroups.limits import Setting
 from phantom_cri.cgroups.open_files import count_open_files
 from phantom_cri.cgroups.paths import exec_name, relative
@@ -261,6 +262,14 @@ class Cgroups(ABC):
     @abstractmethod
     def _make_room(self, name: str, settings: Sequence[Setting]) -> None:
         """Before limits change: raise FailedPrecondition where the kernel would rather kill than refuse."""
+
+    @property
+    def freezer(self) -> Freezer:
+        """Raises FailedPrecondition on a node that has none."""
+        for tree in (self._tree_of("freezer"), self._exec_tree):
+            if tree is not None and ("freezer" in tree.controllers or self.version != "v1"):
+                return Freezer(tree)
+        raise FailedPrecondition("cgroups: this node has no freezer")
 
     def _processors_and_memory(self) -> tuple[str, str]:
         """CPUs and memory nodes that a cgroup here can have, as the kernel lists them; "" if not known."""

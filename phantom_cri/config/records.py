@@ -46,6 +46,16 @@ class CgroupConfig(Record, frozen=True):
         )
 
 
+class CdiConfig(Record, frozen=True):
+    """`spec_dirs`: folders of device descriptions, the more important later."""
+
+    spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+
+    def __post_init__(self) -> None:
+        for folder in self.spec_dirs:
+            check(is_absolute(folder), "spec_dirs", folder, "absolute paths")
+
+
 class PoolNamespaces(Record, frozen=True):
     """Which of the node's namespaces a pool's fragments keep instead of having their own."""
 
@@ -221,6 +231,14 @@ class StreamingConfig(Record, frozen=True):
         return seconds(self.creation_timeout, "creation_timeout")
 
 
+class CheckpointConfig(Record, frozen=True):
+    criu: str = "criu"
+
+    def __post_init__(self) -> None:
+        is_name = self.criu != "" and "/" not in self.criu
+        check(is_name or is_absolute(self.criu), "criu", self.criu, "a program's name or absolute path")
+
+
 class Config(Record, frozen=True):
     """The whole configuration of one daemon. Paths are absolute."""
 
@@ -238,6 +256,8 @@ class Config(Record, frozen=True):
     images: ImagesConfig = ImagesConfig()
     policy: PolicyConfig = PolicyConfig()
     exec: ExecConfig = ExecConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    cdi: CdiConfig = CdiConfig()
     streaming: StreamingConfig = StreamingConfig()
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
+from phantom_cri.cri.checkpoint_service import CheckpointService
 from phantom_cri.cri.chunks import chunks
 from phantom_cri.cri.convert.common import CGROUP_DRIVERS, in_range, refuse_nul, resources_from
 from phantom_cri.cri.convert.container import (
@@ -42,7 +43,7 @@ CRI_API = "v1"
 
 
 class RuntimeService(
-    EventService, StatsService, PodResourcesService, RuntimeConfigService, StreamingService
+    CheckpointService, EventService, StatsService, PodResourcesService, RuntimeConfigService, StreamingService
 ):
     _verbs: RuntimeVerbs
 

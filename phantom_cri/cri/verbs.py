@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from phantom_cri.cri.checkpoint_service import CheckpointVerbs
 from phantom_cri.cri.event_service import EventVerbs
 from phantom_cri.cri.pod_resources import PodResourceVerbs
 from phantom_cri.cri.runtime_config import RuntimeConfigVerbs
@@ -34,7 +35,7 @@ from phantom_cri.model import (
 
 
 class RuntimeVerbs(
-    EventVerbs, StatsVerbs, PodResourceVerbs, RuntimeConfigVerbs, StreamingVerbs, Protocol
+    CheckpointVerbs, EventVerbs, StatsVerbs, PodResourceVerbs, RuntimeConfigVerbs, StreamingVerbs, Protocol
 ):
     """Pods and containers. Seconds for every timeout."""
 

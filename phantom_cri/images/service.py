@@ -13,6 +13,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any, ParamSpec, TypeVar
 
 from phantom_cri.codec import from_json, replace
@@ -21,6 +22,7 @@ from phantom_cri.images import archive, auth, hosts, reference
 from phantom_cri.images.content import ContentStore
 from phantom_cri.images.flights import Flights
 from phantom_cri.images.install import Installer, LayerReport, LayerState
+from phantom_cri.images.layer_diff import write_layer
 from phantom_cri.images.layers import LayerStore
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import DECODE_ERRORS, Manifest, choose, parse_document
@@ -221,6 +223,13 @@ class ImageService:
     def written(self, container_ids: Collection[str], patience_s: float) -> dict[str, FilesystemUsage]:
         """What containers have written, as last counted in the background; see `WrittenLayers`. Blocks."""
         return self._written.usage(container_ids, patience_s)
+
+    def write_changes(self, container_id: str, layers: tuple[str, ...], target: str, stop: Event) -> None:
+        """What a container has changed of its image, as an OCI layer in a new file `target`. Blocks.
+
+        Raises as `layer_diff.write_layer`: InterruptedError once `stop` is set.
+        """
+        write_layer(self._snapshots.locate(container_id, layers).upper, target, stop)
 
     def drop_snapshot(self, container_id: str) -> None:
         """Idempotent; one rename, the deleting is done elsewhere. The overlay must be unmounted."""

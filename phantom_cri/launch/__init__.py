@@ -33,6 +33,7 @@ from phantom_cri.launch.failure import ExecError, FragmentLost, LaunchError
 from phantom_cri.launch.figures import Figures, read_figures
 from phantom_cri.launch.fragment import Attached, Entry, Event, Exited, Fragment, Hello, Lost, Resync
 from phantom_cri.launch.message import Exit, Phase, State
+from phantom_cri.launch.mountinfo import parts_mounted
 from phantom_cri.launch.mounts import anonymous_volumes, volume_folder
 from phantom_cri.launch.plan import Plan
 from phantom_cri.launch.process import Process, merged
@@ -99,6 +100,7 @@ __all__ = [
     "merged",
     "oom_plan",
     "open_process",
+    "parts_mounted",
     "pod_ids",
     "read_figures",
     "reap",

@@ -1,4 +1,4 @@
-"""The host's mounts, as far as propagation asks for them (proc_pid_mountinfo(5))."""
+"""Mounts as the kernel lists them (proc_pid_mountinfo(5))."""
 
 from __future__ import annotations
 
@@ -27,11 +27,20 @@ def find(table: bytes, path: str) -> HostMount | None:
     found = None
     for line in table.splitlines():
         fields = line.split(b" ")
-        where = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), fields[4]).decode(
-            "utf-8", "surrogateescape"
-        )
+        where = _path(fields[4])
         if covers(where, path) and (found is None or len(where) >= len(found.path)):
             optional = fields[6 : fields.index(b"-", 6)]
             shared = any(field.startswith(b"shared:") for field in optional)
             found = HostMount(where, shared, any(field.startswith(b"master:") for field in optional))
     return found
+
+
+def parts_mounted(pid: int) -> list[str]:
+    """Where a process sees a part of a file system, as bind mounts show it; never "/". Raises OSError."""
+    with open(f"/proc/{pid}/mountinfo", "rb") as table:
+        lines = [line.split(b" ") for line in table]
+    return [_path(fields[4]) for fields in lines if fields[3] != b"/" and fields[4] != b"/"]
+
+
+def _path(field: bytes) -> str:
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field).decode("utf-8", "surrogateescape")

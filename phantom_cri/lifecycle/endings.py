@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from phantom_cri import codec
 from phantom_cri.codec import Document
 from phantom_cri.launch import Exit
+from phantom_cri.lifecycle.checkpoint_container import give_up_checkpoint
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
@@ -131,6 +132,8 @@ def leave_pool(node: Node, pod: Pod) -> None:
 async def end_pod(node: Node, pod: Pod) -> None:
     """Kill all of the pod and give back what it had but its records; the caller holds its lock."""
     pod.stopping = True
+    for container in pod.containers.values():
+        await give_up_checkpoint(container)
     if pod.shell is not None:
         await pod.shell.end()
     pod_died(node, pod)

@@ -11,6 +11,14 @@ from phantom_cri.model import ContainerRecord, SandboxRecord
 
 
 @dataclass(slots=True, eq=False)
+class UnderWay:
+    """A checkpoint being made. `abandoned`: the container is to die, and must not wait for it."""
+
+    work: asyncio.Task[None]
+    abandoned: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class Container:
     record: ContainerRecord
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -18,6 +26,7 @@ class Container:
     starting: bool = False
     stop_sent: bool = False  # the stop signal goes out once, whatever the number of callers
     has_cgroup: bool = False
+    checkpoint: UnderWay | None = None
     preparation: asyncio.Task[Plan] | None = None  # until it is used, or given up
 
     @property

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from phantom_cri.cdi import Registry
 from phantom_cri.cgroups import Cgroups, LaunchFds
+from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config
 from phantom_cri.images import ImageService
 from phantom_cri.lifecycle.events import Events
@@ -38,10 +40,12 @@ class Node:
     metrics: Metrics
     streams: StreamServer
     host_mounts: int  # fd of the mount namespace that host paths are meant in
+    criu: Criu
     home_cgroup: LaunchFds  # where fragments live: neither the daemon's cgroup nor a pod's
     profiles: Sequence[Profile] = ()
     pools: dict[str, Pool[Shell]] = field(default_factory=dict)
     handlers: tuple[str, ...] = ("",)
+    cdi: Registry = field(default_factory=lambda: Registry(()))
     events: Events = field(default_factory=Events)
     no_user_namespaces: str = "not tried yet"  # why pods cannot have them; "": they can
 

@@ -17,9 +17,11 @@ from phantom_cri import codec, launch
 from phantom_cri.cgroups import pod_path
 from phantom_cri.errors import NotFound, PhantomError
 from phantom_cri.lifecycle import endings, shells
+from phantom_cri.lifecycle.checkpoint_container import thaw_all
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.orphans import end_orphans
 from phantom_cri.lifecycle.records import (
     drop_unfinished,
     stored_container_ids,
@@ -67,6 +69,7 @@ async def recover(node: Node) -> None:
     await asyncio.gather(*(undo(node, item) for item in found if item not in goes_on))
     await node.images.start({record.id: held(record) for item in goes_on for record in item.containers})
     await asyncio.gather(*(take_over(node, item) for item in goes_on))
+    thaw_all(node)
 
 
 def held(record: ContainerRecord) -> tuple[str, ...]:
@@ -138,6 +141,8 @@ async def take_over(node: Node, item: Found) -> None:
     drop_unfinished(item.folder)  # their snapshots went when the images were started
     for container_record in item.containers:
         await take_over_container(node, pod, container_record)
+    if shell is not None:
+        await end_orphans(node, pod, shell)
     if shell is None and not pod.released:
         endings.pod_died(node, pod)
     endings.watch_pod(node, pod)

@@ -11,7 +11,9 @@ from typing import Literal
 from phantom_cri.errors import FailedPrecondition
 from phantom_cri.model import ContainerState, SandboxState
 
-ContainerVerb = Literal["start", "exec", "attach", "update", "reopen log", "stop", "exit", "remove"]
+ContainerVerb = Literal[
+    "start", "exec", "attach", "update", "reopen log", "checkpoint", "stop", "exit", "remove"
+]
 SandboxVerb = Literal["create container in", "start container in", "stop", "die"]
 
 CONTAINER: dict[tuple[ContainerState, ContainerVerb], ContainerState] = {
@@ -24,6 +26,7 @@ CONTAINER: dict[tuple[ContainerState, ContainerVerb], ContainerState] = {
     ("running", "attach"): "running",
     ("running", "update"): "running",
     ("running", "reopen log"): "running",
+    ("running", "checkpoint"): "running",
     ("running", "stop"): "exited",
     ("running", "exit"): "exited",
     ("running", "remove"): "exited",

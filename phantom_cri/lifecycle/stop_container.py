@@ -11,6 +11,7 @@ import re
 import signal
 
 from phantom_cri.errors import Internal, InvalidArgument, PhantomError
+from phantom_cri.lifecycle.checkpoint_container import give_up_checkpoint
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
@@ -25,6 +26,7 @@ async def stop_container(node: Node, container_id: str, timeout_s: int) -> None:
     if container is None:
         return
     pod = node.records.pod_of(container)
+    await give_up_checkpoint(container)
     if container.record.state == "running" and timeout_s > 0:
         await ask_to_stop(pod, container)
         try:
@@ -45,6 +47,7 @@ async def ask_to_stop(pod: Pod, container: Container) -> None:
 
 async def kill(node: Node, pod: Pod, container: Container) -> None:
     """SIGKILL for every process of the container, and wait until it has exited."""
+    await give_up_checkpoint(container)
     if not container.starting and container.record.state != "running":
         await give_up_preparation(pod, container)
         await release_cgroup(node, container)

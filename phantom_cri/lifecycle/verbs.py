@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from phantom_cri import __version__
+from phantom_cri.lifecycle.checkpoint_container import CheckpointVerbs
 from phantom_cri.lifecycle.create_container import create_container
 from phantom_cri.lifecycle.event_verbs import EventVerbs
 from phantom_cri.lifecycle.exec_sync import exec_sync
@@ -41,7 +42,7 @@ RUNTIME_NAME = "phantom"
 """Prefix of the kubelet's container ids: never changes."""
 
 
-class PodVerbs(EventVerbs, StatsVerbs, StreamingVerbs):
+class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
     """`phantom_cri.cri.verbs.RuntimeVerbs` over one node."""
 
     def __init__(self, node: Node) -> None:

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "phantom_cri"
 
 BASE = {"errors", "model", "usage", "codec", "native", "api", ""}
-ROOMS = {"launch", "images", "network", "policy", "pools", "cgroups"}
+ROOMS = {"launch", "images", "network", "policy", "pools", "cgroups", "checkpoint", "cdi"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "codec": set(),
@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cri": {*BASE, "cri", "telemetry"},
     "streaming": {"errors", "codec", "streaming"},
     "cli": {*BASE, "cli", "config", "doctor"},
-    "doctor": {"errors", "codec", "doctor", "native", "cgroups"},
+    "doctor": {"errors", "codec", "doctor", "native", "cgroups", "checkpoint"},
 }
 HOME = {  # third-party package → the rooms that may import it
     "grpc": {"cri", "cli", "api"},

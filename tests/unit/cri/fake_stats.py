@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 from phantom_cri.errors import NotFound
 from phantom_cri.model import ContainerEvent
@@ -18,7 +19,7 @@ class FakeStats:
         self.pod_usages: list[PodUsage] = []
         self.announced: list[Metric] = []
         self.pod_metrics: list[PodMetrics] = []
-        self.filters: tuple[object, ...] = ()
+        self.filters: Any = ()
         self.events: list[ContainerEvent] = []
         self.events_end: Exception | None = None
         self.listens, self.let_go = asyncio.Event(), asyncio.Event()

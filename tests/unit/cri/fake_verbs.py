@@ -173,6 +173,9 @@ class FakeRuntime(FakeStats):
         record = self.sandboxes[sandbox_id]
         self.sandboxes[sandbox_id] = replace(record, overhead=overhead, resources=resources)
 
+    async def checkpoint_container(self, container_id: str, location: str, timeout_s: int) -> None:
+        await self.container_status(container_id)
+
     async def reopen_container_log(self, container_id: str) -> None:
         await self.container_status(container_id)
 

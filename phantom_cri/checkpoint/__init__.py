@@ -1,0 +1,6 @@
+"""A running container's memory and files in one archive: CRIU's images and what belongs to them."""
+
+from phantom_cri.checkpoint.archive import write_archive
+from phantom_cri.checkpoint.criu import Criu
+
+__all__ = ["Criu", "write_archive"]

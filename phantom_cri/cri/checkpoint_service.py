@@ -1,0 +1,30 @@
+"""CheckpointContainer: one archive of a container that runs on."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from phantom_cri.api.cri.v1 import api_pb2 as pb
+from phantom_cri.cri.convert.common import in_range
+from phantom_cri.errors import InvalidArgument
+
+
+class CheckpointVerbs(Protocol):
+    async def checkpoint_container(self, container_id: str, location: str, timeout_s: int) -> None:
+        """`timeout_s` 0: the default."""
+        ...
+
+
+class CheckpointService:
+    """The part of `RuntimeService` that is about checkpoints."""
+
+    _verbs: CheckpointVerbs
+
+    async def CheckpointContainer(
+        self, request: pb.CheckpointContainerRequest
+    ) -> pb.CheckpointContainerResponse:
+        if not request.container_id:
+            raise InvalidArgument("container_id: must not be empty")
+        timeout_s = in_range(request.timeout, 0, 2**31 - 1, "timeout")
+        await self._verbs.checkpoint_container(request.container_id, request.location, timeout_s)
+        return pb.CheckpointContainerResponse()

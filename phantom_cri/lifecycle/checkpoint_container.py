@@ -1,0 +1,207 @@
+"""CheckpointContainer: the container stands still while its memory and files are copied, then goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+
+from phantom_cri import launch
+from phantom_cri.checkpoint import write_archive
+from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
+from phantom_cri.lifecycle.container_launch import process_of
+from phantom_cri.lifecycle.live import Container, UnderWay
+from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.running import Running, running
+from phantom_cri.lifecycle.undo import Undo, to_the_end
+from phantom_cri.model import ContainerRecord, ProcessRef
+
+DEFAULT_TIMEOUT_S = 120
+"""Where the caller names none: the kubelet's own for a call."""
+
+FREEZE_TIMEOUT_S = 10.0
+
+
+async def checkpoint_container(node: Node, container_id: str, location: str, timeout_s: int) -> None:
+    """Write the archive `location`; `timeout_s` 0: the default. The container runs on, whatever happens.
+
+    Raises Unimplemented where CRIU does not work, InvalidArgument, NotFound, FailedPrecondition,
+    DeadlineExceeded. A stop of the container ends it early.
+    """
+    check_location(location)
+    target = running(node, container_id, "checkpoint")
+    if target.pod.record.config.security.namespaces.user == "pod":
+        raise Unimplemented(f"container {target.container.id}: checkpoints of pods with a user namespace")
+    await node.criu.require()
+    if target.container.checkpoint is not None:
+        raise FailedPrecondition(f"container {target.container.id}: a checkpoint is being made already")
+    container = target.container
+    work = asyncio.create_task(_checkpoint(node, target, location, timeout_s or DEFAULT_TIMEOUT_S))
+    under_way = container.checkpoint = UnderWay(work)
+    try:
+        await asyncio.wait([work])
+    finally:
+        work.cancel()
+        await to_the_end(_settled(work))
+        container.checkpoint = None
+    if under_way.abandoned:
+        raise FailedPrecondition(f"container {container.id}: it was stopped during its checkpoint")
+    work.result()
+    log.info("container %s: checkpoint at %s", container.id, location)
+
+
+async def give_up_checkpoint(container: Container) -> None:
+    """Before its processes are killed: frozen ones do not die. Idempotent."""
+    if container.checkpoint is not None:
+        container.checkpoint.abandoned = True
+        container.checkpoint.work.cancel()
+        await asyncio.wait([container.checkpoint.work])
+
+
+async def _settled(work: asyncio.Task[None]) -> None:
+    await asyncio.wait([work])
+
+
+def thaw_all(node: Node) -> None:
+    """What an earlier daemon froze for a checkpoint and left goes on; its half-made files go away."""
+    shutil.rmtree(_workplace(node), ignore_errors=True)
+    for container in node.records.containers.values():
+        if container.record.state == "running":
+            node.cgroups.freezer.thaw(container.record.cgroup)
+
+
+def check_location(location: str) -> None:
+    if not location.startswith("/") or "\0" in location or location.endswith("/"):
+        raise InvalidArgument(f"location: must be the absolute path of a file, got {location!r}")
+    if os.path.isdir(location) or not os.path.isdir(os.path.dirname(location)):
+        raise InvalidArgument(f"location: must be a file in a folder that exists, got {location!r}")
+
+
+async def _checkpoint(node: Node, target: Running, location: str, timeout_s: int) -> None:
+    record = target.container.record
+    folder = _workplace(node) / record.id
+    freezer = node.cgroups.freezer
+    try:
+        async with asyncio.timeout(timeout_s), Undo("CheckpointContainer") as undo:
+            (folder / "checkpoint").mkdir(mode=0o700, parents=True)
+            undo.push("files", lambda: asyncio.to_thread(_remove, folder))
+            undo.push("frozen processes", lambda: freezer.thaw(record.cgroup))
+            await asyncio.to_thread(freezer.freeze, record.cgroup, FREEZE_TIMEOUT_S)
+            pid = process_ref(record).pid
+            await node.criu.dump(
+                pid,
+                folder / "checkpoint",
+                shared_namespaces(record),
+                launch.parts_mounted(pid),
+                freezer.folder(record.cgroup),
+                lambda: target.container.checkpoint is not None and target.container.checkpoint.abandoned,
+            )
+            await _write_changes(node, record, folder)
+            freezer.thaw(record.cgroup)
+            documents = {"config.dump": config_of(record), "spec.dump": spec_of(target)}
+            await asyncio.to_thread(write_archive, location, folder, documents, record.log_path)
+    except TimeoutError:
+        raise DeadlineExceeded(f"checkpoint of {record.id}: not done after {timeout_s} s") from None
+
+
+async def _write_changes(node: Node, record: ContainerRecord, folder: Path) -> None:
+    """On a thread that is told to stop, and waited for, when the caller is."""
+    stop = Event()
+    target = str(folder / "rootfs-diff.tar")
+    work = asyncio.ensure_future(
+        asyncio.to_thread(node.images.write_changes, record.id, record.layers, target, stop)
+    )
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([work])
+        raise
+
+
+def shared_namespaces(record: ContainerRecord) -> list[str]:
+    """Those that belong to the pod or the node, of the kinds that CRIU can leave out."""
+    return ["net"] if record.config.security.namespaces.pid == "container" else ["net", "pid"]
+
+
+def process_ref(record: ContainerRecord) -> ProcessRef:
+    if record.process is None:
+        raise FailedPrecondition(f"container {record.id}: its first process is not known")
+    return record.process
+
+
+def config_of(record: ContainerRecord) -> dict[str, object]:
+    """`config.dump`, as checkpointctl shows it."""
+    return {
+        "id": record.id,
+        "name": record.config.metadata.name,
+        "rootfsImage": record.image_id,
+        "rootfsImageRef": record.image_ref,
+        "rootfsImageName": record.image_name,
+        "runtime": "phantom",
+        "createdTime": _time(record.created_at),
+        "checkpointedTime": _time(time.time_ns()),
+    }
+
+
+def spec_of(target: Running) -> dict[str, object]:
+    """`spec.dump`: what was run, in the words of the OCI runtime spec."""
+    record, pod = target.container.record, target.pod.record
+    process, user = process_of(target.pod, record), record.user
+    metadata = pod.config.metadata
+    return {
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": record.config.tty,
+            "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
+            "args": process.args,
+            "env": process.env,
+            "cwd": process.cwd,
+        },
+        "root": {"path": "rootfs", "readonly": record.config.security.readonly_rootfs},
+        "hostname": pod.hostname,
+        "mounts": [
+            {"destination": mount.container_path, "source": mount.host_path, "type": "bind"}
+            for mount in record.config.mounts
+        ],
+        "annotations": {
+            **record.config.annotations,
+            "io.container.manager": "phantom",
+            "io.kubernetes.cri.container-name": record.config.metadata.name,
+            "io.kubernetes.cri.image-name": record.image_name,
+            "io.kubernetes.cri.sandbox-id": pod.id,
+            "io.kubernetes.cri.sandbox-name": metadata.name,
+            "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
+            "io.kubernetes.cri.sandbox-uid": metadata.uid,
+        },
+        "linux": {"cgroupsPath": record.cgroup},
+    }
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+    with contextlib.suppress(OSError):  # another checkpoint's files are in it
+        folder.parent.rmdir()
+
+
+def _workplace(node: Node) -> Path:
+    """On the disk of the images: a container's memory has no room in the state's tmpfs."""
+    return Path(node.config.root) / "checkpoints"
+
+
+def _time(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat().replace("+00:00", "Z")
+
+
+class CheckpointVerbs:
+    """`phantom_cri.cri.checkpoint_service.CheckpointVerbs`."""
+
+    _node: Node
+
+    async def checkpoint_container(self, container_id: str, location: str, timeout_s: int) -> None:
+        await checkpoint_container(self._node, container_id, location, timeout_s)
