@@ -22,6 +22,7 @@ from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.orphans import end_orphans
+from phantom_cri.lifecycle.orphans import end_orphans
 from phantom_cri.lifecycle.records import (
     drop_unfinished,
     stored_container_ids,
@@ -141,6 +142,8 @@ async def take_over(node: Node, item: Found) -> None:
     drop_unfinished(item.folder)  # their snapshots went when the images were started
     for container_record in item.containers:
         await take_over_container(node, pod, container_record)
+    if shell is not None:
+        await end_orphans(node, pod, shell)
     if shell is not None:
         await end_orphans(node, pod, shell)
     if shell is None and not pod.released:
