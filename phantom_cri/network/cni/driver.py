@@ -18,6 +18,7 @@ from phantom_cri.network.cni import CniConfig, capabilities, prewire
 from phantom_cri.network.cni.attachments import Cache
 from phantom_cri.network.cni.chain import Chain
 from phantom_cri.network.cni.conflist import ConfFolder, Fields, Network
+from phantom_cri.network.cni.orphans import end_orphans
 from phantom_cri.network.cni.protocol import Caller
 from phantom_cri.network.cni.wiring import Wiring, finished
 
@@ -55,6 +56,7 @@ class CniNetwork:
             self._wirings[attachment.sandbox_id] = wiring
         kept = [wiring for wiring in self._wirings.values() if wiring.sandbox_id in live]
         gone = [wiring for wiring in self._wirings.values() if wiring.sandbox_id not in live]
+        await asyncio.to_thread(end_orphans, {wiring.sandbox_id for wiring in gone})
         cleared = self._begin(self._clear(gone), "CNI: undo what is left")
         await asyncio.wait([cleared], timeout=_START_PATIENCE_S)
         if cleared.done():
@@ -78,8 +80,14 @@ class CniNetwork:
             log.warning("%s", error)
             return
         valid = [wiring.sandbox_id for wiring in kept if wiring.is_on(network)]
-        for problem in await self._chain.collect_garbage(network, version, valid):
-            log.warning("%s", problem)
+        try:
+            async with asyncio.timeout(_START_PATIENCE_S):
+                for problem in await self._chain.collect_garbage(network, version, valid):
+                    log.warning("%s", problem)
+        except TimeoutError:
+            log.warning(
+                "CNI: plugins are slow to collect garbage: they are stopped, and asked again another time"
+            )
 
     async def _check(self, kept: Sequence[Wiring]) -> None:
         """A pod whose network was damaged while no daemon looked is named in the log and in `features`."""

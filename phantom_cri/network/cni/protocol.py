@@ -19,7 +19,7 @@ INTERFACE = "eth0"
 
 _TRY_AGAIN = 11
 _UNAVAILABLE = (50, 51)
-_SHOWN = 400  # characters of what a plugin says that is no JSON
+_SHOWN = 400  # characters of what a plugin says
 
 
 class Call(NamedTuple):
@@ -193,8 +193,8 @@ def refusal(place: str, outcome: program.Outcome) -> errors.PhantomError:
         ended = f"exit code {outcome.status}" if outcome.status > 0 else f"signal {-outcome.status}"
         words = outcome.stderr if outcome.stderr.strip() else outcome.stdout
         return errors.Internal(f"{place}: {ended}: {_shown(words)}")
-    details = f"; {said.details}" if said.details else ""
-    text = f"{place}: {said.msg}{details} (code {said.code})"
+    details = f"; {_plain(said.details)}" if said.details else ""
+    text = f"{place}: {_plain(said.msg)}{details} (code {said.code})"
     again = said.code == _TRY_AGAIN or said.code in _UNAVAILABLE
     return errors.Unavailable(text) if again else errors.Internal(text)
 
@@ -220,7 +220,13 @@ def where(command: str, network: Network, plugin: Plugin) -> str:
 
 
 def _shown(text: bytes) -> str:
+    words = _plain(text[: 4 * _SHOWN].decode("utf-8", "replace"))
+    return repr(words) if words else "nothing"
+
+
+def _plain(text: str) -> str:
     """Foreign words, made fit for one line of an error."""
-    words = " ".join(text[: 4 * _SHOWN].decode("utf-8", "replace").split())
-    printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
-    return repr(printable[:_SHOWN]) if printable else "nothing"
+    words = " ".join(text[: 4 * _SHOWN].split())
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words[:_SHOWN]
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -127,9 +128,14 @@ def kill_fragment(sandbox_id: str) -> None:
             continue
         if title in command:
             os.kill(pid, signal.SIGKILL)
-            wait_until(lambda pid=pid: not Path(f"/proc/{pid}/ns/net").exists(), "the fragment to go")
+            namespace = Path(f"/proc/{pid}/ns/net")
+            wait_until(partial(is_gone, namespace), "the fragment to go")
             return
     raise AssertionError(f"no process {title!r}")
+
+
+def is_gone(path: Path) -> bool:
+    return not path.exists()
 
 
 def test_what_a_dead_fragment_had_is_given_back_inside_its_namespace(node: CniNode) -> None:
@@ -264,7 +270,7 @@ def test_pod_ranges_of_the_kubelet_reach_the_plugins(make_node: NodeMaker) -> No
     node.daemon.start()
     cri = node.cri()
     for wrong in ("10.1.0.0", "10.1.0.1/24", "10.1.0.0/24,10.2.0.0/24", "fd00::/64,", "x"):
-        code, message = refusal(lambda wrong=wrong: tell_ranges(cri, wrong))
+        code, message = refusal(partial(tell_ranges, cri, wrong))
         assert code == grpc.StatusCode.INVALID_ARGUMENT
         assert "runtime_config.network_config.pod_cidr" in message and wrong in message
     assert refusal(lambda: pod_of(cri, node).run_sandbox())[0] == grpc.StatusCode.INTERNAL
