@@ -136,6 +136,7 @@ class Mount(Record, frozen=True):
     recursive_read_only: bool = False
     image: ImageSpec | None = None
     image_sub_path: str = ""
+    options: tuple[str, ...] = ()  # of CDI's: nosuid, nodev, noexec, noatime, strictatime; bind: no submounts
 
 
 class Device(Record, frozen=True):
@@ -258,6 +259,38 @@ class ImageConfig(Record, frozen=True):
     labels: dict[str, str] = {}
 
 
+class InjectedDevice(Record, frozen=True):
+    """A node to make: `mode` carries S_IFCHR, S_IFBLK or S_IFIFO; `access`: of r, w, m, empty for none."""
+
+    path: str
+    mode: int
+    major: int
+    minor: int
+    uid: int
+    gid: int
+    access: str
+
+
+class InjectedHook(Record, frozen=True):
+    """A program of the node to run for a container. `name`: OCI's; `timeout`: seconds, 0 for none."""
+
+    name: str
+    path: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    timeout: int
+
+
+class Injection(Record, frozen=True):
+    """What CDI devices add to a container."""
+
+    devices: tuple[InjectedDevice, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    groups: tuple[int, ...] = ()
+    hooks: tuple[InjectedHook, ...] = ()
+
+
 class ImageMount(Record, frozen=True):
     """What a mount of an image came to. `stack`: folders top first, or one file: the image at its sub path.
 
@@ -291,6 +324,7 @@ class ContainerRecord(Record, frozen=True):
     cgroup: str = ""
     resources: Resources = Resources()
     layers: tuple[str, ...] = ()  # snapshot: read-only layer folders, top first
+    injection: Injection | None = None  # None: it asked for no CDI device
     image_mounts: tuple[ImageMount, ...] = ()  # one for each of config.mounts with an image, in their order
 
 

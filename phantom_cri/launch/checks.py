@@ -48,8 +48,6 @@ def check_namespaces(asked: NamespaceOptions, pod: NamespaceOptions) -> None:
 
 def check_supported(config: ContainerConfig) -> None:
     """What this version does not have is refused, not left out."""
-    if config.cdi_devices:
-        raise Unimplemented(f"CDI_devices: {config.cdi_devices[0]!r}: CDI is not supported yet")
     _check_labels(config.security)
 
 

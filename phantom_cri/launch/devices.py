@@ -20,7 +20,10 @@ _NOT_DEVICES = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", "
 
 
 class HostDevice(Record, frozen=True):
-    """A node to make: `path` in the container, the rest as on the host; `mode` carries S_IFCHR or S_IFBLK."""
+    """A node to make: `path` in the container, the rest as on the host; `mode` carries S_IFCHR or S_IFBLK.
+
+    `access`: of r, w, m for the device cgroup; empty: it says nothing of this node.
+    """
 
     path: str
     mode: int
@@ -65,6 +68,7 @@ def device_rules(config: ContainerConfig, devices: Sequence[HostDevice]) -> tupl
     return tuple(
         DeviceRule("b" if stat.S_ISBLK(node.mode) else "c", node.major, node.minor, node.access)
         for node in devices
+        if node.access and not stat.S_ISFIFO(node.mode)
     )
 
 

@@ -22,6 +22,8 @@ _PROPAGATION = {
     "bidirectional": bits.MS_SHARED,
 }
 
+_OPTIONS = {name: attribute for attribute, name in bits.MOUNT_ATTRIBUTES.items()}
+
 _MAY_COVER_PROC = frozenset(
     f"/proc/{name}"
     for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
@@ -74,11 +76,14 @@ def _bind(mount: Mount, field: str) -> Bind:
     source = clean(mount.host_path, f"{field}.host_path")
     _check_target(source, target, field)
     flags = bits.ATTACH_CREATE | (bits.ATTACH_RECURSIVE if mount.recursive_read_only else 0)
+    attributes = bits.MOUNT_ATTR_RDONLY if mount.readonly else 0
+    for option in mount.options:
+        attributes |= _OPTIONS.get(option, 0)
     return Bind(
         source,
         target,
-        bits.OPEN_RECURSIVE | bits.OPEN_CREATE,
-        bits.MOUNT_ATTR_RDONLY if mount.readonly else 0,
+        bits.OPEN_CREATE | (0 if "bind" in mount.options else bits.OPEN_RECURSIVE),
+        attributes,
         _PROPAGATION[mount.propagation],
         flags,
         is_mapped=bool(mount.uid_mappings),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from phantom_cri import cgroups, launch
 from phantom_cri.errors import InvalidArgument
+from phantom_cri.lifecycle.injection import effective
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.model import ContainerRecord
@@ -23,9 +24,9 @@ def container_launch(
     record = container.record
     pod_folder = node.records.pod_folder(pod.id)
     snapshot = node.images.snapshot_of(record.id, record.layers)
-    namespaces = record.config.security.namespaces
+    config, namespaces = effective(record), record.config.security.namespaces
     return launch.ContainerLaunch(
-        config=record.config,
+        config=config,
         process=process_of(pod, record),
         user=record.user,
         layers=snapshot.lower,
@@ -36,7 +37,7 @@ def container_launch(
         pod_files=tuple((target, os.path.join(pod_folder, name)) for target, name in POD_FILES.items()),
         volumes=tuple(
             (path, os.path.join(snapshot.folder, launch.volume_folder(path)))
-            for path in launch.anonymous_volumes(record.config, record.image)
+            for path in launch.anonymous_volumes(config, record.image)
         ),
         image_mounts=record.image_mounts,
         cgroup_view=launch.CgroupView(*node.cgroups.view(record.cgroup)),
@@ -66,7 +67,7 @@ def exec_launch(
 
 
 def process_of(pod: Pod, record: ContainerRecord) -> launch.Process:
-    return launch.merged(record.config, record.image, hostname=pod.record.hostname, home=record.user.home)
+    return launch.merged(effective(record), record.image, hostname=pod.record.hostname, home=record.user.home)
 
 
 def target_of(node: Node, pod: Pod, target_id: str) -> str:

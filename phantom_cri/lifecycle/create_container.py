@@ -8,11 +8,12 @@ import secrets
 import time
 from collections.abc import Iterator
 
-from phantom_cri import images, launch
+from phantom_cri import cdi, images, launch
 from phantom_cri.cgroups import pod_path
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.lifecycle import prepare, states
 from phantom_cri.lifecycle.container_launch import sees_fragment
+from phantom_cri.lifecycle.injection import effective, injected
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.stop_container import signal_name
@@ -30,6 +31,9 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
     with stages.stage("image"):
         image = find_image(node, config)
         record = record_of(node, pod, config, image)
+    devices = cdi.requested(config.cdi_devices, config.annotations)
+    if devices:
+        record = await injected(node, record, devices)
     check(node, pod, record, image)
     node.cgroups.check(record.resources)
     async with Undo("CreateContainer") as undo:
@@ -133,7 +137,7 @@ def check(node: Node, pod: Pod, record: ContainerRecord, image: Image) -> None:
         raise InvalidArgument("config.metadata.name: must not be empty")
     if config.security.privileged and not pod.record.config.security.privileged:
         raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
-    launch.check_container(config, image.config, pod.record.config)
+    launch.check_container(effective(record), image.config, pod.record.config)
     launch.check_mapped(record.user, pod.record.config.security.namespaces)
     node.policy.compile(config.security)
     asked = {name.upper().removeprefix("CAP_") for name in config.security.capabilities.add}
@@ -156,7 +160,7 @@ def give_to_pod(pod: Pod, upper: str) -> None:
 
 async def seed_volumes(node: Node, record: ContainerRecord, image: Image, folder: str) -> None:
     """Anonymous volumes of the image start with what the image has at that path, as in Docker."""
-    for path in launch.anonymous_volumes(record.config, image.config):
+    for path in launch.anonymous_volumes(effective(record), image.config):
         target = os.path.join(folder, launch.volume_folder(path))
         os.mkdir(target, 0o755)
         await asyncio.to_thread(images.seed_volume, record.layers, path, target)

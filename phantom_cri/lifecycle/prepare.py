@@ -18,6 +18,7 @@ from phantom_cri.errors import PhantomError, kernel_error
 from phantom_cri.launch import Plan
 from phantom_cri.lifecycle import cleanup
 from phantom_cri.lifecycle.container_launch import allowed_devices, container_launch
+from phantom_cri.lifecycle.injection import all_devices
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.shell import Shell
@@ -57,7 +58,7 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
             undo.push("cgroup", lambda: cleanup.release_cgroup(node, container))
             container.has_cgroup = True
             limits = codec.replace(record.resources, pids_limit=node.config.pids_limit)
-            devices = launch.resolve_devices(record.config)
+            devices = all_devices(record)
             node.cgroups.create(record.cgroup, limits, allowed_devices(record, devices))
         with launch.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):

@@ -58,11 +58,6 @@ def test_namespaces_that_fit(asked: dict[str, Any], pod: dict[str, Any]) -> None
     check_namespaces(namespaces(**asked), namespaces(**pod))
 
 
-def test_what_this_version_lacks_is_refused() -> None:
-    with pytest.raises(Unimplemented, match="CDI_devices: 'vendor/gpu=0'"):
-        check_container(container(cdi_devices=("vendor/gpu=0",)), IMAGE, sandbox())
-
-
 @pytest.mark.parametrize("options", [SelinuxOptions(level="s0:c1"), SelinuxOptions(type="container_t")])
 def test_a_label_that_the_host_cannot_give_is_refused(options: SelinuxOptions) -> None:
     with pytest.raises((FailedPrecondition, Unimplemented), match=r"selinux_options: .*SELinux is not"):

@@ -1,0 +1,151 @@
+"""The devices that the CDI files of this node describe, read again whenever a file has changed."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import NamedTuple
+
+from phantom_cri.cdi.document import Device, Document, check
+from phantom_cri.cdi.edits import merged
+from phantom_cri.codec import DecodeError, from_json, from_yaml
+from phantom_cri.errors import FailedPrecondition
+from phantom_cri.model import Injection, User
+
+log = logging.getLogger("phantom_cri.cdi")
+
+_LARGEST = 16 << 20
+
+
+class _Stamp(NamedTuple):
+    """What tells a file from a later one under the same path."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Described(NamedTuple):
+    """A device, and the file that describes it: that file's own edits come along with it, once."""
+
+    path: str
+    document: Document
+    device: Device
+
+
+class Registry:
+    """`folders`: of the files, lowest priority first (the specification's /etc/cdi, /var/run/cdi).
+
+    A file that is wrong takes only its own devices away, and says so in the log and to who asks for them.
+    """
+
+    def __init__(self, folders: Sequence[str]) -> None:
+        self._folders = tuple(folders)
+        self._stamps: dict[str, _Stamp] = {}
+        self._documents: dict[str, Document] = {}
+        self._wrong: dict[str, str] = {}  # path → what is wrong with it
+        self._devices: dict[str, Described] = {}
+        self._lock = Lock()
+
+    def injection(self, names: Sequence[str], user: User) -> Injection:
+        """What the devices add to a container whose process is `user`. Blocks on the disk; for any thread.
+
+        Raises FailedPrecondition naming devices that no file describes (or several do), or what this node
+        lacks; Unimplemented naming what a file asks for that nobody here does.
+        """
+        with self._lock:
+            self._refresh()
+            found = {name: self._devices.get(name) for name in names}
+            broken = "".join(f"; {path}: {why}" for path, why in sorted(self._wrong.items()))
+        missing = [name for name, device in found.items() if device is None]
+        if missing:
+            raise FailedPrecondition(
+                f"CDI device injection failed: unresolvable CDI devices {', '.join(missing)}{broken}"
+            )
+        return merged([device for device in found.values() if device is not None], user)
+
+    def _refresh(self) -> None:
+        stamps = dict(self._files())
+        if stamps == self._stamps:
+            return
+        for path in self._stamps.keys() - stamps.keys():
+            self._documents.pop(path, None)
+            self._wrong.pop(path, None)
+        for path, stamp in stamps.items():
+            if self._stamps.get(path) != stamp:
+                self._read(path)
+        self._stamps = stamps
+        self._devices = self._resolved()
+
+    def _files(self) -> Iterator[tuple[str, _Stamp]]:
+        for folder in self._folders:
+            try:
+                names = sorted(os.listdir(folder))
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    log.warning("CDI folder %s cannot be read: %s", folder, error.strerror)
+                continue
+            for name in names:
+                if name.endswith((".json", ".yaml")):
+                    path = f"{folder}/{name}"
+                    try:
+                        status = os.stat(path)
+                    except OSError:  # removed meanwhile, or a dangling link
+                        continue
+                    if not stat.S_ISDIR(status.st_mode):
+                        yield (
+                            path,
+                            _Stamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns),
+                        )
+
+    def _read(self, path: str) -> None:
+        self._documents.pop(path, None)
+        self._wrong.pop(path, None)
+        try:
+            content = _content(path)
+            document = (
+                from_json(content, Document) if path.endswith(".json") else from_yaml(content, Document)
+            )
+            check(document)
+        except (OSError, DecodeError, ValueError) as error:  # the last for YAML that is none, too
+            self._wrong[path] = " ".join(str(error).split())
+            log.warning("CDI file %s is left out: %s", path, self._wrong[path])
+        else:
+            self._documents[path] = document
+
+    def _resolved(self) -> dict[str, Described]:
+        """The later folder wins; what two files of one folder describe is nobody's."""
+        devices: dict[str, Described] = {}
+        for folder in self._folders:
+            here: dict[str, Described] = {}
+            twice = set()
+            for path, document in self._documents.items():
+                if os.path.dirname(path) != folder:
+                    continue
+                for device in document.devices:
+                    name = f"{document.kind}={device.name}"
+                    if name in here:
+                        twice.add(name)
+                    here[name] = Described(path, document, device)
+            devices |= here
+            for name in twice:
+                log.warning("CDI device %s is described twice in %s, so it is not used", name, folder)
+                del devices[name]
+        return devices
+
+
+def _content(path: str) -> bytes:
+    """A regular file of reasonable size; ValueError, OSError. A fifo must not hold us up."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError("not a regular file")
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise ValueError(f"larger than {_LARGEST} bytes")
+    return content

@@ -1,0 +1,208 @@
+"""CDI devices, by field and by annotation: what they add to a container, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from phantom_cri.api.cri.v1 import api_pb2 as pb
+from tests.e2e.harness.daemon import Daemon
+from tests.e2e.lifecycle.client import Cri, Pod, linux, refusal
+
+pytestmark = pytest.mark.root
+
+KIND = "vendor.com/device"
+
+
+@pytest.fixture(scope="module")
+def cdi_daemon(busybox_image: str) -> Iterator[Daemon]:
+    folder = Path(tempfile.mkdtemp(prefix="pf-"))
+    config = {
+        "pools": [{"name": "default", "size": 2}],
+        "cdi": {"spec_dirs": [str(folder / "static"), str(folder / "dynamic")]},
+    }
+    with Daemon(folder, config) as daemon:
+        cri = Cri(daemon.endpoint)
+        cri.pull(busybox_image)
+        cri.close()
+        yield daemon
+
+
+@pytest.fixture
+def pod(cdi_daemon: Daemon, busybox_image: str, tmp_path: Path) -> Iterator[Pod]:
+    cri = Cri(cdi_daemon.endpoint, busybox_image)
+    yield cri.pod(tmp_path).run_sandbox()
+    cri.remove_pods()
+    cri.close()
+
+
+@pytest.fixture
+def files(cdi_daemon: Daemon) -> Iterator[Path]:
+    """The folder of CDI files, empty again afterwards."""
+    folder = cdi_daemon.folder / "dynamic"
+    folder.mkdir(exist_ok=True)
+    yield folder
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def describe(files: Path, devices: dict[str, Any], **fields: Any) -> None:
+    listed = [{"name": name, "containerEdits": edits} for name, edits in devices.items()]
+    document = {"cdiVersion": "1.1.0", "kind": KIND, "devices": listed, **fields}
+    (files / "new").write_text(json.dumps(document))
+    (files / "new").rename(files / "vendor.json")
+
+
+def asked(*names: str) -> list[pb.CDIDevice]:
+    return [pb.CDIDevice(name=f"{KIND}={name}") for name in names]
+
+
+def test_devices_that_nobody_describes(pod: Pod) -> None:
+    code, text = refusal(lambda: pod.create("true", CDI_devices=asked("0", "1")))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert f"unresolvable CDI devices {KIND}=0, {KIND}=1" in text
+    code, text = refusal(lambda: pod.create("true", annotations={"cdi.k8s.io/plugin_1": f"{KIND}=2"}))
+    assert f"unresolvable CDI devices {KIND}=2" in text
+    assert not pod.cri.containers()
+
+
+@pytest.mark.parametrize("name", ["", "gpu0", f"{KIND}=", f"{KIND}=0,", "=,=", "\u202e", "a" * 10_000])
+def test_names_that_are_none(pod: Pod, name: str) -> None:
+    for fields in ({"CDI_devices": [pb.CDIDevice(name=name)]}, {"annotations": {"cdi.k8s.io/x": name}}):
+        code, text = refusal(lambda fields=fields: pod.create("true", **fields))  # type: ignore[misc]
+        assert (code, "not a qualified name" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True), text
+
+
+def test_variables_nodes_mounts_and_groups(pod: Pod, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "driver.so").write_text("driver")
+    os.mknod(tmp_path / "node", stat.S_IFCHR | 0o600, os.makedev(10, 229))
+    edits = {
+        "env": ["VISIBLE=0", "SHARED=device"],
+        "deviceNodes": [
+            {"path": "/dev/vendor/0", "hostPath": str(tmp_path / "node"), "permissions": "rw"},
+            {"path": "/dev/vendor/none", "type": "c", "major": 10, "minor": 229, "permissions": "none"},
+            {"path": "/dev/vendor/pipe", "type": "p", "fileMode": 0o622},
+        ],
+        "mounts": [
+            {
+                "hostPath": str(tmp_path / "lib"),
+                "containerPath": "/usr/lib/vendor",
+                "options": ["ro", "nosuid", "nodev", "rbind", "rprivate"],
+            }
+        ],
+        "additionalGids": [4711],
+    }
+    describe(files, {"0": edits}, containerEdits={"env": ["ALL=yes"]})
+    container = pod.start(
+        "sleep 100",
+        CDI_devices=asked("0"),
+        envs=[pb.KeyValue(key="SHARED", value=b"request"), pb.KeyValue(key="OWN", value=b"1")],
+        linux=linux(run_as_user=pb.Int64Value(value=33)),
+    )
+    assert container.tell("echo $VISIBLE $SHARED $OWN $ALL") == "0 device 1 yes", "an exec has them too"
+    assert container.tell("stat -c '%a %u %F' /dev/vendor/0") == "600 33 character special file"
+    assert container.tell("stat -c '%a %F' /dev/vendor/pipe") == "622 fifo"
+    assert container.exec("exec 3<>/dev/vendor/0").exit_code == 0
+    assert container.tell("cat /usr/lib/vendor/driver.so") == "driver"
+    assert container.exec("touch /usr/lib/vendor/x").exit_code != 0
+    options = container.tell("grep ' /usr/lib/vendor ' /proc/self/mountinfo").split()[5].split(",")
+    assert {"ro", "nosuid", "nodev"} <= set(options)
+    assert "4711" in container.tell("id -G").split()
+    assert not container.status.mounts, "status tells what was asked for"
+
+
+def test_a_node_that_may_not_be_opened(pod: Pod, files: Path) -> None:
+    """What `none` says is the node's only: another way to the same device stays closed as well."""
+    node = {"path": "/dev/closed", "type": "c", "major": 10, "minor": 229, "permissions": "none"}
+    describe(files, {"0": {"deviceNodes": [node]}})
+    container = pod.start("sleep 100", CDI_devices=asked("0"))
+    assert b"not permitted" in container.exec("exec 3<>/dev/closed").stderr
+
+
+def test_a_device_replaces_what_the_request_has_there(pod: Pod, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of the device")
+    mount = {"hostPath": str(tmp_path / "file"), "containerPath": "/data"}
+    node = {"path": "/dev/both", "hostPath": "/dev/zero"}
+    describe(files, {"0": {"mounts": [mount], "deviceNodes": [node]}})
+    container = pod.start(
+        "sleep 100",
+        CDI_devices=asked("0"),
+        mounts=[pb.Mount(container_path="/data", host_path=str(tmp_path))],
+        devices=[pb.Device(host_path="/dev/null", container_path="/dev/both", permissions="r")],
+    )
+    assert container.tell("cat /data") == "of the device"
+    assert container.tell("head -c 1 /dev/both | wc -c") == "1"
+    assert [mount.container_path for mount in container.status.mounts] == ["/data"]
+
+
+def test_by_annotation_and_by_field_each_once(pod: Pod, files: Path) -> None:
+    describe(files, {"0": {"env": ["FIRST=0"]}, "1": {"env": ["SECOND=1"]}})
+    container = pod.start(
+        "sleep 100",
+        CDI_devices=asked("0"),
+        annotations={"cdi.k8s.io/plugin_a": f"{KIND}=0,{KIND}=1", "other": "kept"},
+    )
+    assert container.tell("echo $FIRST $SECOND") == "0 1"
+    assert dict(container.status.annotations)["other"] == "kept"
+
+
+def test_files_are_read_anew_for_each_container(pod: Pod, files: Path, cdi_daemon: Daemon) -> None:
+    for value in ("1", "2"):
+        describe(files, {"0": {"env": [f"VALUE={value}"]}})
+        assert pod.run("echo $VALUE", CDI_devices=asked("0")).output == value
+    container = pod.create("echo $VALUE", CDI_devices=asked("0"))
+    (files / "vendor.json").unlink()
+    cdi_daemon.restart()
+    pod.cri.wait_served()
+    container.start()
+    container.wait_exited()
+    assert container.output == "2", "what it was created with stays"
+    assert refusal(lambda: pod.create("true", CDI_devices=asked("0")))
+
+
+def test_a_file_that_is_wrong_says_so(pod: Pod, files: Path) -> None:
+    (files / "vendor.yaml").write_text("cdiVersion: 0.3.0\nkind: vendor.com/device\ndevices: 7\n")
+    _, text = refusal(lambda: pod.create("true", CDI_devices=asked("0")))
+    assert "vendor.yaml: Expected `array`" in text
+
+
+@pytest.mark.parametrize(
+    ("edits", "words"),
+    [
+        ({"intelRdt": {"closID": "gold"}}, "intelRdt"),
+        ({"netDevices": [{"hostInterfaceName": "eth9", "name": "eth1"}]}, "netDevices"),
+        ({"hooks": [{"hookName": "poststart", "path": "/bin/true"}]}, "hook poststart /bin/true"),
+        ({"hooks": [{"hookName": "createRuntime", "path": "/bin/true"}]}, "hook createRuntime /bin/true"),
+    ],
+)
+def test_what_is_not_done_is_refused(pod: Pod, files: Path, edits: dict[str, Any], words: str) -> None:
+    describe(files, {"0": edits})
+    code, text = refusal(lambda: pod.create("true", CDI_devices=asked("0")))
+    assert (code, words in text) == (grpc.StatusCode.UNIMPLEMENTED, True), text
+    assert not pod.cri.containers()
+
+
+@pytest.mark.parametrize(
+    ("edits", "words"),
+    [
+        ({"deviceNodes": [{"path": "/dev/not-here"}]}, "/dev/not-here"),
+        ({"mounts": [{"hostPath": "/not/here", "containerPath": "/x"}]}, "/not/here"),
+        ({"mounts": [{"hostPath": "/etc", "containerPath": "/proc/sys"}]}, "/proc/sys"),
+        ({"mounts": [{"hostPath": "/etc", "containerPath": "/x/../y"}]}, "/x/../y"),
+    ],
+)
+def test_what_the_node_lacks_is_refused(pod: Pod, files: Path, edits: dict[str, Any], words: str) -> None:
+    describe(files, {"0": edits})
+    code, text = refusal(lambda: pod.create("true", CDI_devices=asked("0")))
+    assert code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT)
+    assert words in text
+    assert not pod.cri.containers()
