@@ -131,7 +131,7 @@ def test_the_order_of_a_containers_plan() -> None:
     ids = (own().uids, own().gids)
     volume = mount("/data", "/data", uid_mappings=ids[0], gid_mappings=ids[1])
     found = ops_of(config=container(mounts=(volume, mount("/plain", "/plain"))))
-    order = [
+    order: list[type[ops.Op]] = [
         ops.OpenTree,
         ops.OverlayMapped,
         ops.FilesAsRoot,
