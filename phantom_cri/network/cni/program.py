@@ -126,7 +126,6 @@ class _Sink:
         self._loop = asyncio.get_running_loop()
         self._limit = limit
         self._exit, self.entry = os.pipe()
-        os.set_blocking(self._exit, False)
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self.full: asyncio.Future[None] = self._loop.create_future()
 
@@ -137,6 +136,7 @@ class _Sink:
         """From now on only the program holds the writing end."""
         os.close(self.entry)
         self.entry = -1
+        os.set_blocking(self._exit, False)
         self._loop.add_reader(self._exit, self._read)
 
     def _read(self) -> None:
