@@ -115,6 +115,12 @@ def attached(container: Container, clients: int) -> bool:
     return sum(flag & os.O_ACCMODE == os.O_WRONLY for flag in flags) // 2 == clients
 
 
+def tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-100, os.SEEK_END)
+        return file.read()
+
+
 def pid_of(container: Container) -> int:
     return int(json.loads(container.details)["pid"])
 
@@ -157,18 +163,21 @@ def test_many_clients_get_the_same(spdy: StreamClient, pod: Pod) -> None:
 def test_a_client_that_does_not_read_is_let_go_and_told(client: StreamClient, pod: Pod) -> None:
     count = 64 << 20
     container = pod.start(
-        f"read x; head -c {count} /dev/zero | tr '\\0' 'x' | fold -w 1023; echo; read x", stdin=True
+        f"read x; head -c {count} /dev/zero | tr '\\0' 'x' | fold -w 1023; echo; echo end; read x", stdin=True
     )
     with client.start("attach", container.id) as slow, client.start("attach", "-i", container.id) as typing:
         wait_until(lambda: attached(container, 2), "both to be attached")
         slow.process.send_signal(signal.SIGSTOP)
         typing.write(b"go\n")
-        wait_until(lambda: Path(container.status.log_path).stat().st_size > count, "all to be logged", 30)
+        log = Path(container.status.log_path)
+        wait_until(
+            lambda: log.stat().st_size > count and tail(log).endswith(b" end\n"), "all to be logged", 30
+        )
         slow.process.send_signal(signal.SIGCONT)
         slow.rest()
         assert slow.wait() != 0
         assert b"faster than the client read" in slow.stderr()
-    assert sum(len(line.text) for line in container.log) == count
+    assert sum(len(line.text) for line in container.log) == count + len("end")
     assert container.status.state == pb.CONTAINER_RUNNING
 
 
