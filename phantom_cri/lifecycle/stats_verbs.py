@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
-from phantom_cri.cgroups import pod_path
 from phantom_cri.errors import FailedPrecondition
 from phantom_cri.lifecycle.filesystem import filesystem_of
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.measuring import Measuring
-from phantom_cri.lifecycle.node import FRAGMENTS, Node
+from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.pod_metrics import announced, samples_of
 from phantom_cri.usage import ContainerUsage, Metric, PodMetrics, PodUsage
 
@@ -58,13 +57,13 @@ class StatsVerbs:
         )
 
     async def metrics(self) -> Sequence[Metric]:
-        example = pod_path(self._node.config.cgroup.default_parent, FRAGMENTS)
+        example = self._node.cgroups.home(self._node.config.cgroup.parent)
         return announced(await self._measuring.everything_of(example))
 
-    async def pod_sandbox_metrics(self) -> Sequence[PodMetrics]:
+    async def pod_sandbox_metrics(self) -> Iterable[PodMetrics]:
         pods = await self._measuring.pods(self._ready(), everything=True)
         filesystem = filesystem_of(self._node.config.root)
-        return [samples_of(pod, filesystem) for pod in pods]
+        return (samples_of(pod, filesystem) for pod in pods)
 
     def _ready(self) -> list[Pod]:
         return [pod for pod in self._node.records.pods.values() if pod.record.state == "ready"]
