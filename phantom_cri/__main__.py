@@ -13,7 +13,7 @@ from pathlib import Path
 
 from phantom_cri import __version__, cgroups, config, native
 from phantom_cri.cdi import Registry
-from phantom_cri.cgroups import Cgroups, LaunchFds, pod_path
+from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config, PoolConfig, StreamingConfig
 from phantom_cri.cri.server import CriServer
@@ -21,14 +21,13 @@ from phantom_cri.errors import ConfigError, PhantomError
 from phantom_cri.images import ImageService, Limits
 from phantom_cri.lifecycle import gauges, shells, user_namespaces
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
-from phantom_cri.lifecycle.node import FRAGMENTS, Node
+from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.node_verbs import NodeVerbs
 from phantom_cri.lifecycle.ownership import Ownership
 from phantom_cri.lifecycle.records import Records
 from phantom_cri.lifecycle.recover import recover
 from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.verbs import PodVerbs
-from phantom_cri.model import Resources
 from phantom_cri.network import NetworkConfig, NetworkDriver
 from phantom_cri.network.builtin import BuiltinNetwork
 from phantom_cri.network.cni import CniConfig
@@ -62,7 +61,7 @@ async def serve(settings: Config) -> None:
     traces = tracing.from_environment()
     page = metrics.serve(numbers, settings.metrics_address) if settings.metrics_address else None
     try:
-        node = compose(settings, numbers)
+        node = await compose(settings, numbers)
         await recover(node)
         node.no_user_namespaces = await user_namespaces.obstacle(node)
         await run(node, traces)
@@ -73,9 +72,9 @@ async def serve(settings: Config) -> None:
         ownership.close()
 
 
-def compose(settings: Config, numbers: metrics.Metrics) -> Node:
+async def compose(settings: Config, numbers: metrics.Metrics) -> Node:
     """All objects of one daemon, wired together; nothing is started."""
-    tree = cgroups.detect()
+    tree = await cgroups.detect_systemd() if settings.cgroup.driver == "systemd" else cgroups.detect()
     node = Node(
         config=settings,
         records=Records(settings.state),
@@ -88,7 +87,7 @@ def compose(settings: Config, numbers: metrics.Metrics) -> Node:
         cdi=Registry(settings.cdi.spec_dirs),
         host_mounts=os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
         criu=Criu(settings.checkpoint.criu),
-        home_cgroup=home_cgroup(settings, tree),
+        home_cgroup=await home_cgroup(settings, tree),
     )
     add_pools(node)
     return node
@@ -173,11 +172,10 @@ def make_network_config(settings: Config) -> NetworkConfig:
     )
 
 
-def home_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:
+async def home_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:
     """The fragments' own cgroup, made when it is not there; open as long as the daemon lives."""
-    path = pod_path(settings.cgroup.default_parent, FRAGMENTS)
-    if not tree.exists(path):
-        tree.create(path, Resources(), None)
+    path = tree.home(settings.cgroup.parent)
+    await tree.keep(path)
     return tree.launch_fds(path)
 
 
@@ -258,9 +256,10 @@ async def leave(node: Node) -> None:
     if not node.records.pods:
         await node.network.dismantle()
         node.home_cgroup.close()
-        node.cgroups.remove(pod_path(node.config.cgroup.default_parent, FRAGMENTS))
+        await node.cgroups.remove_async(node.cgroups.home(node.config.cgroup.parent))
     await node.network.close()
     await node.images.close()
+    node.cgroups.close()
 
 
 def calm_garbage_collector() -> None:

@@ -1,11 +1,11 @@
-"""cgroups v1, v2 and hybrid behind one face, by the cgroupfs driver.
+"""cgroups v1, v2 and hybrid behind one face, made by ourselves or by systemd.
 
-`detect()` gives the node's `Cgroups`; `pod_path` names a sandbox's or container's cgroup below the pod's.
+`detect()` and `detect_systemd()` give the node's `Cgroups`.
 """
 
 from __future__ import annotations
 
-from phantom_cri.cgroups.detect import detect
+from phantom_cri.cgroups.detect import detect, detect_systemd
 from phantom_cri.cgroups.devices import DEFAULT_RULES, DeviceRule
 from phantom_cri.cgroups.face import ABSENT, Cgroups, LaunchFds
 from phantom_cri.cgroups.open_files import open_files_limit
@@ -19,6 +19,7 @@ __all__ = [
     "DeviceRule",
     "LaunchFds",
     "detect",
+    "detect_systemd",
     "open_files_limit",
     "pod_path",
 ]

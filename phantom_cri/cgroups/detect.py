@@ -9,10 +9,11 @@ from phantom_cri.cgroups.face import Cgroups
 from phantom_cri.cgroups.tree import Tree
 from phantom_cri.cgroups.v1 import CpusetTree, V1Cgroups
 from phantom_cri.cgroups.v2 import V2Cgroups
-from phantom_cri.errors import FailedPrecondition
+from phantom_cri.errors import FailedPrecondition, Unavailable
 
 MOUNT_POINT = Path("/sys/fs/cgroup")
 # v1 hierarchies without a controller; systemd's keeps services apart from containers.
+_BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 _NAMED = frozenset({"systemd", "elogind", "openrc"})
 
 
@@ -41,6 +42,31 @@ def detect(root: Path = MOUNT_POINT) -> Cgroups:
             tree.close()
         raise
     return V1Cgroups(trees, unified)
+
+
+async def detect_systemd(root: Path = MOUNT_POINT) -> Cgroups:
+    """The node's cgroups as systemd gives them out. Raises FailedPrecondition saying what it lacks."""
+    _require_systemd(root)
+    from phantom_cri.cgroups.systemd import SystemdCgroups  # the D-Bus library is for those who need it
+    from phantom_cri.cgroups.units import Units
+
+    units = Units()
+    try:
+        await units.connect()
+    except Unavailable as error:
+        raise FailedPrecondition(f"cgroup.driver systemd: {error}") from error
+    return SystemdCgroups(_unified(root), units)
+
+
+def _require_systemd(root: Path) -> None:
+    if not _BOOTED.is_dir():
+        raise FailedPrecondition(
+            f"cgroup.driver systemd: this host was not booted with systemd ({_BOOTED} is missing)"
+        )
+    if not (root / "cgroup.controllers").is_file():
+        raise FailedPrecondition(
+            f"cgroup.driver systemd: needs cgroup v2 alone, and {root} has v1 hierarchies: use cgroupfs"
+        )
 
 
 def _hierarchy(folder: str) -> Tree:

@@ -21,18 +21,19 @@ from phantom_cri.cgroups.devices import DeviceRule
 from phantom_cri.cgroups.freezer import Freezer
 from phantom_cri.cgroups.limits import Setting
 from phantom_cri.cgroups.open_files import count_open_files
-from phantom_cri.cgroups.paths import exec_name, relative
+from phantom_cri.cgroups.paths import DEFAULT_PARENT, exec_name, pod_path, relative
 from phantom_cri.cgroups.processes import deadline_after, wait_until_empty
 from phantom_cri.cgroups.settings import missing_controller, replace_values, write_values
 from phantom_cri.cgroups.tree import Tree
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, NotFound, kernel_error
-from phantom_cri.model import Resources
+from phantom_cri.model import CgroupDriver, Resources
 from phantom_cri.usage import CgroupUsage, HugePages
 
 Version = Literal["v1", "hybrid", "v2"]
 KILL_TIMEOUT_S = 10.0
 REMOVE_TIMEOUT_S = 5.0
 ABSENT = -1
+_FRAGMENTS = "fragments"
 
 
 class LaunchFds(NamedTuple):
@@ -71,6 +72,7 @@ class Cgroups(ABC):
     """One node's cgroups. `controllers` are those that can be used, whichever hierarchy they are in."""
 
     version: Version
+    driver: CgroupDriver = "cgroupfs"
     controllers: frozenset[str]
     trees: tuple[Tree, ...]
 
@@ -150,6 +152,18 @@ class Cgroups(ABC):
     def _exec_tree(self) -> Tree:
         """The one hierarchy in which an exec gets a child."""
 
+    def parent(self, cgroup_parent: str) -> str:
+        """A pod's `cgroup_parent` (empty: DEFAULT_PARENT) as a path. Raises InvalidArgument."""
+        return f"/{relative(cgroup_parent or DEFAULT_PARENT)}"
+
+    def member(self, cgroup_parent: str, member_id: str) -> str:
+        """Where a container's cgroup is below its pod's. Raises InvalidArgument."""
+        return pod_path(cgroup_parent, member_id)
+
+    def home(self, default_parent: str) -> str:
+        """Where the fragments themselves live."""
+        return pod_path(default_parent, _FRAGMENTS)
+
     def check(self, resources: Resources) -> None:
         """Refuse what no cgroup of this node can take, before one is made.
 
@@ -185,6 +199,20 @@ class Cgroups(ABC):
         except BaseException:
             _unmake(made)
             raise
+
+    async def create_async(
+        self, path: str, resources: Resources, devices: Sequence[DeviceRule] | None
+    ) -> None:
+        """`create`, for a driver that has to ask a service manager for it."""
+        self.create(path, resources, devices)
+
+    def occupied(self, path: str) -> None:  # noqa: B027 - nothing to do where an empty cgroup may stay
+        """The cgroup that `create_async` made has a process of its own now."""
+
+    async def keep(self, path: str) -> None:
+        """Make the cgroup unless it is there; it stays until it is removed, however empty."""
+        if not self.exists(path):
+            await self.create_async(path, Resources(), None)
 
     def update(self, path: str, resources: Resources) -> None:
         """Change the limits that are set (not 0, not empty): all, or after a failure none.

@@ -20,9 +20,13 @@ def pod_path(cgroup_parent: str, member_id: str) -> str:
 
     Raises InvalidArgument for a parent or an id that is not a plain name.
     """
+    return f"/{relative(cgroup_parent or DEFAULT_PARENT)}/{member_name(member_id)}"
+
+
+def member_name(member_id: str) -> str:
     if not _NAME.fullmatch(member_id):
         raise InvalidArgument(f"cgroup name {member_id!r}: want letters, digits, '_', '.', '-'")
-    return f"/{relative(cgroup_parent or DEFAULT_PARENT)}/{member_id}"
+    return member_id
 
 
 def relative(path: str) -> str:

@@ -100,6 +100,10 @@ class V2Cgroups(Cgroups):
 
     def _prepare(self, name: str, settings: Sequence[Setting], made: list[tuple[Tree, str]]) -> None:
         self._tree.make(name, made)
+        self._hand_down(name, settings)
+
+    def _hand_down(self, name: str, settings: Sequence[Setting]) -> None:
+        """See to it that the cgroup has the controllers that its settings need, and those that are wanted."""
         needed = self._wanted | {s.controller for s in settings if s.controller in self.controllers}
         missing = needed - set(self._tree.read(name, "cgroup.controllers").split())
         if missing:

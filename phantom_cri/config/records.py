@@ -33,7 +33,7 @@ class LogConfig(Record, frozen=True):
 
 
 class CgroupConfig(Record, frozen=True):
-    driver: Literal["cgroupfs"] = "cgroupfs"
+    driver: Literal["cgroupfs", "systemd"] = "cgroupfs"
     default_parent: str = "/phantom"
 
     def __post_init__(self) -> None:
@@ -44,6 +44,19 @@ class CgroupConfig(Record, frozen=True):
             parent,
             "an absolute path below the cgroup root",
         )
+        check(
+            self.driver == "cgroupfs"
+            or re.fullmatch(r"/[A-Za-z0-9:_.]+(-[A-Za-z0-9:_.]+)*", parent) is not None,
+            "default_parent",
+            parent,
+            "the name of a slice after one slash, as cgroup.driver is systemd",
+        )
+
+    @property
+    def parent(self) -> str:
+        """`default_parent` in the driver's own spelling: with systemd it is a slice."""
+        is_slice = self.driver == "cgroupfs" or self.default_parent.endswith(".slice")
+        return self.default_parent if is_slice else f"{self.default_parent}.slice"
 
 
 class CdiConfig(Record, frozen=True):

@@ -14,14 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phantom_cri import codec, launch
-from phantom_cri.cgroups import pod_path
 from phantom_cri.errors import NotFound, PhantomError
 from phantom_cri.lifecycle import endings, shells
 from phantom_cri.lifecycle.checkpoint_container import thaw_all
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
-from phantom_cri.lifecycle.orphans import end_orphans
 from phantom_cri.lifecycle.orphans import end_orphans
 from phantom_cri.lifecycle.records import (
     drop_unfinished,
@@ -120,7 +118,7 @@ async def undo(node: Node, item: Found) -> None:
         await item.shell.end()
     if item.record is not None:
         for container_id in stored_container_ids(item.folder):
-            cgroup = pod_path(item.record.cgroup_parent, container_id)
+            cgroup = node.cgroups.member(item.record.cgroup_parent, container_id)
             await node.cgroups.kill_async(cgroup)
             await node.cgroups.remove_async(cgroup)
     shutil.rmtree(item.folder, ignore_errors=True)
@@ -142,8 +140,6 @@ async def take_over(node: Node, item: Found) -> None:
     drop_unfinished(item.folder)  # their snapshots went when the images were started
     for container_record in item.containers:
         await take_over_container(node, pod, container_record)
-    if shell is not None:
-        await end_orphans(node, pod, shell)
     if shell is not None:
         await end_orphans(node, pod, shell)
     if shell is None and not pod.released:

@@ -6,7 +6,7 @@ import os
 import time
 
 from phantom_cri import codec, launch
-from phantom_cri.cgroups import pod_path
+from phantom_cri.cgroups import Cgroups
 from phantom_cri.errors import FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.launch import FragmentLost
 from phantom_cri.lifecycle import endings, shells
@@ -85,15 +85,16 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
         raise FailedPrecondition(
             f"namespace_options.userns_options: no user namespaces on this node: {node.no_user_namespaces}"
         )
-    check_cgroup_parent(config)
+    cgroup_parent(node.cgroups, config.cgroup_parent or node.config.cgroup.parent)
     launch.checked_sysctls(config.sysctls, namespaces)
     if config.hostname:
         launch.checked_hostname(config.hostname)
 
 
-def check_cgroup_parent(config: SandboxConfig) -> None:
+def cgroup_parent(cgroups: Cgroups, wanted: str) -> str:
+    """The pod's own cgroup, as a path, for either driver."""
     try:
-        pod_path(config.cgroup_parent, "container")
+        return cgroups.parent(wanted)
     except InvalidArgument as error:
         raise InvalidArgument(f"config.linux.cgroup_parent: {error}") from None
 
@@ -136,7 +137,7 @@ def record_of(
         fragment=shell.process,
         hostname=hostname_of(config, shell.id),
         ips=shell.ips,
-        cgroup_parent=config.cgroup_parent or node.config.cgroup.default_parent,
+        cgroup_parent=cgroup_parent(node.cgroups, config.cgroup_parent or node.config.cgroup.parent),
         pool=shell.pool,
         start="cold" if cold_reason else "warm",
         cold_reason=cold_reason,

@@ -52,7 +52,7 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
         return RuntimeVersion(name=RUNTIME_NAME, version=__version__)
 
     async def cgroup_driver(self) -> CgroupDriver:
-        return "cgroupfs"
+        return self._node.cgroups.driver
 
     async def status(self) -> RuntimeStatus:
         node = self._node

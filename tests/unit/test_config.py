@@ -51,7 +51,11 @@ PAGE = Path(__file__).parents[2] / "docs/configuration.md"
         ("drain_timeout: soon", "config: drain_timeout: must be a duration"),
         ("log: {level: loud}", "config: log.level: Invalid enum value 'loud'"),
         ("log:", "config: log: Expected `object`, got `null`"),
-        ("cgroup: {driver: systemd}", "config: cgroup.driver: "),
+        ("cgroup: {driver: openrc}", "config: cgroup.driver: "),
+        (
+            "cgroup: {driver: systemd, default_parent: /a/b}",
+            "config: cgroup.default_parent: must be the name of a slice",
+        ),
         (
             "cgroup: {default_parent: phantom}",
             "config: cgroup.default_parent: must be an absolute path below",

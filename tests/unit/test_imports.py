@@ -41,6 +41,7 @@ HOME = {  # third-party package → the rooms that may import it
     "prometheus_client": {"telemetry"},
     "opentelemetry": {"telemetry"},
     "cffi": {"native", "network", "policy"},
+    "dbus_fast": {"cgroups"},
 }
 
 

@@ -67,7 +67,7 @@ class Bed:
         self.daemon.registries.mkdir(parents=True)
         path = self.daemon.folder / "config.yaml"
         path.write_text(yaml.safe_dump(self.daemon.config))
-        self.node = compose(config.load(["--config", str(path)]), Metrics("test"))
+        self.node = await compose(config.load(["--config", str(path)]), Metrics("test"))
         self.verbs = PodVerbs(self.node)
         await recover(self.node)
         self.image = await self.load("plain", ImageConfig())

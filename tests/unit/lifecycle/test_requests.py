@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phantom_cri.cgroups.v2 import V2Cgroups
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.lifecycle.create_container import log_path
 from phantom_cri.lifecycle.live import Pod
-from phantom_cri.lifecycle.run_pod_sandbox import check_cgroup_parent, hostname_of
+from phantom_cri.lifecycle.run_pod_sandbox import cgroup_parent, hostname_of
 from phantom_cri.lifecycle.stop_container import signal_name, signal_number
 from phantom_cri.lifecycle.update_container import merge
 from phantom_cri.model import (
@@ -26,6 +28,7 @@ from phantom_cri.model import (
     SandboxRecord,
     SandboxSecurity,
 )
+from tests.unit.cgroups.cgroup2_folder import Cgroup2Folder
 
 METADATA = SandboxMetadata(name="pod")
 
@@ -130,6 +133,8 @@ def test_the_name_of_a_pod() -> None:
 
 
 @pytest.mark.parametrize("parent", ["/", "/a/../b", "..", "/a//b", "/a\nb"])
-def test_a_cgroup_parent_that_no_container_could_use_is_refused(parent: str) -> None:
+def test_a_cgroup_parent_that_no_container_could_use_is_refused(tmp_path: Path, parent: str) -> None:
+    cgroups = V2Cgroups(Cgroup2Folder(tmp_path / "cgroup", frozenset({"cpu"})))
     with pytest.raises(InvalidArgument, match=r"config\.linux\.cgroup_parent"):
-        check_cgroup_parent(SandboxConfig(METADATA, cgroup_parent=parent))
+        cgroup_parent(cgroups, parent)
+    cgroups.close()

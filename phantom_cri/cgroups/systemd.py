@@ -1,0 +1,122 @@
+"""cgroup v2 under systemd: it owns the tree, and every container gets a scope that is delegated to us.
+
+A scope needs a process from the start and goes with its last one. A container's own process is born in its
+cgroup (CLONE_INTO_CGROUP), so the cgroup has to be there before it: until then a process that only waits
+holds the place. Inside a delegated scope all is ours; its own limits are told to systemd too, which sets them
+anew when it reloads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Sequence
+
+from phantom_cri.cgroups.devices import DeviceRule
+from phantom_cri.cgroups.face import REMOVE_TIMEOUT_S
+from phantom_cri.cgroups.paths import member_name, relative
+from phantom_cri.cgroups.processes import deadline_after, wait_until_empty
+from phantom_cri.cgroups.settings import write_values
+from phantom_cri.cgroups.slices import properties, slice_of, slice_path
+from phantom_cri.cgroups.tree import Tree
+from phantom_cri.cgroups.units import Units
+from phantom_cri.cgroups.v2 import V2Cgroups
+from phantom_cri.errors import FailedPrecondition, kernel_error
+from phantom_cri.model import Resources
+
+# It waits for its input to end, which it does with the daemon.
+_PLACE_HOLDER = ("/bin/cat",)
+
+
+class SystemdCgroups(V2Cgroups):
+    driver = "systemd"
+
+    def __init__(self, tree: Tree, units: Units) -> None:
+        super().__init__(tree)
+        self._units = units
+        self._holders: dict[str, subprocess.Popen[bytes]] = {}
+
+    def parent(self, cgroup_parent: str) -> str:
+        return slice_path(slice_of(cgroup_parent))
+
+    def member(self, cgroup_parent: str, member_id: str) -> str:
+        return f"{self.parent(cgroup_parent)}/phantom-{member_name(member_id)}.scope"
+
+    def home(self, default_parent: str) -> str:
+        """Unit names are the node's own, whatever slice they are in: each daemon's has its slice's in it."""
+        name = slice_of(default_parent)
+        return f"{slice_path(name)}/{name.removesuffix('.slice')}-fragments.scope"
+
+    async def create_async(
+        self, path: str, resources: Resources, devices: Sequence[DeviceRule] | None
+    ) -> None:
+        name = relative(path)
+        settings = self._settings(resources, fresh=True)
+        unit, slice_name = _unit_and_slice(name)
+        holder = self._holders[name] = _place_holder()
+        try:
+            await self._units.start_scope(unit, slice_name, holder.pid, properties(settings))
+            self._hand_down(name, settings)
+            write_values(self._tree_of, name, settings)
+            if devices is not None:
+                self._restrict_devices(name, devices)
+        except OSError as error:
+            self.occupied(path)
+            raise kernel_error(f"cgroup {path}: make", error.errno or 0) from error
+        except BaseException:
+            self.occupied(path)  # with it goes the scope
+            raise
+
+    def occupied(self, path: str) -> None:
+        holder = self._holders.pop(relative(path), None)
+        if holder is not None:
+            _end(holder)
+
+    async def keep(self, path: str) -> None:
+        if not self.exists(path):
+            await self.create_async(path, Resources(), None)
+            return
+        holder = self._holders[relative(path)] = _place_holder()
+        self._tree.write(relative(path), "cgroup.procs", str(holder.pid))
+
+    async def update_async(self, path: str, resources: Resources) -> None:
+        await super().update_async(path, resources)
+        unit, _ = _unit_and_slice(relative(path))
+        await self._units.change(unit, properties(self._settings(resources, fresh=False)))
+
+    async def remove_async(self, path: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
+        """systemd has to see the cgroup empty before it goes: it would believe in the scope for ever."""
+        self.occupied(path)
+        name, deadline = relative(path), deadline_after(timeout_s)
+        while pids := self.pids(path):
+            if not await asyncio.to_thread(wait_until_empty, self.trees, name, deadline):
+                raise FailedPrecondition(f"cgroup {path}: remove: processes {sorted(pids)} are still in it")
+        await self._units.stop(_unit_and_slice(name)[0])
+        await super().remove_async(path, timeout_s)
+
+    def close(self) -> None:
+        while self._holders:
+            _end(self._holders.popitem()[1])
+        self._units.close()
+        super().close()
+
+
+def _unit_and_slice(name: str) -> tuple[str, str]:
+    parents, _, unit = name.rpartition("/")
+    return unit, parents.rpartition("/")[2]
+
+
+def _place_holder() -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            _PLACE_HOLDER, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+    except OSError as error:
+        raise kernel_error(f"start {_PLACE_HOLDER[0]}", error.errno or 0) from error
+
+
+def _end(holder: subprocess.Popen[bytes]) -> None:
+    holder.kill()
+    holder.wait()
+    if holder.stdin is not None:
+        holder.stdin.close()
