@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.cri.chunks import chunks
 from phantom_cri.cri.convert.common import image_spec_from
+from phantom_cri.cri.convert.details import image_details
 from phantom_cri.cri.convert.image import (
     auth_from,
     filesystem_message,
-    image_details,
     image_message,
     image_messages,
     image_name_from,
@@ -35,9 +35,8 @@ class ImageService:
         image = await self._verbs.image_status(image_name_from(request.image))
         if image is None:
             return pb.ImageStatusResponse()
-        return pb.ImageStatusResponse(
-            image=image_message(image), info=image_details(image) if request.verbose else {}
-        )
+        details = image_details(await self._verbs.image_info(image.id)) if request.verbose else {}
+        return pb.ImageStatusResponse(image=image_message(image), info=details)
 
     async def PullImage(self, request: pb.PullImageRequest) -> pb.PullImageResponse:
         image_name_from(request.image)

@@ -15,14 +15,13 @@ from phantom_cri.cri.chunks import chunks
 from phantom_cri.cri.convert.common import CGROUP_DRIVERS, in_range, refuse_nul, resources_from
 from phantom_cri.cri.convert.container import (
     container_config_from,
-    container_details,
     container_messages,
     container_state_from,
     container_status_message,
 )
+from phantom_cri.cri.convert.details import container_details, sandbox_details
 from phantom_cri.cri.convert.sandbox import (
     sandbox_config_from,
-    sandbox_details,
     sandbox_messages,
     sandbox_state_from,
     sandbox_status_message,

@@ -109,6 +109,10 @@ class ImageVerbs(Protocol):
 
     async def image_status(self, image: str) -> Image | None: ...
 
+    async def image_info(self, image_id: str) -> Mapping[str, object]:
+        """The image's own config under `imageSpec`, and where its parts lie."""
+        ...
+
     async def pull_image(self, spec: ImageSpec, auth: AuthConfig | None) -> str:
         """Answers the image's id."""
         ...

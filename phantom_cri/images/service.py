@@ -25,7 +25,15 @@ from phantom_cri.images.install import Installer, LayerReport, LayerState
 from phantom_cri.images.layer_diff import write_layer
 from phantom_cri.images.layers import LayerStore
 from phantom_cri.images.limits import Limits
-from phantom_cri.images.manifest import DECODE_ERRORS, Manifest, choose, parse_document
+from phantom_cri.images.manifest import (
+    CONFIG_TYPES,
+    DECODE_ERRORS,
+    Manifest,
+    chain_ids,
+    choose,
+    parse_config,
+    parse_document,
+)
 from phantom_cri.images.reference import Reference
 from phantom_cri.images.registry import Fetched, Registry
 from phantom_cri.images.snapshots import Snapshot, SnapshotStore
@@ -167,11 +175,14 @@ class ImageService:
     def info(self, image_id: str) -> dict[str, Any]:
         """For the verbose ImageStatus: `imageSpec` is the image's own config. Reads one small file."""
         record = self._record(image_id)
+        config = self._content.read(record.config_digest)
         try:
-            spec = from_json(self._content.read(record.config_digest), dict[str, Any])
+            spec = from_json(config, dict[str, Any])
         except DECODE_ERRORS:
             spec = {}  # an artifact's config need not be JSON
+        chain = chain_ids(parse_config(config).diff_ids) if record.config_type in CONFIG_TYPES else ()
         return {
+            "chainID": chain[-1] if chain else "",
             "imageSpec": spec,
             "configMediaType": record.config_type,
             "manifestDigest": record.manifest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from phantom_cri.errors import PhantomError
 from phantom_cri.images import LayerReport
@@ -25,6 +25,9 @@ class ImageVerbs:
 
     async def image_status(self, image: str) -> Image | None:
         return self._node.images.find(image)
+
+    async def image_info(self, image_id: str) -> Mapping[str, object]:
+        return self._node.images.info(image_id)
 
     async def pull_image(self, spec: ImageSpec, auth: AuthConfig | None) -> str:
         return await self._pull(spec, auth, None)

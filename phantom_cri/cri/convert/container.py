@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Literal
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from phantom_cri.codec import replace, to_json
 from phantom_cri.cri.convert.common import (
     CONTAINER_STATES,
     apparmor_from,
@@ -118,14 +117,14 @@ def _mount_from(message: pb.Mount, field: str) -> Mount:
 def _mount_messages(record: ContainerRecord) -> list[pb.Mount]:
     """As requested; that of an image says by `image_ref` which one it was when it was mounted."""
     images = iter(record.image_mounts)
-    found = [_mount_message(mount) for mount in record.config.mounts]
+    found = [mount_message(mount) for mount in record.config.mounts]
     for message in found:
         if message.HasField("image") and (image := next(images, None)) is not None:
             message.image.image_ref = image.image_id
     return found
 
 
-def _mount_message(mount: Mount) -> pb.Mount:
+def mount_message(mount: Mount) -> pb.Mount:
     return pb.Mount(
         container_path=mount.container_path,
         host_path=mount.host_path,
@@ -254,23 +253,3 @@ def container_status_message(record: ContainerRecord) -> pb.ContainerStatus:
         ),
         stop_signal=signal_value(record.stop_signal),
     )
-
-
-def container_details(record: ContainerRecord) -> dict[str, str]:
-    """What `crictl inspect` shows beside the status.
-
-    Values of environment variables are left out: they carry secrets, and the output is pasted
-    into bug reports.
-    """
-    names_only = tuple(EnvVar(name=env.name) for env in record.config.envs)
-    details = {
-        "sandboxID": record.sandbox_id,
-        "pid": record.process.pid if record.process else 0,
-        "runtimeType": "phantom",
-        "image": record.image_name,
-        "imageID": record.image_id,
-        "cgroup": record.cgroup,
-        "user": record.user,
-        "config": replace(record.config, envs=names_only),
-    }
-    return {"info": to_json(details).decode()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from phantom_cri.codec import to_json
 from phantom_cri.cri.convert.common import HIGHEST_ID
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import AuthConfig, FilesystemUsage, Image
@@ -51,22 +50,6 @@ def _user_of(image: Image) -> tuple[int | None, str]:
     if user.isascii() and user.isdigit() and len(user) <= 10 and int(user) <= HIGHEST_ID:
         return int(user), ""
     return None, user
-
-
-def image_details(image: Image) -> dict[str, str]:
-    """What `crictl inspecti` shows beside the image; keys spelled as in an OCI image config."""
-    config = image.config
-    spec = {
-        "User": config.user,
-        "Env": config.env,
-        "Entrypoint": config.entrypoint,
-        "Cmd": config.cmd,
-        "WorkingDir": config.working_dir,
-        "Volumes": {volume: {} for volume in config.volumes},
-        "StopSignal": config.stop_signal,
-        "Labels": config.labels,
-    }
-    return {"info": to_json({"imageSpec": {"config": spec}}).decode()}
 
 
 def filesystem_message(usage: FilesystemUsage) -> pb.FilesystemUsage:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Literal
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from phantom_cri.codec import to_json
 from phantom_cri.cri.convert.common import (
     SANDBOX_STATES,
     apparmor_from,
@@ -143,7 +142,9 @@ def sandbox_messages(records: Iterable[SandboxRecord]) -> list[pb.PodSandbox]:
 
 def sandbox_status_message(record: SandboxRecord) -> pb.PodSandboxStatus:
     namespaces = namespaces_message(record.config.security.namespaces)
-    ips = record.ips if record.config.security.namespaces.network != "node" else ()
+    # A pod that has stopped has given its addresses back: another one may have them by now.
+    has_own = record.state == "ready" and record.config.security.namespaces.network != "node"
+    ips = record.ips if has_own else ()
     return pb.PodSandboxStatus(
         id=record.id,
         metadata=_metadata_message(record.config.metadata),
@@ -163,21 +164,3 @@ def _metadata_message(metadata: SandboxMetadata) -> pb.PodSandboxMetadata:
     return pb.PodSandboxMetadata(
         name=metadata.name, uid=metadata.uid, namespace=metadata.namespace, attempt=metadata.attempt
     )
-
-
-def sandbox_details(record: SandboxRecord) -> dict[str, str]:
-    """What `crictl inspectp` shows beside the status."""
-    details = {
-        "sandboxID": record.id,
-        "pid": record.fragment.pid if record.fragment else 0,
-        "runtimeHandler": record.runtime_handler,
-        "runtimeType": "phantom",
-        "cgroupParent": record.cgroup_parent,
-        "pool": record.pool,
-        "start": record.start,
-        "coldReason": record.cold_reason,
-        "overhead": record.overhead,
-        "resources": record.resources,
-        "config": record.config,
-    }
-    return {"info": to_json(details).decode()}

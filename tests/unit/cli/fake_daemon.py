@@ -155,6 +155,9 @@ class FakeDaemon:
     async def image_status(self, image: str) -> Image | None:
         return self.images.get(image)
 
+    async def image_info(self, image_id: str) -> Mapping[str, object]:
+        return {"imageSpec": {"config": {"User": "7"}}}
+
     async def remove_image(self, image: str) -> None:
         self._called("remove_image", image)
         del self.images[image]

@@ -207,6 +207,9 @@ class FakeImages:
         self.images[IMAGE_ID] = Image(id=IMAGE_ID, repo_tags=(spec.image,), size=5)
         return IMAGE_ID
 
+    async def image_info(self, image_id: str) -> Mapping[str, object]:
+        return {"imageSpec": {"config": {"User": "7"}}}
+
     async def remove_image(self, image: str) -> None:
         self.images = {key: one for key, one in self.images.items() if image not in (one.id, *one.repo_tags)}
 
