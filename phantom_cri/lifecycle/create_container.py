@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 
 from phantom_cri import cdi, images, launch
-from phantom_cri.cgroups import pod_path
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.lifecycle import prepare, states
 from phantom_cri.lifecycle.container_launch import sees_fragment
@@ -101,7 +100,7 @@ def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image) -> Co
         log_path=log_path(pod, config),
         user=images.resolve_user(layers, image.config.user, security),
         stop_signal=config.stop_signal or signal_name(image.config.stop_signal or "SIGTERM"),
-        cgroup=pod_path(pod.record.cgroup_parent, container_id),
+        cgroup=node.cgroups.member(pod.record.cgroup_parent, container_id),
         resources=config.resources,
         layers=layers,
         image_mounts=tuple(mounted_images(node, config)),

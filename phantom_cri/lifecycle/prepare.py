@@ -59,7 +59,7 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
             container.has_cgroup = True
             limits = codec.replace(record.resources, pids_limit=node.config.pids_limit)
             devices = all_devices(record)
-            node.cgroups.create(record.cgroup, limits, allowed_devices(record, devices))
+            await node.cgroups.create_async(record.cgroup, limits, allowed_devices(record, devices))
         with launch.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):
                 donate(node, donations, container, fds)
@@ -70,6 +70,7 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
             with stages.stage("kernel"):
                 undo.push("process", lambda: cleanup.end_process(shell, container))
                 await shell.fragment.prepare(record.id, plan, donations)
+                node.cgroups.occupied(record.cgroup)
         undo.keep()
     node.observe(pod, "prepare", stages)
     return plan
