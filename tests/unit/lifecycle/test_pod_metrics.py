@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +35,9 @@ from phantom_cri.usage import (
     Stalls,
     TaskUsage,
 )
+
+PAGE = Path(__file__).parents[3] / "docs/metrics.md"
+ROW = re.compile(r"^\| `(container_\w+)` \|([^|]*)\|", re.MULTILINE)
 
 SECOND = 1_000_000_000
 STALLS = Stalls(Pressure(3 * SECOND + 1), Pressure(2 * SECOND))
@@ -101,6 +106,14 @@ def test_what_is_announced_is_sent_and_nothing_else(cgroup: CgroupUsage) -> None
     pod = samples_of(PodUsage(POD, cgroup, None, 1, (ETH0,), (usage,)), DISK)
     sent = {*pod.samples, *(sample for _, samples in pod.containers for sample in samples)}
     assert {sample.metric for sample in sent} == set(metrics)
+
+
+def test_the_page_lists_every_metric_with_its_labels() -> None:
+    written = [
+        (name, tuple(re.findall(r"`(\w+)`", labels))) for name, labels in ROW.findall(PAGE.read_text())
+    ]
+    known = {(metric.name, metric.labels[len(BASE_LABELS) :]) for metric in announced(WHOLE)}
+    assert len(written) == len(set(written)) and set(written) == known
 
 
 def test_what_a_kernel_does_not_keep_is_not_announced() -> None:
