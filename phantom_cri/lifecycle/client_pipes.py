@@ -9,7 +9,7 @@ import os
 import select
 import struct
 import termios
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 PIPE_SIZE = 1 << 20  # what pipe(7) allows everybody: /proc/sys/fs/pipe-max-size
 
@@ -20,6 +20,7 @@ class ClientPipes:
     def __init__(self) -> None:
         self.stdin = self.stdout = self.stderr = -1
         self.terminal = -1
+        self.on_close: Callable[[], None] = _nothing
 
     def make_stdin(self) -> int:
         """The reading end, for the caller to close."""
@@ -62,6 +63,12 @@ class ClientPipes:
         self.stdin = self.stdout = self.stderr = self.terminal = -1
         for fd in fds:
             os.close(fd)
+        on_close, self.on_close = self.on_close, _nothing
+        on_close()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _output() -> tuple[int, int]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
-from phantom_cri.lifecycle.attach_session import open_attach
-from phantom_cri.lifecycle.exec_session import open_exec
+from phantom_cri.errors import PhantomError
+from phantom_cri.lifecycle.attach_session import AttachSession, open_attach
+from phantom_cri.lifecycle.client_pipes import ClientPipes
+from phantom_cri.lifecycle.exec_session import ExecSession, open_exec
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.port_forward import dial, ready_pod
 from phantom_cri.lifecycle.running import running
@@ -19,29 +22,49 @@ class StreamingVerbs:
     _node: Node
 
     async def exec(self, container_id: str, command: Sequence[str], streams: Streams) -> str:
-        container = running(self._node, container_id, "exec").container
-        return self._node.streams.offer_exec(
-            partial(open_exec, self._node, container.id, tuple(command), streams),
-            tty=streams.tty,
-            stdin=streams.stdin,
-            stdout=streams.stdout,
-            stderr=streams.stderr,
+        node = self._node
+        container = running(node, container_id, "exec").container
+
+        async def open_session() -> ExecSession:
+            session = await open_exec(node, container.id, tuple(command), streams)
+            count(node, "exec", session)
+            return session
+
+        return node.streams.offer_exec(
+            open_session, tty=streams.tty, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr
         )
 
     async def attach(self, container_id: str, streams: Streams) -> str:
-        container = running(self._node, container_id, "attach").container
-        return self._node.streams.offer_attach(
-            partial(open_attach, self._node, container.id, streams),
-            tty=streams.tty,
-            stdin=streams.stdin,
-            stdout=streams.stdout,
-            stderr=streams.stderr,
+        node = self._node
+        container = running(node, container_id, "attach").container
+
+        async def open_session() -> AttachSession:
+            session = await open_attach(node, container.id, streams)
+            count(node, "attach", session)
+            return session
+
+        return node.streams.offer_attach(
+            open_session, tty=streams.tty, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr
         )
 
     async def port_forward(self, sandbox_id: str, ports: Sequence[int]) -> str:
-        pod, _ = ready_pod(self._node, sandbox_id)
-        return self._node.streams.offer_port_forward(
-            partial(dial, self._node, pod.id),
-            ports=ports,
-            pod_label=f"pod {pod.id}, uid : {pod.record.config.metadata.uid}",
-        )
+        node = self._node
+        pod, _ = ready_pod(node, sandbox_id)
+
+        async def connect(port: int) -> int:
+            try:
+                connection = await dial(node, pod.id, port)
+            except PhantomError as error:
+                node.metrics.port_forwarded(error.code)
+                raise
+            node.metrics.port_forwarded("ok")
+            return connection
+
+        label = f"pod {pod.id}, uid : {pod.record.config.metadata.uid}"
+        return node.streams.offer_port_forward(connect, ports=ports, pod_label=label)
+
+
+def count(node: Node, kind: Literal["exec", "attach"], session: ClientPipes) -> None:
+    """In the gauge of open sessions, until it is closed."""
+    node.metrics.session_opened(kind)
+    session.on_close = partial(node.metrics.session_closed, kind)

@@ -60,6 +60,7 @@ class Metrics:
         )
         self._declare_pools(registry)
         self._declare_images(registry)
+        self._declare_streams(registry)
         self._rpc_timers: dict[str, Histogram] = {}
         self._stage_timers: dict[tuple[str, str], Histogram] = {}
         self._claims: dict[tuple[str, str], Counter] = {}
@@ -85,6 +86,14 @@ class Metrics:
         )
         self._pull_bytes = Counter(
             "phantom_image_pull_bytes", "Compressed bytes fetched from registries", registry=registry
+        )
+
+    def _declare_streams(self, registry: CollectorRegistry) -> None:
+        self._sessions = Gauge(
+            "phantom_streaming_sessions", "Clients that are served now", ["kind"], registry=registry
+        )
+        self._port_forwards = Counter(
+            "phantom_port_forwards", "Connections to ports of pods", ["result"], registry=registry
         )
 
     def rpc_done(self, method: str, code: str, seconds: float) -> None:
@@ -131,6 +140,16 @@ class Metrics:
     def features(self, found: Mapping[str, bool]) -> None:
         for feature, works in found.items():
             self._feature.labels(feature).set(works)
+
+    def session_opened(self, kind: Literal["exec", "attach"]) -> None:
+        self._sessions.labels(kind).inc()
+
+    def session_closed(self, kind: Literal["exec", "attach"]) -> None:
+        self._sessions.labels(kind).dec()
+
+    def port_forwarded(self, result: str) -> None:
+        """`result`: "ok" or the gRPC code's name."""
+        self._port_forwards.labels(result).inc()
 
     def image_pulled(self, result: str, seconds: float, fetched_bytes: int) -> None:
         """`result`: "ok" or the gRPC code's name."""

@@ -50,6 +50,9 @@ def use_all(metrics: Metrics) -> None:
     metrics.containers({"running": 4})
     metrics.features({"nftables": False})
     metrics.image_pulled("ok", 1.5, 1000)
+    metrics.session_opened("exec")
+    metrics.session_closed("attach")
+    metrics.port_forwarded("UNAVAILABLE")
 
 
 def test_numbers_arrive(metrics: Metrics) -> None:
