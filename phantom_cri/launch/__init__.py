@@ -11,8 +11,6 @@ from phantom_cri.launch.adopt_plan import (
     checked_hostname,
     checked_sysctls,
     claim_plan,
-    oom_plan,
-    wire_plan,
 )
 from phantom_cri.launch.bits import (
     CLONE_NEWIPC,
@@ -98,7 +96,6 @@ __all__ = [
     "exec_plan",
     "identify",
     "merged",
-    "oom_plan",
     "open_process",
     "parts_mounted",
     "pod_ids",
@@ -110,5 +107,4 @@ __all__ = [
     "volume_folder",
     "wants_template",
     "watch_death",
-    "wire_plan",
 ]

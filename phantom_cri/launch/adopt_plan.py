@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.launch.container_plan import entering
 from phantom_cri.launch.devices import dev_block
-from phantom_cri.launch.ops import Hostname, Netlink, OomScore, Op, Sysctl
+from phantom_cri.launch.ops import Hostname, Netlink, Op, Sysctl
 from phantom_cri.launch.plan import Block, Plan
 from phantom_cri.launch.standard import template_mounts
 from phantom_cri.launch.user_namespace import PodIds
@@ -82,15 +82,6 @@ def claim_plan(
     for path, value in checked_sysctls(sysctls, namespaces or NamespaceOptions()).items():
         parts.append(Sysctl(path, value))
     return Plan(parts=tuple(parts))
-
-
-def wire_plan(netlink: bytes) -> Plan:
-    """Further rtnetlink requests in the fragment's network namespace."""
-    return Plan(parts=(Netlink(netlink),))
-
-
-def oom_plan(score: int) -> Plan:
-    return Plan(parts=(OomScore(score),))
 
 
 def checked_hostname(hostname: str) -> str:

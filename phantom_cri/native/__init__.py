@@ -9,12 +9,11 @@ from pathlib import Path
 
 from phantom_cri.native._native import ffi, lib
 
-__all__ = ["bpf", "fragment_binary", "pid_of", "raise_file_limit", "spawn", "start_time"]
+__all__ = ["bpf", "fragment_binary", "raise_file_limit", "spawn"]
 
 _FRAGMENT = Path(__file__).with_name("fragment")
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _MFD_EXEC = 0x0010
-_START_TIME = 22 - 3  # field 22 of proc_pid_stat(5), counted from the state after the name's `)`
 
 
 def spawn(
@@ -71,22 +70,6 @@ def fragment_binary() -> int:
         os.close(memory)
         raise
     return memory
-
-
-def pid_of(pidfd: int) -> int:
-    """The pid behind a pidfd, in the caller's pid namespace; -1 once it is reaped, 0 when outside of it."""
-    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
-        if line.startswith("Pid:"):
-            return int(line[4:])
-    raise ValueError(f"fd {pidfd} is not a pidfd")
-
-
-def start_time(pid: int) -> int:
-    """When a process was started, in clock ticks since boot: with the pid it names a process for ever.
-
-    Raises ProcessLookupError or FileNotFoundError when there is none.
-    """
-    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[_START_TIME])
 
 
 def bpf(command: int, attributes: bytearray) -> int:

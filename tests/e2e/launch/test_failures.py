@@ -104,8 +104,8 @@ async def test_identities_that_the_kernel_refuses(pod: Pod) -> None:
         await pod.fragment.adopt(launch.claim_plan("x", {"net.none": "1"}))
     with pytest.raises(LaunchError, match=r"op 0, set sysctl net/core/somaxconn to 'many': EINVAL"):
         await pod.fragment.adopt(launch.claim_plan(None, {"net.core.somaxconn": "many"}))
-    with pytest.raises(LaunchError, match=r"op 0, wire the network, 16 bytes of rtnetlink: EINVAL"):
-        await pod.fragment.adopt(launch.wire_plan(bytes(16)))
+    with pytest.raises(LaunchError, match=r"op 1, wire the network, 16 bytes of rtnetlink: EINVAL"):
+        await pod.fragment.adopt(launch.birth_plan(bytes(16)))
 
 
 async def test_a_fragment_is_claimed_once(pod: Pod) -> None:

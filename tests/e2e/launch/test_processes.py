@@ -103,9 +103,9 @@ async def test_signals(pod: Pod) -> None:
 async def test_ids_are_taken_once(pod: Pod) -> None:
     await ready(pod, "a")
     with pytest.raises(AlreadyExists, match="start a"):
-        await pod.fragment.start("a", launch.wire_plan(b""))
+        await pod.fragment.start("a", launch.claim_plan(None, {}))
     with pytest.raises(launch.LaunchError, match=r"start \.\./x: request: EINVAL"):
-        await pod.fragment.start("../x", launch.wire_plan(b""))
+        await pod.fragment.start("../x", launch.claim_plan(None, {}))
 
 
 async def test_entries_outlive_their_processes(pod: Pod) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from phantom_cri import native
+from phantom_cri.launch.processes import pid_of
 from tests.e2e.native import raw
 from tests.e2e.native.raw import Fragment, Message, Op, Plan
 
@@ -139,7 +139,7 @@ class Bed:
 def start(fragment: Fragment, id: str, plan: Plan) -> int:
     """Starts a process; its pid as this test sees it. The pidfd is closed."""
     message = fragment.client.start(id, plan)
-    pid = native.pid_of(message.fds[0])
+    pid = pid_of(message.fds[0])
     for fd in message.fds:
         os.close(fd)
     return pid

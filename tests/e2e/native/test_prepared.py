@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from phantom_cri import native
+from phantom_cri.launch.processes import pid_of
 from tests.e2e.native import raw
 from tests.e2e.native.bed import Bed, children_of, fds_of, is_gone
 from tests.e2e.native.raw import Fragment, Plan, Refused, eventually
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.root
 def prepare(fragment: Fragment, plan: Plan, id: str = "c") -> int:
     plan.flags |= raw.HOLD
     (pidfd,) = fragment.client.start(id, plan).fds
-    pid = native.pid_of(pidfd)
+    pid = pid_of(pidfd)
     os.close(pidfd)
     return pid
 

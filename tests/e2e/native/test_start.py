@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from phantom_cri import native
+from phantom_cri.launch.processes import pid_of
 from tests.e2e.native import raw
 from tests.e2e.native.bed import FIRST_SLOT, Bed, children_of, fds_of, is_gone, mounts_of, start
 from tests.e2e.native.raw import Fragment, Op, Refused, eventually
@@ -36,7 +36,7 @@ def test_end_by_a_signal(bed: Bed, fragment: Fragment) -> None:
 
 def test_pidfd_of_the_answer_is_the_process(bed: Bed, fragment: Fragment) -> None:
     (pidfd,) = fragment.client.start("c", bed.container(["/bin/sleep", "1000"])).fds
-    pid = native.pid_of(pidfd)
+    pid = pid_of(pidfd)
     assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"/bin/sleep\x001000\x00"
     assert os.readlink(f"/proc/{pid}/exe").endswith("/bin/sleep")
     (again,) = fragment.client.ask(raw.GET, id="c").fds

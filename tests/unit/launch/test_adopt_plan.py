@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.launch import birth_plan, checked_sysctls, claim_plan, oom_plan, wire_plan
+from phantom_cri.launch import birth_plan, checked_sysctls, claim_plan
 from phantom_cri.launch.adopt_plan import sysctl_path
 from tests.unit.launch.decoder import decode
 from tests.unit.launch.requests import namespaces
@@ -84,5 +84,3 @@ def test_birth() -> None:
     ]
     assert decode(plan.encode()).header["slot_count"] == 2
     assert birth_plan().describe() == ["set the OOM score -998"]
-    assert wire_plan(b"1234").describe() == ["wire the network, 4 bytes of rtnetlink"]
-    assert oom_plan(5).describe() == ["set the OOM score 5"]

@@ -111,19 +111,6 @@ def test_the_binary_is_sealed_and_cached() -> None:
         os.pwrite(memory, b"x", 0)
 
 
-def test_pid_and_start_time() -> None:
-    pidfd = os.pidfd_open(os.getpid())
-    assert native.pid_of(pidfd) == os.getpid()
-    os.close(pidfd)
-    null = os.open("/dev/null", os.O_RDONLY)
-    with pytest.raises(ValueError, match="is not a pidfd"):
-        native.pid_of(null)
-    os.close(null)
-    assert native.start_time(os.getpid()) > native.start_time(1) >= 0
-    with pytest.raises((FileNotFoundError, ProcessLookupError)):
-        native.start_time(1 << 30)
-
-
 def test_bpf_errors() -> None:
     with pytest.raises(OSError, match="bpf command 9999"):
         native.bpf(9999, bytearray(8))
