@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.launch.container_plan import entering
 from phantom_cri.launch.devices import dev_block
-from phantom_cri.launch.ops import Hostname, Netlink, Op, Sysctl
+from phantom_cri.launch.op import Op
+from phantom_cri.launch.ops import Hostname, Netlink, Sysctl
 from phantom_cri.launch.plan import Block, Plan
 from phantom_cri.launch.standard import template_mounts
 from phantom_cri.launch.user_namespace import PodIds

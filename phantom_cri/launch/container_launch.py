@@ -5,7 +5,7 @@ from __future__ import annotations
 from phantom_cri.codec import Record
 from phantom_cri.launch.devices import HostDevice
 from phantom_cri.launch.process import Process
-from phantom_cri.model import ContainerConfig, ImageMount, NamespaceOptions, User
+from phantom_cri.model import ContainerConfig, ImageMount, InjectedHook, NamespaceOptions, User
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -46,6 +46,7 @@ class ContainerLaunch(Record, frozen=True):
 
     pod_files: (path in the container, path on the host) of the pod's resolv.conf, hosts and hostname.
     volumes: the same for the image's anonymous volumes.
+    hooks: programs of the node to run on the root, `hook_state` on their stdin, in the folder `bundle`.
     image_mounts: what the request's mounts of images came to, in their order.
     sandbox: the pod's namespace modes, which the container's have to fit.
     template: the fragment has /dev and /sys ready, and no container has taken them.
@@ -67,6 +68,9 @@ class ContainerLaunch(Record, frozen=True):
     sandbox: NamespaceOptions = NamespaceOptions()
     pid_namespace_of: str = ""
     image_mounts: tuple[ImageMount, ...] = ()
+    hooks: tuple[InjectedHook, ...] = ()
+    hook_state: bytes = b""
+    bundle: str = ""
     volatile: bool = False
     hold: bool = False
     template: bool = False

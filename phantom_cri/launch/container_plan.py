@@ -15,12 +15,15 @@ from phantom_cri.launch.container_launch import CgroupView, ContainerLaunch
 from phantom_cri.launch.credentials import credentials
 from phantom_cri.launch.devices import dev_block
 from phantom_cri.launch.mounts import Bind, binds
+from phantom_cri.launch.op import Op
 from phantom_cri.launch.ops import (
     Attach,
     CgroupProcs,
     Exec,
     ExecLabel,
     FilesAsRoot,
+    Hook,
+    Host,
     JoinHome,
     JoinNs,
     JoinUser,
@@ -28,7 +31,6 @@ from phantom_cri.launch.ops import (
     Mask,
     Mkdir,
     OomScore,
-    Op,
     OpenTree,
     Overlay,
     OverlayMapped,
@@ -118,6 +120,7 @@ def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Par
         _place(_hierarchies(launch), slots, sources, placed)
         placed.append(_finished_cgroup(launch))
     _place(_asked(launch), slots, sources, placed, _overlay(launch))
+    hooked = _hooks(launch, slots, sources) if launch.hooks else ()
     return [
         entering(config.resources.oom_score_adj, procs_slots(donated), launch.confinement.apparmor),
         JoinNs(slots[HOST_MOUNTS], bits.CLONE_NEWNS),
@@ -134,11 +137,23 @@ def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Par
         *([dev_block(launch.devices, pod_root)] if standard.has_dev else []),
         *placed,
         *([Mkdir(process.cwd, 0o755, *pod_root)] if process.cwd != "/" else []),
+        *hooked,
         _closing(launch.confinement.masked, launch.confinement.readonly, config.security.readonly_rootfs),
         *([_entered_user(shape.cgroup == "v2" and not shape.privileged)] if ids else []),
         credentials(launch.confinement, launch.user, process.cwd),
         Exec(process.args[0], process.args, process.env),
     ]
+
+
+def _hooks(launch: ContainerLaunch, slots: Slots, sources: Parts) -> list[Op]:
+    """Before anything is masked, as runc runs them: they see the root as its image and mounts made it."""
+    host = slots.take()
+    sources.append(OpenTree(host, "/", bits.OPEN_RECURSIVE))
+    runs = [
+        Hook(hook.path, launch.hook_state, hook.args or (hook.path,), hook.env, hook.timeout)
+        for hook in launch.hooks
+    ]
+    return [Host(host, launch.bundle), *runs]
 
 
 def wants_template(launch: ContainerLaunch) -> bool:

@@ -7,7 +7,8 @@ import os
 from typing import Literal
 
 from phantom_cri.errors import SHORTAGES, AlreadyExists, NotFound, PhantomError, Unavailable, errno_name
-from phantom_cri.launch.ops import Attach, Exec, Op
+from phantom_cri.launch.op import Op
+from phantom_cri.launch.ops import Attach, Exec
 from phantom_cri.launch.plan import Plan
 
 Stage = Literal["request", "decode", "clone", "op", "unknown"]

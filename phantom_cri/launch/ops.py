@@ -2,57 +2,20 @@
 
 `phantom_cri/native/ops.def` is the only table of ops; `check_table` compares these classes with it
 when the module is imported, so that a daemon never speaks a language that its fragments do not.
-An op is a frozen value. `describe` says what it does in the words of an error message; `slots` are
-the words for what the ops before it put into slots.
 """
 
 from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any, ClassVar
 
-from phantom_cri.codec import Record
 from phantom_cri.errors import Internal
 from phantom_cri.launch import bits
 from phantom_cri.launch.fields import ENCODERS
-
-Slots = Mapping[int, str]
-
-
-class Op(Record, frozen=True):
-    """Base of all ops. `number`, `signature`: as in ops.def; `layout`: its fields and their encoders."""
-
-    number: ClassVar[int] = 0
-    signature: ClassVar[str] = ""
-    layout: ClassVar[tuple[tuple[str, Callable[[Any], bytes]], ...]] = ()
-
-    def encode(self) -> bytes:
-        """The op as `native/protocol.h` lays it out. Raises InvalidArgument on a NUL in a string."""
-        body = b"".join([encoder(getattr(self, field)) for field, encoder in self.layout])
-        return self.number.to_bytes(4, "little") + len(body).to_bytes(4, "little") + body
-
-    def label(self) -> tuple[int, str] | None:
-        """For ops that fill a slot: the slot and the words for what is in it now."""
-        return None
-
-    def describe(self, slots: Slots) -> str:
-        raise NotImplementedError
-
-
-def _listed(words: Sequence[str], before: str = " ") -> str:
-    return before + ", ".join(words) if words else ""
-
-
-def _namespaces(nstypes: int) -> str:
-    kinds = bits.names(nstypes, bits.NAMESPACES)
-    return f"{' and '.join(kinds)} namespace{'s' if len(kinds) > 1 else ''}"
-
-
-def _of(slot: int, slots: Slots) -> str:
-    return slots.get(slot, f"slot {slot}")
+from phantom_cri.launch.op import Op as Op
+from phantom_cri.launch.op import Slots, content, listed, namespaces_in_words
 
 
 class JoinNs(Op, frozen=True):
@@ -62,7 +25,7 @@ class JoinNs(Op, frozen=True):
     nstypes: int
 
     def describe(self, slots: Slots) -> str:
-        return f"join {_namespaces(self.nstypes)} of {_of(self.slot, slots)}"
+        return f"join {namespaces_in_words(self.nstypes)} of {content(self.slot, slots)}"
 
 
 class JoinProcess(Op, frozen=True):
@@ -72,7 +35,7 @@ class JoinProcess(Op, frozen=True):
     nstypes: int
 
     def describe(self, slots: Slots) -> str:
-        return f"join {_namespaces(self.nstypes)} of process {self.process}"
+        return f"join {namespaces_in_words(self.nstypes)} of process {self.process}"
 
 
 class JoinHome(Op, frozen=True):
@@ -81,7 +44,7 @@ class JoinHome(Op, frozen=True):
     nstypes: int
 
     def describe(self, slots: Slots) -> str:
-        return f"join {_namespaces(self.nstypes)} of the fragment"
+        return f"join {namespaces_in_words(self.nstypes)} of the fragment"
 
 
 class Unshare(Op, frozen=True):
@@ -90,7 +53,7 @@ class Unshare(Op, frozen=True):
     flags: int
 
     def describe(self, slots: Slots) -> str:
-        return f"new {_namespaces(self.flags)}"
+        return f"new {namespaces_in_words(self.flags)}"
 
 
 class CgroupProcs(Op, frozen=True):
@@ -99,7 +62,7 @@ class CgroupProcs(Op, frozen=True):
     slot: int
 
     def describe(self, slots: Slots) -> str:
-        return f"enter {_of(self.slot, slots)}"
+        return f"enter {content(self.slot, slots)}"
 
 
 class UserNamespace(Op, frozen=True):
@@ -115,7 +78,7 @@ class UserNamespace(Op, frozen=True):
 
     def describe(self, slots: Slots) -> str:
         users, groups = f"users {self.uid}+{self.uid_count}", f"groups {self.gid}+{self.gid_count}"
-        return f"new user namespace of {users}, {groups} with {_namespaces(self.namespaces)}"
+        return f"new user namespace of {users}, {groups} with {namespaces_in_words(self.namespaces)}"
 
 
 class JoinUser(Op, frozen=True):
@@ -156,7 +119,7 @@ class OpenTree(Op, frozen=True):
                 bits.OPEN_CREATE: "made if missing",
             },
         )
-        return f"open {self.path}{_listed(how)}"
+        return f"open {self.path}{listed(how)}"
 
 
 class Overlay(Op, frozen=True):
@@ -191,7 +154,7 @@ class NewFs(Op, frozen=True):
 
     def describe(self, slots: Slots) -> str:
         how = [*self.options, *bits.names(self.attributes, bits.MOUNT_ATTRIBUTES)]
-        return f"new {self.type}{_listed(how)}"
+        return f"new {self.type}{listed(how)}"
 
 
 class OverlayMapped(Overlay, frozen=True):
@@ -206,7 +169,7 @@ class MapIds(Op, frozen=True):
     slot: int
 
     def describe(self, slots: Slots) -> str:
-        return f"map the ids of {_of(self.slot, slots)}"
+        return f"map the ids of {content(self.slot, slots)}"
 
 
 class Root(Op, frozen=True):
@@ -215,7 +178,7 @@ class Root(Op, frozen=True):
     slot: int
 
     def describe(self, slots: Slots) -> str:
-        return f"{_of(self.slot, slots)} as root"
+        return f"{content(self.slot, slots)} as root"
 
 
 class Attach(Op, frozen=True):
@@ -236,7 +199,7 @@ class Attach(Op, frozen=True):
         kind = self.propagation & ~bits.MS_REC
         if kind & ~bits.MS_PRIVATE:
             how += bits.names(kind, bits.PROPAGATIONS)
-        return f"{_of(self.slot, slots)} on {self.target}{_listed(how)}"
+        return f"{content(self.slot, slots)} on {self.target}{listed(how)}"
 
 
 class Mkdir(Op, frozen=True):
@@ -309,7 +272,7 @@ class Remount(Op, frozen=True):
     def describe(self, slots: Slots) -> str:
         how = bits.names(self.attributes, bits.MOUNT_ATTRIBUTES)
         also = " with its submounts" if self.flags & bits.REMOUNT_RECURSIVE else ""
-        return f"remount {self.path}{_listed(how)}{also}"
+        return f"remount {self.path}{listed(how)}{also}"
 
 
 class Pivot(Op, frozen=True):
@@ -318,6 +281,31 @@ class Pivot(Op, frozen=True):
 
     def describe(self, slots: Slots) -> str:
         return "pivot into the root"
+
+
+class Host(Op, frozen=True):
+    number = 29
+    signature = "us"
+    slot: int
+    bundle: str
+
+    def describe(self, slots: Slots) -> str:
+        return f"show the root to the node's programs, at {self.bundle}/rootfs"
+
+
+class Hook(Op, frozen=True):
+    """`state`: for its stdin; `timeout`: seconds, 0 for none."""
+
+    number = 38
+    signature = "sbvvu"
+    path: str
+    state: bytes
+    argv: tuple[str, ...]
+    envp: tuple[str, ...] = ()
+    timeout: int = 0
+
+    def describe(self, slots: Slots) -> str:
+        return f"run hook {self.path}{listed([' '.join(self.argv[1:])])}"
 
 
 class Hostname(Op, frozen=True):
@@ -421,7 +409,7 @@ class Ids(Op, frozen=True):
 
     def describe(self, slots: Slots) -> str:
         groups = memoryview(self.groups).cast("I").tolist()
-        return f"become user {self.uid}:{self.gid}{_listed([str(group) for group in groups], ' groups ')}"
+        return f"become user {self.uid}:{self.gid}{listed([str(group) for group in groups], ' groups ')}"
 
 
 class Capabilities(Op, frozen=True):

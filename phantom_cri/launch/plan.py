@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from phantom_cri.codec import Record
 from phantom_cri.errors import Internal, InvalidArgument
 from phantom_cri.launch import bits
-from phantom_cri.launch.ops import Op
+from phantom_cri.launch.op import Op
 
 _HEADER = struct.Struct(f"<6IQ7iI{bits.ID_MAX}s")
 

@@ -27,6 +27,7 @@ FRAGMENT_SOURCES = (
     "loop.c",
     "ops_credentials.c",
     "ops_gather.c",
+    "ops_hook.c",
     "ops_identity.c",
     "ops_root.c",
     "ops_user.c",

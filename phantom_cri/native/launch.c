@@ -36,6 +36,7 @@ void launch_init(const struct plan *plan, const int *donated, int home, struct l
     launch->root = -1;
     launch->status = -1;
     launch->handoff = -1;
+    launch->bundle = NULL;
     launch->orphanable = false;
     launch->is_closed = false;
     launch->step = "";

@@ -21,6 +21,7 @@ struct launch {
     bool orphanable;     /* the fragment's death alone would not end this process (host pid namespace) */
     bool is_closed;      /* nothing is open any more but stdio, status and home */
     bool is_null[3];     /* stdio that nobody gave */
+    const char *bundle;  /* of the HOOKs to come, in the plan; NULL: no HOST */
     const char *step;    /* what was tried last; for the error's text */
     char reason[256];    /* the kernel's own words (fscontext log), or "" */
     int slots[PH_SLOTS]; /* fds; -1: empty. Last, as the fragment itself touches only the first few */
@@ -54,6 +55,9 @@ int console_receive(int handoff);
 
 /* Puts the kernel's own words about a file system context into launch->reason. */
 void mount_reason(int fs, struct launch *launch);
+
+/* The strings of a vector, and a NULL: one pointer more than it has strings. */
+void launch_pointers(const struct field *vector, char **pointers);
 
 /* The pidfd of process `name` of this fragment, or -ESRCH. */
 int launch_process_fd(const char *name);

@@ -154,7 +154,7 @@ int op_CHDIR(struct launch *launch, const struct op *op)
     return kernel_result(fchdir(directory));
 }
 
-static void fill_pointers(const struct field *vector, char **pointers)
+void launch_pointers(const struct field *vector, char **pointers)
 {
     const char *string = vector->bytes;
 
@@ -237,8 +237,8 @@ int op_EXEC(struct launch *launch, const struct op *op)
 
     if (pointers == MAP_FAILED)
         return -errno;
-    fill_pointers(argv, pointers);
-    fill_pointers(envp, pointers + argv->length + 1);
+    launch_pointers(argv, pointers);
+    launch_pointers(envp, pointers + argv->length + 1);
     launch->step = "follow the fragment";
     result = follow_fragment(launch);
     if (result < 0)

@@ -20,9 +20,10 @@ static const struct op_form forms[OP_NUMBER_MAX] = {
 enum slot_use { SLOT_NONE, SLOT_FILLS, SLOT_READS, SLOT_CONSUMES };
 
 static const uint8_t slot_uses[OP_NUMBER_MAX] = {
-    [OP_JOIN_NS] = SLOT_READS,   [OP_CGROUP_PROCS] = SLOT_READS, [OP_OPEN_TREE] = SLOT_FILLS,
-    [OP_OVERLAY] = SLOT_FILLS,   [OP_NEW_FS] = SLOT_FILLS,       [OP_ROOT] = SLOT_CONSUMES,
-    [OP_ATTACH] = SLOT_CONSUMES, [OP_MAP_IDS] = SLOT_READS,      [OP_OVERLAY_MAPPED] = SLOT_FILLS,
+    [OP_JOIN_NS] = SLOT_READS,        [OP_CGROUP_PROCS] = SLOT_READS, [OP_OPEN_TREE] = SLOT_FILLS,
+    [OP_OVERLAY] = SLOT_FILLS,        [OP_NEW_FS] = SLOT_FILLS,       [OP_ROOT] = SLOT_CONSUMES,
+    [OP_ATTACH] = SLOT_CONSUMES,      [OP_HOST] = SLOT_CONSUMES,      [OP_MAP_IDS] = SLOT_READS,
+    [OP_OVERLAY_MAPPED] = SLOT_FILLS,
 };
 
 /* Ops that the fragment may run on itself: they cannot hang and leave its root alone, but for what a ROOT

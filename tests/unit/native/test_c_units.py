@@ -73,6 +73,7 @@ def seeds() -> list[Plan]:
     container: list[Op] = [
         ("JOIN_NS", 0, 0x20000),
         ("OPEN_TREE", 100, "/var/lib/x", 3),
+        ("OPEN_TREE", 104, "/", 1),
         ("OVERLAY", 101, ["/l/1", "/l/2"], "/u", "/w", 0),
         ("JOIN_HOME", 0x20000),
         ("CGROUP_PROCS", 1),
@@ -89,6 +90,8 @@ def seeds() -> list[Plan]:
         ("MASK", "/proc/kcore"),
         ("READONLY", "/proc/sys"),
         ("REMOUNT", "/", 1, 0),
+        ("HOST", 104, "/bundle"),
+        ("HOOK", "/bin/hook", b"{}", ["hook", "x"], ["A=b"], 5),
         ("PIVOT",),
         ("RLIMIT", 7, 1024, 4096),
         ("EXEC_LABEL", "apparmor", "a profile"),
