@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from phantom_cri import cgroups, launch
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.lifecycle.injection import effective
+from phantom_cri.lifecycle.injection import effective, hook_state, make_bundle
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.model import ContainerRecord
@@ -25,9 +25,12 @@ def container_launch(
     pod_folder = node.records.pod_folder(pod.id)
     snapshot = node.images.snapshot_of(record.id, record.layers)
     config, namespaces = effective(record), record.config.security.namespaces
+    process = process_of(pod, record)
+    hooks = record.injection.hooks if record.injection else ()
+    bundle = make_bundle(snapshot.folder, record, process) if hooks else ""
     return launch.ContainerLaunch(
         config=config,
-        process=process_of(pod, record),
+        process=process,
         user=record.user,
         layers=snapshot.lower,
         upper=snapshot.upper,
@@ -40,6 +43,9 @@ def container_launch(
             for path in launch.anonymous_volumes(config, record.image)
         ),
         image_mounts=record.image_mounts,
+        hooks=hooks,
+        hook_state=hook_state(record, bundle) if hooks else b"",
+        bundle=bundle,
         cgroup_view=launch.CgroupView(*node.cgroups.view(record.cgroup)),
         sandbox=pod.record.config.security.namespaces,
         hold=True,

@@ -6,21 +6,72 @@ What the request said stays as it was in `record.config`, which is what status t
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 
 from phantom_cri import codec, launch
-from phantom_cri.errors import Unimplemented
+from phantom_cri.errors import FailedPrecondition, Unimplemented
 from phantom_cri.lifecycle.node import Node
-from phantom_cri.model import ContainerConfig, ContainerRecord, EnvVar
+from phantom_cri.model import ContainerConfig, ContainerRecord, EnvVar, InjectedHook
+
+OCI_VERSION = "1.2.0"
+"""Of the runtime spec that hooks are spoken to by."""
 
 
 async def injected(node: Node, record: ContainerRecord, names: Sequence[str]) -> ContainerRecord:
     """`record` with what the devices `names` add. Raises FailedPrecondition, Unimplemented."""
     found = await asyncio.to_thread(node.cdi.injection, names, record.user)
     for hook in found.hooks:
-        raise Unimplemented(f"CDI device injection failed: hook {hook.name} {hook.path}: is not supported")
+        check_hook(hook)
     groups = tuple(dict.fromkeys((*record.user.groups, *found.groups)))
     return codec.replace(record, injection=found, user=codec.replace(record.user, groups=groups))
+
+
+def check_hook(hook: InjectedHook) -> None:
+    """One left out would make a device that looks as if it worked. Raises Unimplemented, FailedPrecondition.
+
+    createContainer is what vendors use now; the others want the process of a runtime that is not ours.
+    """
+    field = f"CDI device injection failed: hook {hook.name} {hook.path}"
+    if hook.name != "createContainer":
+        raise Unimplemented(f"{field}: only createContainer hooks are supported")
+    if not os.access(hook.path, os.X_OK) or os.path.isdir(hook.path):
+        raise FailedPrecondition(f"{field}: is not a program on this node")
+
+
+def make_bundle(folder: str, record: ContainerRecord, process: launch.Process) -> str:
+    """A folder as OCI hooks expect it, made below `folder`: what they look for in there is the root's path.
+
+    Nothing is ever mounted on its `rootfs` but in the mount namespace of the container's start. Idempotent.
+    """
+    bundle = os.path.join(folder, "bundle")
+    os.makedirs(os.path.join(bundle, "rootfs"), mode=0o700, exist_ok=True)
+    user = record.user
+    config = {
+        "ociVersion": OCI_VERSION,
+        "root": {"path": "rootfs"},
+        "process": {
+            "args": process.args,
+            "env": process.env,
+            "cwd": process.cwd,
+            "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups},
+        },
+        "annotations": record.config.annotations,
+    }
+    codec.write_atomically(os.path.join(bundle, "config.json"), codec.to_json(config))
+    return bundle
+
+
+def hook_state(record: ContainerRecord, bundle: str) -> bytes:
+    """What a hook reads from its stdin (OCI runtime spec, "State"); there is no process yet."""
+    state = {
+        "ociVersion": OCI_VERSION,
+        "id": record.id,
+        "status": "creating",
+        "bundle": bundle,
+        "annotations": record.config.annotations,
+    }
+    return codec.to_json(state)
 
 
 def effective(record: ContainerRecord) -> ContainerConfig:

@@ -120,6 +120,113 @@ def test_variables_nodes_mounts_and_groups(pod: Pod, files: Path, tmp_path: Path
     assert not container.status.mounts, "status tells what was asked for"
 
 
+HOOK = """\
+#!/bin/sh
+set -e
+state=$(cat)
+bundle=$(pwd)
+case "$state" in *'"status":"creating"'*'"bundle":"'$bundle'"'*) ;; *) echo "bad state: $state"; exit 1;; esac
+grep -q '"root":{"path":"rootfs"}' config.json
+echo "$0 $* $VENDOR" > rootfs/from-the-hook
+ln -s from-the-hook rootfs/link
+mkdir -p rootfs/mounted && mount -t tmpfs vendor rootfs/mounted && echo inside > rootfs/mounted/file
+mount --bind "$HIDDEN" rootfs/data
+test -d /proc/self && test -e rootfs/dev/null && test -e "$HIDDEN"
+"""
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> dict[str, Any]:
+    """One that does what vendors' hooks do: writes files and links, mounts, and looks at node and root."""
+    (tmp_path / "hook").write_text(HOOK)
+    (tmp_path / "hook").chmod(0o755)
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "file").write_text("of the node")
+    path = str(tmp_path / "hook")
+    env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "VENDOR=v", f"HIDDEN={tmp_path / 'hidden'}"]
+    return {
+        "hookName": "createContainer",
+        "path": path,
+        "args": ["hook", "a b", "c"],
+        "env": env,
+        "timeout": 30,
+    }
+
+
+def test_a_hook_works_on_the_containers_root(
+    pod: Pod, files: Path, hook: dict[str, Any], tmp_path: Path, cdi_daemon: Daemon
+) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    describe(files, {"0": {"hooks": [hook]}})
+    (tmp_path / "volume").mkdir()
+    mounts = [pb.Mount(container_path="/data", host_path=str(tmp_path / "volume"))]
+    security = linux(masked_paths=["/mounted/masked", "/etc/passwd"], readonly_rootfs=True)
+    container = pod.start("sleep 100", CDI_devices=asked("0"), mounts=mounts, linux=security)
+    assert container.tell("cat /from-the-hook") == f"{hook['path']} a b c v"
+    assert container.tell("readlink /link; cat /mounted/file; cat /data/file; cat /etc/passwd").split(
+        "\n"
+    ) == [
+        "from-the-hook",
+        "inside",
+        "of the node",
+    ]
+    points = [line.split()[4] for line in container.tell("cat /proc/self/mountinfo").splitlines()]
+    assert not [point for point in points if "rootfs" in point or "hidden" in point], (
+        "nothing of the node stays"
+    )
+    assert Path("/proc/self/mountinfo").read_text() == before, "nothing is mounted on the node"
+    assert not list((tmp_path / "volume").iterdir())
+    container.stop()
+    container.remove()
+    again = pod.start("sleep 100")
+    assert again.exec("test -e /from-the-hook").exit_code == 1
+
+
+def test_hooks_run_in_order_and_in_shared_pids_too(pod: Pod, files: Path, hook: dict[str, Any]) -> None:
+    def writes(text: str) -> dict[str, Any]:
+        script = f"echo {text} >> rootfs/order"
+        return {"hookName": "createContainer", "path": "/bin/sh", "args": ["sh", "-c", script]}
+
+    describe(files, {"0": {"hooks": [writes("1"), writes("2")]}}, containerEdits={"hooks": [writes("0")]})
+    for mode in (pb.CONTAINER, pb.POD):
+        asks = linux(namespace_options=pb.NamespaceOption(pid=mode))
+        assert pod.run("cat /order", CDI_devices=asked("0"), linux=asks).output.split() == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("script", "timeout", "words"),
+    [
+        ("echo out; echo it is wrong >&2; exit 3", 10, "it is wrong"),
+        ("kill -9 $$", 10, "hook /bin/sh"),
+        ("sleep 60", 1, "ETIME"),
+        ("head -c 100000 /dev/zero | tr '\\0' x; printf '\\033[31mthe end'; exit 1", 10, "?[31mthe end"),
+    ],
+)
+def test_a_hook_that_fails_fails_the_start(
+    pod: Pod, files: Path, script: str, timeout: int, words: str
+) -> None:
+    hook = {
+        "hookName": "createContainer",
+        "path": "/bin/sh",
+        "args": ["sh", "-c", script],
+        "timeout": timeout,
+    }
+    describe(files, {"0": {"hooks": [hook]}})
+    container = pod.create("true", CDI_devices=asked("0"))
+    _, text = refusal(container.start)
+    assert "run hook /bin/sh" in text
+    assert words in text
+    assert container.status.reason == "StartError"
+
+
+def test_a_hook_that_is_no_program(pod: Pod, files: Path) -> None:
+    for path in ("/not/there", "/etc/passwd", "/etc"):
+        describe(files, {"0": {"hooks": [{"hookName": "createContainer", "path": path}]}})
+        code, text = refusal(lambda: pod.create("true", CDI_devices=asked("0")))
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"hook createContainer {path}" in text
+
+
 def test_a_node_that_may_not_be_opened(pod: Pod, files: Path) -> None:
     """What `none` says is the node's only: another way to the same device stays closed as well."""
     node = {"path": "/dev/closed", "type": "c", "major": 10, "minor": 229, "permissions": "none"}
@@ -182,6 +289,7 @@ def test_a_file_that_is_wrong_says_so(pod: Pod, files: Path) -> None:
         ({"netDevices": [{"hostInterfaceName": "eth9", "name": "eth1"}]}, "netDevices"),
         ({"hooks": [{"hookName": "poststart", "path": "/bin/true"}]}, "hook poststart /bin/true"),
         ({"hooks": [{"hookName": "createRuntime", "path": "/bin/true"}]}, "hook createRuntime /bin/true"),
+        ({"hooks": [{"hookName": "startContainer", "path": "/bin/true"}]}, "hook startContainer /bin/true"),
     ],
 )
 def test_what_is_not_done_is_refused(pod: Pod, files: Path, edits: dict[str, Any], words: str) -> None:
