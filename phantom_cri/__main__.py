@@ -235,6 +235,7 @@ async def run(node: Node, traces: tracing.Tracing | tracing.NoTracing) -> None:
         pool.start()
     reporter = asyncio.create_task(gauges.keep_current(node), name="gauges")
     calm_garbage_collector()
+    prefer_the_loop()
     try:
         await node.streams.start()
         async with server:
@@ -260,6 +261,14 @@ async def leave(node: Node) -> None:
     await node.network.close()
     await node.images.close()
     node.cgroups.close()
+
+
+def prefer_the_loop() -> None:
+    """Let a thread that computes (stats of 1000 containers) hand over to the event loop ten times sooner.
+
+    Each step of a call that comes meanwhile waits for up to this long; the default is 5 ms.
+    """
+    sys.setswitchinterval(0.0005)
 
 
 def calm_garbage_collector() -> None:
