@@ -24,6 +24,7 @@ from phantom_cri.launch.bits import (
 from phantom_cri.launch.checks import check_container, check_namespaces
 from phantom_cri.launch.container_launch import CgroupView, Confinement, ContainerLaunch
 from phantom_cri.launch.container_plan import container_plan, wants_template
+from phantom_cri.launch.descriptors import moved_up
 from phantom_cri.launch.devices import DeviceRule, HostDevice, device_rules, resolve_devices
 from phantom_cri.launch.donations import Donations
 from phantom_cri.launch.exec_plan import ExecLaunch, exec_plan
@@ -96,6 +97,7 @@ __all__ = [
     "exec_plan",
     "identify",
     "merged",
+    "moved_up",
     "open_process",
     "parts_mounted",
     "pod_ids",

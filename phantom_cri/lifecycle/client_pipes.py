@@ -11,6 +11,8 @@ import struct
 import termios
 from collections.abc import Callable, Iterable
 
+from phantom_cri import launch
+
 PIPE_SIZE = 1 << 20  # what pipe(7) allows everybody: /proc/sys/fs/pipe-max-size
 
 
@@ -24,8 +26,8 @@ class ClientPipes:
 
     def make_stdin(self) -> int:
         """The reading end, for the caller to close."""
-        reader, self.stdin = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self.stdin, False)
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        self.stdin = _ours(writer)
         return reader
 
     def make_stdout(self) -> int:
@@ -42,11 +44,11 @@ class ClientPipes:
 
     def take_terminal(self, master: int, *, stdin: bool, stdout: bool) -> None:
         """Takes over a pty's master, for input and output as asked, and always for its size."""
-        self.terminal = master
+        self.terminal = launch.moved_up(master)
         if stdin:
-            self.stdin = os.dup(master)
+            self.stdin = launch.moved_up(os.dup(self.terminal))
         if stdout:
-            self.stdout = os.dup(master)
+            self.stdout = launch.moved_up(os.dup(self.terminal))
 
     def resize(self, width: int, height: int) -> None:
         if self.terminal >= 0:
@@ -73,8 +75,13 @@ def _nothing() -> None:
 
 def _output() -> tuple[int, int]:
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(reader, False)
-    return reader, writer
+    return _ours(reader), writer
+
+
+def _ours(fd: int) -> int:
+    """Out of the low numbers: there may be many sessions, and they may last."""
+    os.set_blocking(fd, False)
+    return launch.moved_up(fd)
 
 
 def enlarge(fds: Iterable[int]) -> None:
