@@ -20,6 +20,8 @@ from tests.e2e.lifecycle.client import Cri, Pod, linux, refusal
 pytestmark = pytest.mark.root
 
 KIND = "vendor.com/device"
+PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+DATA = {"hostPath": "/etc", "containerPath": "/data", "options": ["ro", "rbind"]}
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,7 @@ def hook(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "file").write_text("of the node")
     path = str(tmp_path / "hook")
-    env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "VENDOR=v", f"HIDDEN={tmp_path / 'hidden'}"]
+    env = [PATH, "VENDOR=v", f"HIDDEN={tmp_path / 'hidden'}"]
     return {
         "hookName": "createContainer",
         "path": path,
@@ -191,6 +193,26 @@ def test_hooks_run_in_order_and_in_shared_pids_too(pod: Pod, files: Path, hook: 
     for mode in (pb.CONTAINER, pb.POD):
         asks = linux(namespace_options=pb.NamespaceOption(pid=mode))
         assert pod.run("cat /order", CDI_devices=asked("0"), linux=asks).output.split() == ["0", "1", "2"]
+
+
+@pytest.mark.kernel("user_namespaces")
+def test_a_hook_in_a_user_namespace(cdi_daemon: Daemon, pod: Pod, files: Path, tmp_path: Path) -> None:
+    """It is a program of the node all the same: it works as the node's root, on the pod's files."""
+    script = "id -u > rootfs/who; chown 100000 rootfs/who; mount -t tmpfs -o uid=100000 vendor rootfs/opt"
+    hook = {"hookName": "createContainer", "path": "/bin/sh", "args": ["sh", "-c", script], "env": [PATH]}
+    node = {"path": "/dev/vendor", "hostPath": "/dev/fuse"}
+    describe(files, {"0": {"hooks": [hook], "deviceNodes": [node], "mounts": [DATA], "env": ["A=b"]}})
+    mapping = [pb.IDMapping(host_id=100_000, container_id=0, length=65_536)]
+    users = pb.UserNamespace(mode=pb.POD, uids=mapping, gids=mapping)
+    options = pb.NamespaceOption(pid=pb.CONTAINER, userns_options=users)
+    context = pb.LinuxSandboxSecurityContext(namespace_options=options)
+    own = pod.cri.pod(tmp_path, linux=pb.LinuxPodSandboxConfig(security_context=context)).run_sandbox()
+    made = [pb.Mount(container_path="/opt", host_path=str(tmp_path / "opt"))]
+    container = own.start(
+        "sleep 100", CDI_devices=asked("0"), linux=linux(namespace_options=options), mounts=made
+    )
+    assert container.tell("cat /who; stat -c %u /who /opt; touch /opt/x; ls /data").split()[:3] == ["0"] * 3
+    assert container.tell("test -c /dev/vendor && echo $A") == "b"
 
 
 @pytest.mark.parametrize(
