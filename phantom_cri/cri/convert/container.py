@@ -215,7 +215,8 @@ def container_message(record: ContainerRecord) -> pb.Container:
         pod_sandbox_id=record.sandbox_id,
         metadata=pb.ContainerMetadata(name=config.metadata.name, attempt=config.metadata.attempt),
         image=image_spec_message(config.image, record.image_name),
-        image_ref=record.image_ref,
+        # A list names the image by its id, as containerd does; the status has the digest to pull it by.
+        image_ref=record.image_id,
         state=CONTAINER_STATES[record.state],
         created_at=record.created_at,
         labels=config.labels,

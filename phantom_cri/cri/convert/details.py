@@ -19,6 +19,7 @@ from phantom_cri.model import (
     ContainerRecord,
     ContainerSecurity,
     Mount,
+    NamespaceOptions,
     ProcessRef,
     SandboxConfig,
     SandboxRecord,
@@ -53,7 +54,7 @@ def sandbox_details(record: SandboxRecord) -> dict[str, str]:
                 "coldReason": record.cold_reason,
                 "overhead": record.overhead,
                 "resources": record.resources,
-                "config": plain(_sandbox_config_message(record.config)),
+                "config": {"linux": {}} | plain(_sandbox_config_message(record.config)),
                 "runtimeSpec": {
                     "hostname": record.hostname,
                     "annotations": record.config.annotations,
@@ -82,7 +83,7 @@ def container_details(record: ContainerRecord) -> dict[str, str]:
                 "imageID": record.image_id,
                 "cgroup": record.cgroup,
                 "user": user,
-                "config": plain(_container_config_message(record.config)),
+                "config": {"linux": {}} | plain(_container_config_message(record.config)),
                 "runtimeSpec": {
                     "process": {
                         "terminal": record.config.tty,
@@ -123,7 +124,10 @@ def _oci_mount(mount: Mount) -> dict[str, Any]:
 
 
 def plain(message: Any) -> dict[str, Any]:
-    """A message as CRI's Go types print themselves: .proto names, numbers as numbers, defaults left out."""
+    """A message as CRI's Go types print themselves: .proto names, numbers as numbers, defaults left out.
+
+    Empty parts are left out too: our records do not tell whether the request had them.
+    """
     found: dict[str, Any] = {}
     for field, value in message.ListFields():
         entry = field.message_type
@@ -133,7 +137,7 @@ def plain(message: Any) -> dict[str, Any]:
             found[field.name] = [plain(one) if entry is not None else one for one in value]
         else:
             found[field.name] = plain(value) if entry is not None else value
-    return found
+    return {name: value for name, value in found.items() if value not in ({}, [])}
 
 
 def _sandbox_config_message(config: SandboxConfig) -> pb.PodSandboxConfig:
@@ -172,7 +176,7 @@ def _sandbox_config_message(config: SandboxConfig) -> pb.PodSandboxConfig:
 
 def _sandbox_security_message(security: SandboxSecurity) -> pb.LinuxSandboxSecurityContext:
     return pb.LinuxSandboxSecurityContext(
-        namespace_options=namespaces_message(security.namespaces),
+        namespace_options=_namespaces_message(security.namespaces),
         selinux_options=_selinux_message(security),
         run_as_user=_id_message(security.run_as_user),
         run_as_group=_id_message(security.run_as_group),
@@ -226,7 +230,7 @@ def _container_security_message(security: ContainerSecurity) -> pb.LinuxContaine
             add_ambient_capabilities=capabilities.add_ambient,
         ),
         privileged=security.privileged,
-        namespace_options=namespaces_message(security.namespaces),
+        namespace_options=_namespaces_message(security.namespaces),
         selinux_options=_selinux_message(security),
         run_as_user=_id_message(security.run_as_user),
         run_as_group=_id_message(security.run_as_group),
@@ -240,6 +244,14 @@ def _container_security_message(security: ContainerSecurity) -> pb.LinuxContaine
         seccomp=_profile_message(security.seccomp),
         apparmor=_profile_message(security.apparmor),
     )
+
+
+def _namespaces_message(options: NamespaceOptions) -> pb.NamespaceOption:
+    """As requested: the node's user namespace is what a request means that says nothing of it."""
+    message = namespaces_message(options)
+    if options.user == "node":
+        message.ClearField("userns_options")
+    return message
 
 
 def _id_message(value: int | None) -> pb.Int64Value | None:

@@ -52,8 +52,7 @@ CONTAINER = pb.ContainerConfig(
             run_as_user=pb.Int64Value(value=7),
             supplemental_groups_policy=pb.Strict,
             masked_paths=["/proc/kcore"],
-            namespace_options=pb.NamespaceOption(userns_options=pb.UserNamespace(mode=pb.NODE)),
-            apparmor=pb.SecurityProfile(profile_type=pb.SecurityProfile.RuntimeDefault),
+            apparmor=pb.SecurityProfile(profile_type=pb.SecurityProfile.Unconfined),
         ),
     ),
 )
@@ -96,6 +95,12 @@ def test_a_container_shows_its_request_in_the_words_of_cri_without_values_of_its
     assert "geheim" not in text
     expected = plain(CONTAINER) | {"envs": [{"key": "TOKEN"}]}
     assert json.loads(text)["config"] == expected
+
+
+def test_a_request_that_says_little_shows_little() -> None:
+    message = pb.ContainerConfig(metadata=pb.ContainerMetadata(name="c"), image=pb.ImageSpec(image="i"))
+    shown = info(container_details(container_record(config=container_config_from(message))))["config"]
+    assert shown == {"metadata": {"name": "c"}, "image": {"image": "i"}, "linux": {}}
 
 
 def test_numbers_stay_numbers() -> None:
