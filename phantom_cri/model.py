@@ -329,7 +329,7 @@ class ContainerRecord(Record, frozen=True):
 
 
 class ContainerEvent(Record, frozen=True):
-    """What happened to a container, or to a pod (`object_id` is the pod's then), and its state right after."""
+    """What happened to a container, or to a pod (`object_id` is the pod's then) and its state right after."""
 
     kind: EventKind
     object_id: str

@@ -25,9 +25,6 @@ from phantom_cri.telemetry.metrics import Metrics
 
 log = logging.getLogger("phantom_cri.lifecycle")
 
-FRAGMENTS = "fragments"
-"""Name of the fragments' own cgroup below the default parent."""
-
 
 @dataclass(slots=True, eq=False)
 class Node:

@@ -70,11 +70,16 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
             ),
             supplemental_groups_policy=True,
             details={
-                "root": node.config.root,
+                "rootDir": node.config.root,
                 "stateDir": node.config.state,
+                "runtimeVersion": __version__,
+                "runtimeHandlers": node.handlers,
+                "cgroupDriver": node.config.cgroup.driver,
+                "cgroupVersion": node.cgroups.version,
                 "cgroups": node.cgroups.features(),
                 "network": node.network.features(),
                 "pools": [pool.report() for pool in node.pools.values()],
+                "configuration": node.config,
             },
         )
 

@@ -205,3 +205,14 @@ def test_crictl(crictl: Crictl, pod: Pod) -> None:
     (metrics,) = [one for one in crictl.json("metricsp")["podMetrics"] if one["podSandboxId"] == pod.id]
     sent = {one["name"] for container in metrics["containerMetrics"] for one in container["metrics"]}
     assert sent | {one["name"] for one in metrics["metrics"]} <= names
+
+
+def test_crictl_info(crictl: Crictl, node: Daemon) -> None:
+    """`stateDir` is where critest tries whether mounts can be mapped to other ids."""
+    info = crictl.json("info")
+    config = info["config"]
+    assert (config["stateDir"], config["rootDir"]) == (str(node.state), str(node.root))
+    assert config["cgroupVersion"] in ("v1", "hybrid", "v2") and config["cgroupDriver"] == "cgroupfs"
+    assert config["configuration"]["listen"] == node.endpoint
+    assert [pool["name"] for pool in config["pools"]] == ["default"]
+    assert {one["type"]: one["status"] for one in info["status"]["conditions"]}["RuntimeReady"]
