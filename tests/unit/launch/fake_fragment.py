@@ -8,6 +8,7 @@ import socket
 import struct
 from typing import NamedTuple
 
+WITH_PLAN = (2, 3)  # PH_ADOPT, PH_START
 LAYOUT = struct.Struct("=IIQqqiI72sqqiiII")
 
 
@@ -33,7 +34,7 @@ class FakeFragment:
         for _, _, content in ancillary:
             fds.frombytes(content)
         fields = LAYOUT.unpack(packet)
-        plan = os.pread(fds[0], 1 << 20, 0) if fds else b""
+        plan = os.pread(fds[0], 1 << 20, 0) if fds and fields[0] in WITH_PLAN else b""
         for fd in fds:
             os.close(fd)
         process_id = fields[7].rstrip(b"\0").decode()
