@@ -20,8 +20,7 @@ Side = Literal["theirs", "ours"]
 class Rule:
     """Values at the paths that `path` matches (as `status.pid`, list items as `[]`) are not compared.
 
-    Their types are, and that they are there. With `optional` they may be missing on either side. `why` tells what
-    makes them differ.
+    Their types are, and that they are there; with `optional` they may be missing on either side.
     """
 
     path: str
@@ -79,7 +78,7 @@ def parse_json(text: str) -> Any:
 
 
 def one_pods_events(tree: Any) -> Any:
-    """Events of the pod that the walk made for them, by number: containerd repeats those of all the others."""
+    """Events of the pod that the walk made for them, by number: containerd repeats those of all others."""
     if not isinstance(tree, list) or not all("containerEventType" in one for one in tree):
         return tree
     events = [one for one in tree if one["podSandboxStatus"]["id"] == "<event_pod>"]
@@ -112,7 +111,7 @@ def changed(before: list[str], after: list[str]) -> Iterator[str]:
 
 
 def problems(stderr: str, reader: Reader) -> list[str]:
-    """What crictl complains about: its own words, and the code if the runtime said no; not the runtime's words."""
+    """What crictl complains about: its own words, and the code if the runtime said no; not its reason."""
     found = []
     for level, message in re.findall(
         r'^time="[^"]*" level=(\w+) msg="((?:[^"\\]|\\.)*)"', stderr, re.MULTILINE
