@@ -18,6 +18,7 @@ import yaml
 
 from phantom_cri import codec, config
 from phantom_cri.__main__ import compose, leave
+from phantom_cri.lifecycle import user_namespaces
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.recover import recover
 from phantom_cri.lifecycle.shell import Shell
@@ -70,6 +71,7 @@ class Bed:
         self.node = await compose(config.load(["--config", str(path)]), Metrics("test"))
         self.verbs = PodVerbs(self.node)
         await recover(self.node)
+        self.node.no_user_namespaces = await user_namespaces.obstacle(self.node)
         self.image = await self.load("plain", ImageConfig())
         self.volume_image = await self.load("volumes", ImageConfig(volumes=["/data", "/more"]))
         await self._use_once()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from phantom_cri import codec
 from phantom_cri.lifecycle import shells
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.shell import Shell
@@ -16,12 +17,14 @@ from phantom_cri.model import (
     Capabilities,
     ContainerSecurity,
     ExecResult,
+    IdMapping,
     ImageSpec,
     Mount,
     NamespaceOptions,
     PortMapping,
     Resources,
     SandboxConfig,
+    SandboxSecurity,
     SecurityProfile,
 )
 from tests.e2e.faults.bed import Bed
@@ -38,6 +41,10 @@ ALL_OF_IT = ContainerSecurity(
     masked_paths=("/proc/kcore", "/proc/keys"),
     readonly_paths=("/proc/sys",),
 )
+
+
+MAPPING = (IdMapping(host_id=100_000, container_id=0, length=65_536),)
+OWN_IDS = NamespaceOptions(pid="container", user="pod", uids=MAPPING, gids=MAPPING)
 
 
 @dataclass
@@ -149,17 +156,21 @@ class CreateWithVolumes(CreateContainer):
 class StartPrepared(Scenario):
     """A container whose start failed is over; the kubelet makes another one."""
 
+    security = ALL_OF_IT
+
     async def prepare(self) -> list[str]:
-        pod = await self.bed.run_pod()
+        namespaces = self.security.namespaces
+        pod = await self.bed.run_pod(security=SandboxSecurity(namespaces=namespaces))
         return [pod, await self._create(pod)]
 
     async def _create(self, pod: str) -> str:
         source = self.bed.daemon.folder / "mounted"
         source.mkdir(exist_ok=True)
+        ids = {"uid_mappings": self.security.namespaces.uids, "gid_mappings": self.security.namespaces.gids}
         config = self.bed.container(
-            mounts=(Mount(container_path="/mnt", host_path=str(source)),),
+            mounts=(Mount(container_path="/mnt", host_path=str(source), **ids),),
             working_dir="/data",
-            security=ALL_OF_IT,
+            security=self.security,
             resources=Resources(memory_limit=64 << 20, oom_score_adj=100),
         )
         container_id = await self.bed.verbs.create_container(pod, config, None)
@@ -200,6 +211,10 @@ class StartUnprepared(StartPrepared):
         await give_up_preparation(node.records.pod(pod), container)
         await release_cgroup(node, container)
         return container_id
+
+
+class StartInUserNamespace(StartUnprepared):
+    security = codec.replace(ALL_OF_IT, namespaces=OWN_IDS)
 
 
 class InContainer(Scenario):

@@ -15,11 +15,11 @@ from phantom_cri import codec, launch
 from phantom_cri.launch import LaunchError, ops
 from phantom_cri.launch.fragment import Fragment
 from phantom_cri.launch.message import Type
-from phantom_cri.launch.ops import Op
+from phantom_cri.launch.op import Op
 from phantom_cri.launch.plan import Plan
 from phantom_cri.lifecycle import shells
 from tests.e2e.faults.bed import Bed
-from tests.e2e.faults.scenarios import Birth, ExecSync, Scenario, StartUnprepared
+from tests.e2e.faults.scenarios import Birth, ExecSync, Scenario, StartInUserNamespace, StartUnprepared
 from tests.e2e.faults.test_acquires import one_fault, run
 
 pytestmark = pytest.mark.root
@@ -34,6 +34,10 @@ BROKEN: dict[type[Op], tuple[Callable[[Any], Op], int]] = {
     ops.OpenTree: (lambda op: ops.OpenTree(op.slot, "/not/there", 0), errno.ENOENT),
     ops.Overlay: (
         lambda op: ops.Overlay(op.slot, ("/not/there",), op.upper, op.work, op.flags),
+        errno.ENOENT,
+    ),
+    ops.OverlayMapped: (
+        lambda op: ops.OverlayMapped(op.slot, ("/not/there", "/"), op.upper, op.work, op.flags),
         errno.ENOENT,
     ),
     ops.NewFs: (lambda op: ops.NewFs(op.slot, "nofs", op.options, op.attributes), errno.ENODEV),
@@ -56,7 +60,7 @@ BROKEN: dict[type[Op], tuple[Callable[[Any], Op], int]] = {
 
 CANNOT_BREAK = {
     ops.CgroupProcs, ops.JoinHome, ops.Root, ops.Mask, ops.Readonly, ops.Pivot,
-    ops.OomScore, ops.Umask, ops.NoNewPrivs, ops.Bounding,
+    ops.OomScore, ops.Umask, ops.NoNewPrivs, ops.Bounding, ops.MapIds, ops.FilesAsRoot, ops.JoinUser,
 }  # fmt: skip
 """Ops without an argument that is wrong in itself: they take any, or the decoder sees that it is wrong."""
 
@@ -89,8 +93,13 @@ class Meddler:
 
 PLANS = pytest.mark.parametrize(
     ("scenario", "kind"),
-    [(StartUnprepared, Type.START), (ExecSync, Type.START), (Birth, Type.ADOPT)],
-    ids=["container", "exec", "birth"],
+    [
+        (StartUnprepared, Type.START),
+        pytest.param(StartInUserNamespace, Type.START, marks=pytest.mark.long),
+        (ExecSync, Type.START),
+        (Birth, Type.ADOPT),
+    ],
+    ids=["container", "container in a user namespace", "exec", "birth"],
 )
 
 
