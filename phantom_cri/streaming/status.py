@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from phantom_cri.codec import to_json
 
+STOPPED = "the container runtime was stopped: its clients have to come again"
+
 
 class Ending:
     """`text` is empty on success."""

@@ -63,7 +63,11 @@ class SpdyStdio:
         self._stdio.resume_output()
 
     def shut_down(self) -> None:
-        self._spdy.finish()
+        # Clients take an error stream that just ends for success.
+        if ERROR in self._streams:
+            self.finish(status.failed(status.STOPPED))
+        else:
+            self._spdy.finish()
         self.gone()
 
     # a StdioWire

@@ -63,7 +63,7 @@ class WebSocketStdio:
         self._stdio.resume_output()
 
     def shut_down(self) -> None:
-        self._socket.finish(CloseReason.GOING_AWAY)
+        self.finish(status.failed(status.STOPPED), CloseReason.GOING_AWAY)
         self.gone()
 
     # a StdioWire
@@ -74,11 +74,11 @@ class WebSocketStdio:
     def end(self, channel: int) -> None:
         """Only the close of the connection says so here."""
 
-    def finish(self, ending: status.Ending) -> None:
+    def finish(self, ending: status.Ending, reason: CloseReason = CloseReason.NORMAL_CLOSURE) -> None:
         text = ending.to_json() if self._has_status else ending.text.encode()
         if text:
             self.send(ERROR, memoryview(text))
-        self._socket.finish()
+        self._socket.finish(reason)
 
     # private
 
