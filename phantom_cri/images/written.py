@@ -13,6 +13,7 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Event
 
 from phantom_cri.images.tree import Tree
 from phantom_cri.model import FilesystemUsage
@@ -40,7 +41,7 @@ class WrittenLayers:
         self._known: dict[str, FilesystemUsage] = {}
         self._running: dict[str, Future[None]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="written")
-        self._closed = False
+        self._closing = Event()
 
     def usage(self, container_ids: Collection[str], patience_s: float) -> dict[str, FilesystemUsage]:
         """What is known of these, after waiting up to `patience_s` for those never counted. Blocks."""
@@ -62,7 +63,7 @@ class WrittenLayers:
 
     def close(self) -> None:
         """A count under way ends at its next rest."""
-        self._closed = True
+        self._closing.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, container_id: str) -> Future[None]:
@@ -90,9 +91,9 @@ class WrittenLayers:
         with Tree(folder) as tree:
             for number, status in enumerate(entries(tree), 1):
                 if number % _STRIDE == 0:
-                    if self._closed:
+                    worked = time.monotonic() - began
+                    if self._closing.wait(worked * (1 - _WORK_SHARE) / _WORK_SHARE):
                         raise FileNotFoundError(folder)
-                    time.sleep((time.monotonic() - began) * (1 - _WORK_SHARE) / _WORK_SHARE)
                     began = time.monotonic()
                 if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
                     if status.st_ino in linked:

@@ -61,12 +61,13 @@ def test_nobody_waits_for_a_long_count(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(written, "_STRIDE", 1)
     goes_on, rests = threading.Event(), threading.Event()
 
-    def rest(seconds: float) -> None:
+    def rest(seconds: float) -> bool:
         rests.set()
         goes_on.wait(5)
+        return False
 
-    monkeypatch.setattr(time, "sleep", rest)
     layers = WrittenLayers(lambda container_id: f"{tmp_path}/{container_id}", "/mount")
+    monkeypatch.setattr(layers._closing, "wait", rest)
     assert layers.usage(["c"], 0.01) == {}
     assert rests.wait(5)
     assert layers.usage(["c"], 0) == {}, "and it is counted once, not twice"
@@ -86,3 +87,14 @@ def test_a_folder_that_becomes_a_link_is_not_followed(tmp_path: Path) -> None:
         (tmp_path / "c/a").rmdir()
         (tmp_path / "c/a").symlink_to(tmp_path / "outside")
         assert not list(walk)
+
+
+def test_the_end_does_not_wait_for_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "c").mkdir()
+    monkeypatch.setattr(written, "_STRIDE", 1)
+    monkeypatch.setattr(written, "_WORK_SHARE", 1e-9)
+    layers = WrittenLayers(lambda container_id: f"{tmp_path}/{container_id}", "/mount")
+    assert layers.usage(["c"], 0.01) == {}
+    began = time.monotonic()
+    layers.close()
+    assert time.monotonic() - began < 5
