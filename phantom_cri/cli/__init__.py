@@ -19,6 +19,9 @@ Command = Callable[[Namespace], Awaitable[int]]
 
 _COMMANDS = {
     "run": ("run", "run"),
+    "exec": ("exec", "run"),
+    "attach": ("exec", "attach"),
+    "logs": ("show_logs", "logs"),
     "ps": ("pods", "ps"),
     "stop": ("pods", "stop"),
     "rm": ("pods", "remove"),

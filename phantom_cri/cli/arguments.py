@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from argparse import Namespace
-from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from phantom_cri import __version__
@@ -38,19 +39,6 @@ class Parser(argparse.ArgumentParser):
         """Usage goes to --help only: a mistake is answered by one sentence."""
 
 
-class _NotYet(argparse.Action):
-    """A flag that docker has and that comes later: said so rather than ignored."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        args: Namespace,
-        values: str | Sequence[Any] | None,
-        flag: Any = None,
-    ) -> None:
-        parser.error("not supported yet: -i/-t")
-
-
 def build_parser() -> Parser:
     parser = Parser(prog="phantom", description="Run and look after pods on Phantom Fragment.")
     parser.add_argument("--version", action="version", version=f"phantom {__version__}")
@@ -65,6 +53,7 @@ def build_parser() -> Parser:
     _run_flags(
         command("run", "Run a command in a new pod", usage="phantom run [FLAGS] IMAGE [COMMAND] [ARG...]")
     )
+    _inner_flags(command)
     _pod_flags(command)
     _image_flags(command)
     command("pools", "List the pools of warm fragments")
@@ -81,6 +70,63 @@ def _common(parser: Parser, host: str, json: Any) -> None:
         help=f"socket of the daemon (default $PHANTOM_HOST, else {DEFAULT_HOST})",
     )
     parser.add_argument("--json", action="store_true", default=json, help="print JSON for programs")
+
+
+def _inner_flags(command: Any) -> None:
+    exec_ = command(
+        "exec",
+        "Run a command in a running container",
+        usage="phantom exec [FLAGS] POD COMMAND [ARG...]",
+    )
+    exec_.add_argument("-i", "--interactive", action="store_true", help="it reads your standard input")
+    exec_.add_argument("-t", "--tty", action="store_true", help="it has a terminal")
+    attach = command("attach", "Take part in a running container's input and output")
+    attach.add_argument("--no-stdin", action="store_true", help="look on only")
+    logs = command("logs", "Show what a container wrote")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the container has ended")
+    logs.add_argument("-n", "--tail", type=_count, default=-1, metavar="LINES", help="the last ones only")
+    logs.add_argument(
+        "--since", type=_since, default=None, metavar="TIME", help="as 10m, or 2026-01-02T03:04:05Z"
+    )
+    logs.add_argument("-t", "--timestamps", action="store_true", help="show when each line was written")
+    for one in (exec_, attach, logs):
+        one.add_argument("-c", "--container", default="", metavar="NAME", help="which one of the pod")
+        one.add_argument("pod", metavar="POD", help="id of a pod or of a container in it, or a name")
+    for one in (exec_, attach):
+        _stream_flags(one)
+    exec_.add_argument("command_line", nargs=argparse.REMAINDER, metavar="COMMAND [ARG...]")
+
+
+def _stream_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "--tls-ca",
+        default=os.environ.get("PHANTOM_TLS_CA", ""),
+        metavar="FILE",
+        help="authority of a streaming server with TLS (default $PHANTOM_TLS_CA, else the system's)",
+    )
+
+
+def _count(text: str) -> int:
+    """Raises ArgumentTypeError."""
+    if text == "all":
+        return -1
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number of lines or all, got {text!r}")
+    return int(text)
+
+
+def _since(text: str) -> datetime:
+    """A time, or how long ago. Raises ArgumentTypeError."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    now = datetime.now(UTC)
+    if re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+        seconds = sum(float(n) * units[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", text))
+        return now - timedelta(seconds=min(seconds, now.timestamp()))
+    try:
+        moment = datetime.fromtimestamp(int(text), UTC) if text.isdecimal() else datetime.fromisoformat(text)
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(f"must be a time or a duration, got {text!r}") from None
+    return moment if moment.tzinfo else moment.astimezone()
 
 
 def _pod_flags(command: Any) -> None:
@@ -125,8 +171,9 @@ def _run_flags(run: Parser) -> None:
     add = run.add_argument
     add("--rm", action="store_true", help="remove the pod when its command has ended")
     add("-d", "--detach", action="store_true", help="print the pod's id and leave it running")
-    add("-i", "--interactive", action=_NotYet, nargs=0, help="not supported yet")
-    add("-t", "--tty", action=_NotYet, nargs=0, help="not supported yet")
+    add("-i", "--interactive", action="store_true", help="the container reads your standard input")
+    add("-t", "--tty", action="store_true", help="the container has a terminal")
+    _stream_flags(run)
     add("--name", metavar="NAME", help="name of pod and container (default: from the image)")
     add("-e", "--env", action="append", default=[], metavar="KEY[=VALUE]", help="without a value: yours")
     add("-v", "--volume", action="append", default=[], metavar="HOST:POD[:ro]", help="bind mount")

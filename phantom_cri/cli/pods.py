@@ -173,3 +173,38 @@ def match_pod(name: str, pods: Iterable[cri.PodSandbox], containers: Iterable[cr
     if not found:
         raise Failure(f"No such pod: {name}")
     return found.pop()
+
+
+async def find_container(daemon: Daemon, name: str, inside: str, *, running: bool) -> cri.Container:
+    """The container that the user named; `inside` picks one of a pod's. Raises Failure."""
+    pods = (await daemon.runtime.ListPodSandbox(cri.ListPodSandboxRequest())).items
+    containers = (await daemon.runtime.ListContainers(cri.ListContainersRequest())).containers
+    return match_container(name, inside, pods, containers, running=running)
+
+
+def match_container(
+    name: str,
+    inside: str,
+    pods: Iterable[cri.PodSandbox],
+    containers: Iterable[cri.Container],
+    *,
+    running: bool,
+) -> cri.Container:
+    """By the beginning of a container's id, else a pod's only one. `running`: others do not count."""
+    alive = cri.ContainerState.CONTAINER_RUNNING
+    found = [container for container in containers if name and container.id.startswith(name)]
+    if not found:
+        sandbox_id = match_pod(name, pods, containers)
+        found = [container for container in containers if container.pod_sandbox_id == sandbox_id]
+    found = [container for container in found if inside in ("", container.metadata.name)]
+    if running or len(found) > 1:
+        chosen = [container for container in found if container.state == alive] or found
+        if running and found and chosen[0].state != alive:
+            raise Failure(f"container {short_id(found[0].id)} of {name} is not running")
+        found = chosen
+    if len(found) > 1:
+        names = ", ".join(sorted(container.metadata.name for container in found))
+        raise Failure(f"{name} has {len(found)} containers ({names}): pick one with --container")
+    if not found:
+        raise Failure(f"No such container: {inside or name}" + (f" in {name}" if inside else ""))
+    return found[0]

@@ -81,6 +81,10 @@ def container_config(args: Namespace, image_id: str, name: str) -> cri.Container
         mounts=[mount(text) for text in args.volume],
         labels={MADE_BY: "true", **_pairs(args.label, "--label")},
         log_path=LOG_NAME,
+        stdin=args.interactive,
+        # Pipes end with the one client that has the input; a terminal can be attached to again.
+        stdin_once=args.interactive and not args.tty and not args.detach,
+        tty=args.tty,
         linux=cri.LinuxContainerConfig(resources=resources(args), security_context=_security(args)),
     )
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable
@@ -20,17 +19,17 @@ from phantom_cri.api.cri.v1 import api_pb2 as cri
 from phantom_cri.api.phantom.v1 import node_pb2 as wire
 from phantom_cri.cli import request
 from phantom_cri.cli.connection import Daemon, connect
-from phantom_cri.cli.failure import Failure
+from phantom_cri.cli.converse import check_terminal
+from phantom_cri.cli.failure import Failure, start_exit_code
+from phantom_cri.cli.interactive import RESTART_SECONDS, at_terminal, standard_input
 from phantom_cri.cli.logs import LogFollower
 from phantom_cri.cli.progress import follow as follow_progress
-from phantom_cri.cli.tables import duration
+from phantom_cri.cli.tables import duration, short_id
 
 T = TypeVar("T")
 
 INTERRUPT_GRACE = 2
 """Seconds between SIGTERM and SIGKILL for a container whose user pressed Ctrl-C."""
-
-RESTART_SECONDS = 30
 
 POLL_SECONDS = (0.002, 0.1)
 """Shortest and longest pause between two looks at log and state."""
@@ -40,20 +39,36 @@ async def run(args: Namespace) -> int:
     """Answers the container's exit code; 125, 126 and 127 are docker's for what never ran."""
     if args.rm and args.detach:
         raise Failure("--rm and --detach exclude each other: nobody would be there to remove the pod")
+    if not args.detach:
+        check_terminal(args)
+    if args.json and args.interactive and args.tty:
+        raise Failure("--json and -it exclude each other: a terminal shows what it is sent")
     config = request.pod_config(args)
     request.container_config(args, "", config.metadata.name)  # a wrong flag must not cost a pull
     async with connect(args.host) as daemon:
         image_id = await _image(daemon, args)
-        async with _pod(daemon, config, args) as sandbox_id:
-            container_id = await _start(daemon, args, config, sandbox_id, image_id)
+        async with _pod(daemon, config, args) as pod:
+            container_id = await _start(daemon, args, config, pod.id, image_id)
             if args.detach:
-                await _tell_start(daemon, args, sandbox_id, container_id, None)
+                await _tell_start(daemon, args, pod.id, container_id, None)
                 return 0
-            code = await _follow(daemon, args, config, container_id)
-            await _tell_start(daemon, args, sandbox_id, container_id, code)
+            code = await _converse(daemon, args, config, container_id)
+            if code is None:
+                pod.kept = True
+                print(f"phantom: detached, pod {short_id(pod.id)} goes on", file=sys.stderr)
+                return 0
+            await _tell_start(daemon, args, pod.id, container_id, code)
             if not args.rm:
-                await daemon.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id))
+                await daemon.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=pod.id))
             return code
+
+
+class _Pod:
+    """A pod of ours; `kept`: also with --rm."""
+
+    def __init__(self, sandbox_id: str) -> None:
+        self.id = sandbox_id
+        self.kept = False
 
 
 async def _image(daemon: Daemon, args: Namespace) -> str:
@@ -72,12 +87,12 @@ async def _image(daemon: Daemon, args: Namespace) -> str:
 
 
 @asynccontextmanager
-async def _pod(daemon: Daemon, config: cri.PodSandboxConfig, args: Namespace) -> AsyncIterator[str]:
+async def _pod(daemon: Daemon, config: cri.PodSandboxConfig, args: Namespace) -> AsyncIterator[_Pod]:
     """A pod that stays only when all went well and --rm was not given."""
     message = cri.RunPodSandboxRequest(config=config, runtime_handler=args.runtime_handler)
     starting = asyncio.ensure_future(_answer(daemon.runtime.RunPodSandbox(message)))
     try:
-        sandbox_id = (await asyncio.shield(starting)).pod_sandbox_id
+        pod = _Pod((await asyncio.shield(starting)).pod_sandbox_id)
     except asyncio.CancelledError:
         # Its answer must not be lost: the pod would stay behind.
         made = await starting
@@ -85,11 +100,11 @@ async def _pod(daemon: Daemon, config: cri.PodSandboxConfig, args: Namespace) ->
         raise
     stays = False
     try:
-        yield sandbox_id
-        stays = not args.rm
+        yield pod
+        stays = pod.kept or not args.rm
     finally:
         if not stays:
-            await remove_pod(daemon, sandbox_id, config.log_directory)
+            await remove_pod(daemon, pod.id, config.log_directory)
 
 
 async def _answer(call: Awaitable[T]) -> T:
@@ -111,22 +126,31 @@ async def _start(
     return created.container_id
 
 
-def start_exit_code(message: str) -> int:
-    """127: no such command, 126: not executable, 125: anything else, from the words of the daemon."""
-    if not re.search(r'\bexec: "', message):
-        return 125
-    absent = re.search(r"executable file not found|no such file or directory", message)
-    return 127 if absent else 126
-
-
-async def _follow(daemon: Daemon, args: Namespace, config: cri.PodSandboxConfig, container_id: str) -> int:
-    """Copy the container's output until it has ended; Ctrl-C stops it."""
+async def _converse(
+    daemon: Daemon, args: Namespace, config: cri.PodSandboxConfig, container_id: str
+) -> int | None:
+    """The container's exit code; None: the user has detached."""
     log = LogFollower(os.path.join(config.log_directory, request.LOG_NAME))
+    try:
+        if not (args.interactive and args.tty):
+            async with standard_input(daemon, args, container_id):
+                return await _follow(daemon, args, log, container_id)
+        _copy(log, args)  # an attached client is not told what came before it
+        outcome = await at_terminal(daemon, args, container_id)
+        if outcome == "detached":
+            return None
+        return await _follow(daemon, args, log if outcome == "unseen" else None, container_id)
+    finally:
+        log.close()
+
+
+async def _follow(daemon: Daemon, args: Namespace, log: LogFollower | None, container_id: str) -> int:
+    """Copy what the container logs until it has ended; Ctrl-C stops it."""
     pause, longest = POLL_SECONDS
     try:
         while True:
             status = await _status(daemon, container_id)
-            if _copy(log, args):
+            if log and _copy(log, args):
                 pause = POLL_SECONDS[0]
             if status.state not in (
                 cri.ContainerState.CONTAINER_RUNNING,
@@ -141,8 +165,6 @@ async def _follow(daemon: Daemon, args: Namespace, config: cri.PodSandboxConfig,
                 cri.StopContainerRequest(container_id=container_id, timeout=INTERRUPT_GRACE)
             )
         raise
-    finally:
-        log.close()
 
 
 async def _status(daemon: Daemon, container_id: str) -> cri.ContainerStatus:
@@ -168,13 +190,13 @@ def _exit_code(status: cri.ContainerStatus) -> int:
 def _copy(log: LogFollower, args: Namespace) -> bool:
     """Whether there was anything."""
     found = False
-    for stream, text in log.read():
+    for line in log.read():
         found = True
         if args.json:
-            line = {"stream": stream, "text": text.decode(errors="replace")}
-            sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+            told = {"stream": line.stream, "text": line.text.decode(errors="replace")}
+            sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
         else:
-            (sys.stderr if stream == "stderr" else sys.stdout).buffer.write(text)
+            (sys.stderr if line.stream == "stderr" else sys.stdout).buffer.write(line.text)
     if found:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -77,10 +77,12 @@ def test_a_terminal(phantom: PhantomClient, container: Container) -> None:
         running.write(b"until test \"$(stty size)\" = '40 120'; do sleep 0.1; done; echo si''zed\r")
         running.read_until(b"sized\r\n")
         running.forget()
-        running.write(b"sleep 1000\r")
-        running.read_until(b"sleep 1000\r\n")
+        running.write(
+            b"sh -c \"trap 'echo cau''ght; exit' INT; echo re''ady; while :; do sleep 0.1; done\"\r"
+        )
+        running.read_until(b"ready\r\n")
         running.write(b"\x03")  # Ctrl-C is for what runs in there
-        running.read_until(b"# ")
+        running.read_until(b"caught\r\n")
         running.write(b"exit 5\r")
         assert running.wait() == 5
         assert termios.tcgetattr(running.stdin) == before

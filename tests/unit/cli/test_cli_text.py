@@ -14,11 +14,11 @@ from phantom_cri.api.cri.v1 import api_pb2 as cri
 from phantom_cri.api.phantom.v1 import node_pb2 as wire
 from phantom_cri.cli import progress, tables
 from phantom_cri.cli.arguments import build_parser
-from phantom_cri.cli.failure import Failure
+from phantom_cri.cli.failure import Failure, start_exit_code
 from phantom_cri.cli.images import images_table
 from phantom_cri.cli.logs import LogFollower
 from phantom_cri.cli.pods import match_pod, ps_table
-from phantom_cri.cli.run import start_exit_code, start_sentence
+from phantom_cri.cli.run import start_sentence
 
 SECOND = 1_000_000_000
 STAMP = b"2026-01-02T03:04:05.000000006Z "
@@ -160,14 +160,18 @@ async def test_a_transfer_without_an_image_is_a_failure() -> None:
         await progress.follow(messages(), quiet=True)
 
 
+def written(log: LogFollower) -> list[tuple[str, bytes]]:
+    return [(line.stream, line.text) for line in log.read()]
+
+
 def test_follows_a_log_that_grows_and_waits_for_whole_lines(tmp_path: Path) -> None:
     log = LogFollower(str(tmp_path / "0.log"))
     assert list(log.read()) == []
     with (tmp_path / "0.log").open("ab", buffering=0) as writer:
         writer.write(STAMP + b"stdout F a b  c\n" + STAMP + b"std")
-        assert list(log.read()) == [("stdout", b"a b  c\n")]
+        assert written(log) == [("stdout", b"a b  c\n")]
         writer.write(b"err P no end\n" + STAMP + b"stdout F \n" + STAMP + b"stdout F \xff\n")
-        assert list(log.read()) == [("stderr", b"no end"), ("stdout", b"\n"), ("stdout", b"\xff\n")]
+        assert written(log) == [("stderr", b"no end"), ("stdout", b"\n"), ("stdout", b"\xff\n")]
         assert list(log.read()) == []
     log.close()
     log.close()

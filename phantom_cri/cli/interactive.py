@@ -1,0 +1,85 @@
+"""`phantom run -i` and `-it`: the user's input for a container that has just been started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import grpc
+import grpc.aio
+
+from phantom_cri.api.cri.v1 import api_pb2 as cri
+from phantom_cri.cli.connection import Daemon
+from phantom_cri.cli.converse import converse
+from phantom_cri.cli.failure import Failure
+from phantom_cri.cli.streams import connected
+
+RESTART_SECONDS = 30
+"""How long a daemon that restarts is waited for."""
+
+Outcome = Literal["detached", "shown", "unseen"]
+
+
+async def at_terminal(daemon: Daemon, args: Namespace, container_id: str) -> Outcome:
+    """Attach the user's terminal until the container ends.
+
+    "unseen": it ended before anything of its output came here; its log has all of it. A connection that is
+    lost is made anew, since a container outlives its daemon. Raises Failure.
+    """
+    seen = False
+    while True:
+        url = await _attach(daemon, container_id, tty=True)
+        if not url:
+            return "shown" if seen else "unseen"
+        async with connected(url, args.tls_ca) as streams:
+            ended = await converse(streams, interactive=True, tty=True, detachable=True)
+        seen = seen or streams.had_output
+        if ended is None:
+            return "detached"
+        if ended.failure and not ended.lost:
+            raise Failure(ended.failure)
+        if not ended.lost:
+            return "shown" if seen else "unseen"
+
+
+@asynccontextmanager
+async def standard_input(daemon: Daemon, args: Namespace, container_id: str) -> AsyncIterator[None]:
+    """Feeds the container meanwhile when -i was given; its output comes from its log, which loses nothing."""
+    if not args.interactive:
+        yield
+        return
+    feeding = asyncio.create_task(_feed(daemon, args, container_id))
+    try:
+        yield
+    finally:
+        feeding.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await feeding
+
+
+async def _feed(daemon: Daemon, args: Namespace, container_id: str) -> None:
+    try:
+        url = await _attach(daemon, container_id, tty=False)
+        if url:
+            async with connected(url, args.tls_ca) as streams:
+                ended = await converse(streams, interactive=True, tty=False)
+            if ended and ended.failure:
+                raise Failure(ended.failure)
+    except Failure as failure:
+        print(f"phantom: standard input: {failure}", file=sys.stderr)
+
+
+async def _attach(daemon: Daemon, container_id: str, *, tty: bool) -> str:
+    """The URL, or nothing when the container has ended already."""
+    request = cri.AttachRequest(container_id=container_id, tty=tty, stdin=True, stdout=tty)
+    try:
+        return (await daemon.runtime.Attach(request, wait_for_ready=True, timeout=RESTART_SECONDS)).url
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+            return ""
+        raise Failure(f"Error response from daemon: {error.details()}") from None
