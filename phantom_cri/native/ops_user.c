@@ -119,6 +119,12 @@ static int adopt_namespaces(struct launch *launch, pid_t pid, int pidfd, int soc
     return 0;
 }
 
+/* The kernel keeps the low half of a number that is too big. */
+static bool are_ids(uint64_t first, uint64_t count)
+{
+    return first < UINT32_MAX && count <= UINT32_MAX - first;
+}
+
 int op_USER_NAMESPACE(struct launch *launch, const struct op *op)
 {
     OWNED_FD pidfd = -1;
@@ -132,6 +138,10 @@ int op_USER_NAMESPACE(struct launch *launch, const struct op *op)
 
     if (op->field[4].number & ~(uint64_t)OWNABLE)
         return -ENOSYS;
+    launch->step = "ids";
+    if (!are_ids(op->field[0].number, op->field[1].number) ||
+        !are_ids(op->field[2].number, op->field[3].number))
+        return -EINVAL;
     if (user.fd >= 0)
         return -EEXIST;
     launch->step = "clone";
