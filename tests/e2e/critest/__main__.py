@@ -1,4 +1,4 @@
-"""`python -m tests.e2e.critest`: runs critest and prints what passed, by group; with --docs into that page."""
+"""`python -m tests.e2e.critest`: runs critest and prints what passed, by group; --docs: into that page."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def run_critest(
         tool("critest"),
         f"--runtime-endpoint={endpoint}",
         f"--config={os.devnull}",
-        f"--parallel={parallel}",
+        *([f"--parallel={parallel}"] if parallel > 1 else []),
         "--ginkgo.no-color",
         f"--ginkgo.timeout={TIME_LIMIT_SECONDS}s",
         f"--ginkgo.json-report={report}",
