@@ -18,6 +18,10 @@ def _cgroup_v1() -> bool:
     return any(" - cgroup cgroup " in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
+def _systemd() -> bool:
+    return Path("/run/systemd/system").is_dir()  # sd_booted(3)
+
+
 def _overlayfs() -> bool:
     return "\toverlay" in Path("/proc/filesystems").read_text()
 
@@ -66,6 +70,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "nftables": _nftables,
     "overlayfs": _overlayfs,
     "pidfd": _pidfd,
+    "systemd": _systemd,
     "user_namespaces": _user_namespaces,
 }
 

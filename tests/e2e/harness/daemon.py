@@ -21,6 +21,9 @@ from tests.e2e.harness.host import Snapshot, kill_below, unmount_below
 from tests.e2e.harness.tools import ROOT
 from tests.e2e.harness.waiting import wait_until
 
+DRIVER = os.environ.get("PHANTOM_TEST_CGROUP_DRIVER", "cgroupfs")
+"""Which cgroup driver the tests' daemons use: every test runs with either."""
+
 PROGRAM = ROOT / ".venv" / "bin" / "phantom-cri"
 
 
@@ -52,14 +55,15 @@ class Daemon:
         self.metrics_port = free_port()
         unique = os.urandom(3)
         self.bridge = f"pf{unique.hex()}"
-        self.cgroup = f"/phantom-{unique.hex()}"
+        name = f"phantom-{unique.hex()}"
+        self.cgroup = f"/phantom.slice/{name}.slice" if DRIVER == "systemd" else f"/{name}"
         self.config: dict[str, Any] = {
             "listen": f"unix://{self.socket}",
             "root": str(self.root),
             "state": str(self.state),
             "registry_config_path": str(self.registries),
             "metrics_address": f"127.0.0.1:{self.metrics_port}",
-            "cgroup": {"default_parent": self.cgroup},
+            "cgroup": {"driver": DRIVER, "default_parent": f"/{name}"},
             "network": {"bridge": self.bridge, "subnets": _subnets(unique)},
             **(config or {}),
         }
@@ -154,6 +158,8 @@ class Daemon:
         for command in (["ip", "link", "delete"], ["nft", "delete", "table", "inet"]):
             name = self.bridge if command[0] == "ip" else f"phantom_{self.bridge}"
             subprocess.run([*command, name], stderr=subprocess.DEVNULL, check=False)
+        if DRIVER == "systemd":
+            subprocess.run(["systemctl", "stop", Path(self.cgroup).name], check=False)
         remove_cgroups(self.cgroup)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.folder)
