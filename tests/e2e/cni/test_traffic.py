@@ -17,6 +17,7 @@ from tests.e2e.cni.node import CniNode, fetch
 from tests.e2e.harness.daemon import free_port
 from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod
+from tests.e2e.userns.conftest import inside, sandbox, user_namespace
 
 pytestmark = pytest.mark.root
 
@@ -139,6 +140,17 @@ def test_bandwidth_is_what_the_annotations_say(shared: Shared) -> None:
 def shapers() -> set[int]:
     shown = subprocess.run(["tc", "-j", "qdisc", "show"], capture_output=True, check=True)
     return {entry["options"]["rate"] for entry in json.loads(shown.stdout) if entry.get("kind") == "tbf"}
+
+
+@pytest.mark.kernel("user_namespaces")
+def test_a_pod_with_users_of_its_own_is_attached_too(shared: Shared) -> None:
+    """Its network namespace belongs to its user namespace; the plugins get into it all the same."""
+    users = user_namespace()
+    pod = shared.pod(linux=sandbox(users))
+    pod.start(SERVER, linux=inside(users))
+    wait_until(lambda: serves(pod.ip, 80), f"{pod.ip} to serve")
+    assert not shared.starts(pod).warm
+    pod.remove()
 
 
 def test_stopping_gives_the_address_back_and_can_be_repeated(shared: Shared) -> None:

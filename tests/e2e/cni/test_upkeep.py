@@ -138,6 +138,26 @@ def is_gone(path: Path) -> bool:
     return not path.exists()
 
 
+def test_a_plugin_that_outlives_a_killed_daemon_comes_too_late(make_node: NodeMaker) -> None:
+    """It would attach a pod of which nobody knows any more."""
+    node = make_node(pool=0)
+    late = node.bin_dir / "late"
+    late.write_text('#!/bin/sh\n[ "$CNI_COMMAND" = ADD ] && sleep 5\nexec /usr/lib/cni/bridge\n')
+    late.chmod(0o755)
+    node.configure([node.bridge(type="late")])
+    node.daemon.start()
+    cri = node.cri()
+    call = cri.runtime.RunPodSandbox.future(pb.RunPodSandboxRequest(config=pod_of(cri, node).config))
+    plugins = wait_until(lambda: running(f"{late}"), "the plugin to run")
+    node.daemon.kill()
+    assert call.exception() is not None
+    assert running(f"{late}") == plugins, "it goes on without the daemon"
+    node.daemon.start()
+    cri.wait_served()
+    assert not running(f"{late}")
+    assert node.traces() == NOTHING and not cri.pods()
+
+
 def test_what_a_dead_fragment_had_is_given_back_inside_its_namespace(node: CniNode) -> None:
     """Rules too: the daemon holds the namespace until the plugins are done."""
     cri = node.cri()
