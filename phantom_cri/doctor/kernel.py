@@ -6,6 +6,7 @@ Numbers from 424 on are the same on all architectures (kernel: scripts/syscall.t
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import socket
@@ -23,11 +24,13 @@ CLONE_NEWUSER = 0x10000000
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x40000
 
+MOUNT_ATTR_IDMAP, OPEN_TREE_CLONE, AT_EMPTY_PATH = 0x00100000, 1, 0x1000
+
 PIDFD_OPEN, CLONE3, FSOPEN, FSCONFIG, FSMOUNT = 434, 435, 430, 431, 432
-IO_URING_SETUP, MOUNT_SETATTR, LANDLOCK_CREATE_RULESET = 425, 442, 444
+IO_URING_SETUP, OPEN_TREE, MOUNT_SETATTR, LANDLOCK_CREATE_RULESET = 425, 428, 442, 444
 SECCOMP, BPF = {"x86_64": (317, 321), "aarch64": (277, 280)}.get(platform.machine(), (-1, -1))
 
-FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 6
+FSCONFIG_SET_STRING, FSCONFIG_SET_FD, FSCONFIG_CMD_CREATE = 1, 5, 6
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,14 +56,53 @@ def _checked(result: int) -> int:
     return result
 
 
-def filesystem(kind: str, **options: str) -> int:
-    """A detached mount of a new filesystem by fsopen(2); answers its descriptor. `_add` stands for `+`."""
+def filesystem(kind: str, **options: str | int) -> int:
+    """A detached mount of a new filesystem by fsopen(2); answers its descriptor. `_add` stands for `+`.
+
+    An option that is a number is a descriptor.
+    """
     context = system_call(FSOPEN, kind.encode(), 0)
     for key, value in options.items():
         name = key.replace("_add", "+").encode()
-        system_call(FSCONFIG, context, FSCONFIG_SET_STRING, name, value.encode(), 0)
+        if isinstance(value, int):
+            system_call(FSCONFIG, context, FSCONFIG_SET_FD, name, None, value)
+        else:
+            system_call(FSCONFIG, context, FSCONFIG_SET_STRING, name, value.encode(), 0)
     system_call(FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
     return system_call(FSMOUNT, context, 0, 0)
+
+
+def user_namespace(first: int, count: int) -> int:
+    """Descriptor of one whose ids from 0 on are ours from `first` on; to own it, somebody has to be in it."""
+    gone, stay = os.pipe()
+    ready, tell = os.pipe()
+    child = os.fork()  # noqa: TID251  of a process that has one thread and only tries things
+    if child == 0:
+        os.close(stay)
+        unshare(CLONE_NEWUSER)
+        os.write(tell, b"1")
+        os.read(gone, 1)
+        os._exit(0)
+    os.close(tell)
+    try:
+        if not os.read(ready, 1):
+            raise OSError(errno.EPERM, "no user namespace can be made")
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{child}/{name}", "w") as mapping:
+                mapping.write(f"0 {first} {count}")
+        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        for end in (gone, stay, ready):
+            os.close(end)
+        os.waitpid(child, 0)
+
+
+def mapped_tree(path: str, users: int) -> int:
+    """A detached tree of `path` with its ids mapped into a user namespace (mount_setattr(2))."""
+    tree = system_call(OPEN_TREE, -100, path.encode(), OPEN_TREE_CLONE | os.O_CLOEXEC)
+    attributes = struct.pack("=QQQQ", MOUNT_ATTR_IDMAP, 0, 0, users)
+    system_call(MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, attributes, len(attributes))
+    return tree
 
 
 NETLINK_NETFILTER = 12

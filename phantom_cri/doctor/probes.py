@@ -114,17 +114,6 @@ def landlock() -> str:
     return f"ABI {kernel.system_call(kernel.LANDLOCK_CREATE_RULESET, None, 0, 1)}"
 
 
-def idmapped_mounts() -> str:
-    """An attribute that is known is refused for the descriptor that is no user namespace: EBADF or EINVAL."""
-    attributes = struct.pack("=QQQQ", 0x00100000, 0, 0, 1 << 20)
-    try:
-        kernel.system_call(kernel.MOUNT_SETATTR, -100, b"/", 0, attributes, len(attributes))
-    except OSError as error:
-        if error.errno not in (9, 22):
-            raise
-    return "mount_setattr knows them"
-
-
 def pressure() -> str:
     """Without CAP_SYS_RESOURCE only windows of whole 2 s are taken (Documentation/accounting/psi.rst)."""
     descriptor = os.open("/proc/pressure/cpu", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -193,6 +182,21 @@ def overlayfs() -> str:
     except OSError:
         os.close(kernel.filesystem("overlay", lowerdir=folders["lower"], **upper))
         raise Degraded("no lowerdir+") from None
+
+
+def idmapped_mounts() -> str:
+    """On a tmpfs, as the kubelet's volumes with secrets are (Linux 6.3); and as layers of an overlay."""
+    folders = {name: f"{_SCRATCH}/mapped-{name}" for name in ("lower", "upper", "work")}
+    _in_own_scratch()
+    for folder in folders.values():
+        os.mkdir(folder)
+    tree = kernel.mapped_tree(folders["lower"], kernel.user_namespace(1 << 16, 1 << 16))
+    try:
+        upper = {"upperdir": folders["upper"], "workdir": folders["work"]}
+        os.close(kernel.filesystem("overlay", lowerdir_add=tree, **upper))
+    except OSError:  # Linux before 6.13
+        return "layers of images too, attached one by one"
+    return "layers of images too"
 
 
 def bridge() -> str:
@@ -284,7 +288,6 @@ PROBES = (
     ),
     Probe("processes", clone, required=True),
     Probe("landlock", landlock, instead="paths are protected by mounts and ids alone"),
-    Probe("idmapped mounts", idmapped_mounts, instead="pods with user namespaces are refused"),
     Probe("pressure (PSI)", pressure, instead="pools learn of pressure later"),
     Probe("io_uring", io_uring, instead="files are read and written one call at a time"),
     Probe("OOM score", oom_score, instead="lower values are raised to that, openly"),
@@ -297,6 +300,7 @@ PROBES = (
         required=True,
         instead="the layers of an image must fit into one page of options",
     ),
+    Probe("idmapped mounts", idmapped_mounts, instead="pods with hostUsers: false are refused"),
     Probe("bridge", bridge, required=True),
     Probe("nftables", nftables, instead="no host ports and no masquerading"),
     Probe("IPv6", ipv6, instead="pods get IPv4 addresses only"),
