@@ -260,14 +260,17 @@ class ImageConfig(Record, frozen=True):
 
 
 class InjectedDevice(Record, frozen=True):
-    """A node to make: `mode` carries S_IFCHR, S_IFBLK or S_IFIFO; `access`: of r, w, m, empty for none."""
+    """A node to make: `mode` carries S_IFCHR, S_IFBLK or S_IFIFO; `access`: of r, w, m, empty for none.
+
+    `uid`, `gid`: None for those of the container's process.
+    """
 
     path: str
     mode: int
     major: int
     minor: int
-    uid: int
-    gid: int
+    uid: int | None
+    gid: int | None
     access: str
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from phantom_cri.cdi.document import DeviceNode, Edits, Mount
 from phantom_cri.errors import FailedPrecondition, Unimplemented
-from phantom_cri.model import InjectedDevice, Injection, Propagation, User
+from phantom_cri.model import InjectedDevice, Injection, Propagation
 from phantom_cri.model import InjectedHook as ModelHook
 from phantom_cri.model import Mount as ModelMount
 
@@ -27,7 +27,7 @@ _NOTHING = frozenset({"rbind", "relatime", "rw", "suid", "dev", "exec", "atime",
 _DEFAULT_MODE = 0o666
 
 
-def merged(devices: Sequence[Described], user: User) -> Injection:
+def merged(devices: Sequence[Described]) -> Injection:
     """All edits in the order the devices are asked for in; what a later one says of a name or path counts.
 
     Raises FailedPrecondition, Unimplemented.
@@ -40,7 +40,7 @@ def merged(devices: Sequence[Described], user: User) -> Injection:
     for path, edits in _in_order(devices):
         _refuse(edits, path)
         env |= {variable.partition("=")[0]: variable.partition("=")[2] for variable in edits.env}
-        nodes |= {node.path: _node(node, user, path) for node in edits.device_nodes}
+        nodes |= {node.path: _node(node, path) for node in edits.device_nodes}
         mounts |= {mount.container_path: _mount(mount, path) for mount in edits.mounts}
         hooks += [
             ModelHook(one.hook_name, one.path, one.args, one.env, one.timeout or 0) for one in edits.hooks
@@ -74,7 +74,7 @@ def _refuse(edits: Edits, path: str) -> None:
         raise Unimplemented(f"CDI file {path}: netDevices: {name!r}: moving interfaces is not supported")
 
 
-def _node(node: DeviceNode, user: User, path: str) -> InjectedDevice:
+def _node(node: DeviceNode, path: str) -> InjectedDevice:
     """Type and numbers are the host node's unless the file says them."""
     source = node.host_path or node.path
     mode, major, minor = _KINDS.get(node.type, 0), node.major, node.minor
@@ -97,8 +97,8 @@ def _node(node: DeviceNode, user: User, path: str) -> InjectedDevice:
         mode=mode | permissions,
         major=major or 0,
         minor=minor or 0,
-        uid=user.uid if node.uid is None else node.uid,
-        gid=user.gid if node.gid is None else node.gid,
+        uid=node.uid,
+        gid=node.gid,
         access=access,
     )
 

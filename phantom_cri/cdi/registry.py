@@ -14,7 +14,7 @@ from phantom_cri.cdi.document import Device, Document, check
 from phantom_cri.cdi.edits import merged
 from phantom_cri.codec import DecodeError, from_json, from_yaml
 from phantom_cri.errors import FailedPrecondition
-from phantom_cri.model import Injection, User
+from phantom_cri.model import Injection
 
 log = logging.getLogger("phantom_cri.cdi")
 
@@ -52,8 +52,8 @@ class Registry:
         self._devices: dict[str, Described] = {}
         self._lock = Lock()
 
-    def injection(self, names: Sequence[str], user: User) -> Injection:
-        """What the devices add to a container whose process is `user`. Blocks on the disk; for any thread.
+    def injection(self, names: Sequence[str]) -> Injection:
+        """What the devices add to a container. Blocks on the disk; for any thread.
 
         Raises FailedPrecondition naming devices that no file describes (or several do), or what this node
         lacks; Unimplemented naming what a file asks for that nobody here does.
@@ -67,7 +67,7 @@ class Registry:
             raise FailedPrecondition(
                 f"CDI device injection failed: unresolvable CDI devices {', '.join(missing)}{broken}"
             )
-        return merged([device for device in found.values() if device is not None], user)
+        return merged([device for device in found.values() if device is not None])
 
     def _refresh(self) -> None:
         stamps = dict(self._files())

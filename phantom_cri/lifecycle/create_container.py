@@ -8,11 +8,12 @@ import secrets
 import time
 from collections.abc import Iterator
 
-from phantom_cri import cdi, images, launch
+from phantom_cri import images, launch
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.lifecycle import prepare, states
+from phantom_cri.lifecycle.annotations import tell_unmet
 from phantom_cri.lifecycle.container_launch import sees_fragment
-from phantom_cri.lifecycle.injection import effective, injected
+from phantom_cri.lifecycle.injection import effective, find_injection, injected
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.stop_container import signal_name
@@ -22,6 +23,7 @@ from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMoun
 
 async def create_container(node: Node, sandbox_id: str, config: ContainerConfig) -> str:
     stages = Stages()
+    injection = await find_injection(node, config)  # nothing waits between the look at the pod and the record
     pod = node.records.pod(sandbox_id)
     states.next_sandbox_state(pod.record.state, "create container in", pod.id)
     again = twin(node, pod, config)
@@ -30,9 +32,8 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
     with stages.stage("image"):
         image = find_image(node, config)
         record = record_of(node, pod, config, image)
-    devices = cdi.requested(config.cdi_devices, config.annotations)
-    if devices:
-        record = await injected(node, record, devices)
+        if injection is not None:
+            record = injected(record, injection)
     check(node, pod, record, image)
     node.cgroups.check(record.resources)
     async with Undo("CreateContainer") as undo:
@@ -47,12 +48,14 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
             if image.config.volumes:
                 await seed_volumes(node, record, image, snapshot.folder)
         states.next_sandbox_state(pod.record.state, "create container in", pod.id)  # it may have stopped
+        twin(node, pod, config)  # or its name may be taken by now
         with stages.stage("record"):
             node.records.commit_container(pod, container)
         undo.keep()
     node.observe(pod, "create", stages)
     node.events.emit("created", pod, container.id)
     prepare.begin(node, pod, container)
+    tell_unmet(node, "container", record.id, config.annotations)
     log.info(
         "container %s is created in pod sandbox %s",
         record.id,

@@ -7,22 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
 
-from phantom_cri import codec, launch
+from phantom_cri import cdi, codec, launch
 from phantom_cri.errors import FailedPrecondition, Unimplemented
 from phantom_cri.lifecycle.node import Node
-from phantom_cri.model import ContainerConfig, ContainerRecord, EnvVar, InjectedHook
+from phantom_cri.model import ContainerConfig, ContainerRecord, EnvVar, InjectedHook, Injection
 
 OCI_VERSION = "1.2.0"
 """Of the runtime spec that hooks are spoken to by."""
 
 
-async def injected(node: Node, record: ContainerRecord, names: Sequence[str]) -> ContainerRecord:
-    """`record` with what the devices `names` add. Raises FailedPrecondition, Unimplemented."""
-    found = await asyncio.to_thread(node.cdi.injection, names, record.user)
+async def find_injection(node: Node, config: ContainerConfig) -> Injection | None:
+    """What the CDI devices of a request add; None when it asks for none.
+
+    Raises InvalidArgument, FailedPrecondition, Unimplemented.
+    """
+    names = cdi.requested(config.cdi_devices, config.annotations)
+    if not names:
+        return None
+    found = await asyncio.to_thread(node.cdi.injection, names)
     for hook in found.hooks:
         check_hook(hook)
+    return found
+
+
+def injected(record: ContainerRecord, found: Injection) -> ContainerRecord:
     groups = tuple(dict.fromkeys((*record.user.groups, *found.groups)))
     return codec.replace(record, injection=found, user=codec.replace(record.user, groups=groups))
 
@@ -96,7 +105,7 @@ def all_devices(record: ContainerRecord) -> tuple[launch.HostDevice, ...]:
         return asked
     found = {device.path: device for device in asked}
     for one in record.injection.devices:
-        found[one.path] = launch.HostDevice(
-            one.path, one.mode, one.major, one.minor, one.uid, one.gid, one.access
-        )
+        uid = record.user.uid if one.uid is None else one.uid
+        gid = record.user.gid if one.gid is None else one.gid
+        found[one.path] = launch.HostDevice(one.path, one.mode, one.major, one.minor, uid, gid, one.access)
     return tuple(found.values())

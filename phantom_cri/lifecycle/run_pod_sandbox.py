@@ -10,6 +10,7 @@ from phantom_cri.cgroups import Cgroups
 from phantom_cri.errors import FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.launch import FragmentLost
 from phantom_cri.lifecycle import endings, shells
+from phantom_cri.lifecycle.annotations import tell_unmet
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.shell import Shell
@@ -191,6 +192,7 @@ def finish(node: Node, pod: Pod, stages: Stages) -> None:
     node.observe(pod, "run", stages)
     if record.start == "cold":
         node.metrics.cold_start(record.cold_reason)
+    tell_unmet(node, "pod sandbox", pod.id, record.config.annotations)
     log.info(
         "pod sandbox %s is ready: %s/%s, %s",
         pod.id,

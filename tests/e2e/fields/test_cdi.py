@@ -298,6 +298,17 @@ def test_files_are_read_anew_for_each_container(pod: Pod, files: Path, cdi_daemo
     assert refusal(lambda: pod.create("true", CDI_devices=asked("0")))
 
 
+def test_a_name_is_taken_once_whoever_waits_for_files(pod: Pod, files: Path) -> None:
+    devices = {str(number): {"env": [f"A{number}=x"]} for number in range(3000)}
+    describe(files, devices)
+    config = pod.container_config("true", CDI_devices=asked("0"))
+    request = pb.CreateContainerRequest(pod_sandbox_id=pod.id, config=config, sandbox_config=pod.config)
+    calls = [pod.cri.runtime.CreateContainer.future(request) for _ in range(8)]
+    codes = sorted(call.code().name for call in calls)
+    assert codes == ["ALREADY_EXISTS"] * 7 + ["OK"]
+    assert len(pod.cri.containers()) == 1
+
+
 def test_a_file_that_is_wrong_says_so(pod: Pod, files: Path) -> None:
     (files / "vendor.yaml").write_text("cdiVersion: 0.3.0\nkind: vendor.com/device\ndevices: 7\n")
     _, text = refusal(lambda: pod.create("true", CDI_devices=asked("0")))

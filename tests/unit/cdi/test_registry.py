@@ -12,7 +12,7 @@ import pytest
 
 from phantom_cri.cdi import Registry
 from phantom_cri.errors import FailedPrecondition, Unimplemented
-from phantom_cri.model import InjectedDevice, InjectedHook, Injection, Mount, User
+from phantom_cri.model import InjectedDevice, InjectedHook, Injection, Mount
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def write(path: Path, devices: dict[str, Any], kind: str = "vendor.com/gpu", **f
 
 
 def variables(registry: Registry, *names: str) -> dict[str, str]:
-    return dict(registry.injection([f"vendor.com/gpu={name}" for name in names], User()).env)
+    return dict(registry.injection([f"vendor.com/gpu={name}" for name in names]).env)
 
 
 def test_devices_that_nobody_describes(registry: Registry, folders: tuple[Path, Path]) -> None:
@@ -45,7 +45,7 @@ def test_devices_that_nobody_describes(registry: Registry, folders: tuple[Path, 
     (folders[0] / "dangling.json").symlink_to("nothing")
     names = ["vendor.com/gpu=0", "vendor.com/gpu=1", "other/x=y"]
     with pytest.raises(FailedPrecondition) as refused:
-        registry.injection(names, User())
+        registry.injection(names)
     text = str(refused.value)
     assert "unresolvable CDI devices vendor.com/gpu=1, other/x=y" in text
     assert "bad.yaml: " in text
@@ -65,7 +65,7 @@ def test_files_that_are_none(registry: Registry, folders: tuple[Path, Path], wha
     else:
         path.write_bytes(b"\xff\xfe\0")
     with pytest.raises(FailedPrecondition, match=r"x\.json: "):
-        registry.injection(["v/c=d"], User())
+        registry.injection(["v/c=d"])
 
 
 def test_the_later_folder_wins_and_a_tie_is_nobodys(registry: Registry, folders: tuple[Path, Path]) -> None:
@@ -111,7 +111,7 @@ def test_edits_of_a_file_come_once_and_before_its_devices(
         "hooks": [{"hookName": "createContainer", "path": "/bin/all"}],
     }
     write(folders[0] / "a.json", {"1": first, "2": second}, containerEdits=common)
-    found = registry.injection(["vendor.com/gpu=2", "vendor.com/gpu=1"], User())
+    found = registry.injection(["vendor.com/gpu=2", "vendor.com/gpu=1"])
     assert dict(found.env) == {"ORDER": "first", "ALL": "x=y", "ONE": "1"}
     assert [hook.path for hook in found.hooks] == ["/bin/all", "/bin/x"]
     assert found.groups == (44,)
@@ -134,14 +134,14 @@ def test_all_that_a_device_adds(registry: Registry, folders: tuple[Path, Path], 
     ]
     hooks = [{"hookName": "createContainer", "path": "/bin/x", "args": ["x"], "env": ["A=b"], "timeout": 5}]
     write(folders[0] / "a.json", {"0": {"deviceNodes": nodes, "mounts": mounts, "hooks": hooks}})
-    found = registry.injection(["vendor.com/gpu=0"], User(uid=1000, gid=2000))
+    found = registry.injection(["vendor.com/gpu=0"])
     null = stat.S_IMODE(os.stat("/dev/null").st_mode)
     assert found == Injection(
         devices=(
-            InjectedDevice("/dev/null", stat.S_IFCHR | null, 1, 3, 1000, 2000, "rwm"),
-            InjectedDevice("/dev/mine", stat.S_IFCHR | 0o640, 1, 5, 5, 2000, "r"),
-            InjectedDevice("/dev/made", stat.S_IFCHR | 0o666, 195, 255, 1000, 6, ""),
-            InjectedDevice("/dev/pipe", stat.S_IFIFO | 0o666, 0, 0, 1000, 2000, ""),
+            InjectedDevice("/dev/null", stat.S_IFCHR | null, 1, 3, None, None, "rwm"),
+            InjectedDevice("/dev/mine", stat.S_IFCHR | 0o640, 1, 5, 5, None, "r"),
+            InjectedDevice("/dev/made", stat.S_IFCHR | 0o666, 195, 255, None, 6, ""),
+            InjectedDevice("/dev/pipe", stat.S_IFIFO | 0o666, 0, 0, None, None, ""),
         ),
         mounts=(
             Mount(container_path="/a", host_path=str(tmp_path), readonly=True, options=("nosuid", "nodev")),
@@ -185,4 +185,4 @@ def test_what_this_node_lacks_is_named(
 ) -> None:
     write(folders[0] / "a.json", {"0": edits})
     with pytest.raises(kind, match=rf"CDI file .*/a\.json: .*{words}"):
-        registry.injection(["vendor.com/gpu=0"], User())
+        registry.injection(["vendor.com/gpu=0"])
