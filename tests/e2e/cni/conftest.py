@@ -26,7 +26,7 @@ def make_node(request: pytest.FixtureRequest) -> Iterator[NodeMaker]:
 
     yield make
     for node in nodes:
-        node.daemon.destroy()
+        node.destroy()
         shutil.rmtree(node.daemon.folder, ignore_errors=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from tests.e2e.harness.daemon import Daemon
 from tests.e2e.lifecycle.client import Cri
 
 PLUGINS = "/usr/lib/cni"
+SHARED_CHAINS = ("POSTROUTING", "CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK")
 
 
 class CniNode:
@@ -101,8 +103,24 @@ class CniNode:
             saved = subprocess.run(
                 [f"{program}-save", "-t", "nat"], capture_output=True, text=True, check=True
             )
-            words += [line for line in saved.stdout.splitlines() if f'"{self.name}\\"' in line]
+            words += [line for line in saved.stdout.splitlines() if self._is_ours(line)]
         return words
+
+    def destroy(self) -> None:
+        """End and remove whatever is left, rules too that plugins had no namespace any more to remove by."""
+        self.daemon.destroy()
+        for program in ("iptables", "ip6tables"):
+            saved = subprocess.run(
+                [f"{program}-save", "-t", "nat"], capture_output=True, text=True, check=True
+            )
+            ours = [shlex.split(line) for line in saved.stdout.splitlines() if self._is_ours(line)]
+            for rule in ours:
+                subprocess.run([program, "-w", "-t", "nat", "-D", *rule[1:]], check=False)
+            for chain in {rule[1] for rule in ours if rule[1] not in SHARED_CHAINS}:
+                subprocess.run([program, "-w", "-t", "nat", "-X", chain], check=False)
+
+    def _is_ours(self, line: str) -> bool:
+        return f'"{self.name}\\"' in line
 
     def traces(self) -> dict[str, int]:
         return {
