@@ -10,6 +10,7 @@ import os
 
 from phantom_cri import cdi, codec, launch
 from phantom_cri.errors import FailedPrecondition, Unimplemented
+from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.model import ContainerConfig, ContainerRecord, EnvVar, InjectedHook, Injection
 
@@ -98,14 +99,20 @@ def effective(record: ContainerRecord) -> ContainerConfig:
     )
 
 
-def all_devices(record: ContainerRecord) -> tuple[launch.HostDevice, ...]:
-    """The nodes that the request asks for and those of its CDI devices, which win. As `resolve_devices`."""
+def all_devices(pod: Pod, record: ContainerRecord) -> tuple[launch.HostDevice, ...]:
+    """The nodes that the request asks for and those of its CDI devices, which win. As `resolve_devices`.
+
+    CDI's owners are the container's ids; the host's own nodes keep theirs.
+    """
     asked = launch.resolve_devices(record.config)
     if record.injection is None or not record.injection.devices:
         return asked
+    ids = launch.pod_ids(pod.record.config.security.namespaces)
     found = {device.path: device for device in asked}
     for one in record.injection.devices:
         uid = record.user.uid if one.uid is None else one.uid
         gid = record.user.gid if one.gid is None else one.gid
+        if ids is not None:
+            uid, gid = ids.host_uid(uid) or ids.uid, ids.host_gid(gid) or ids.gid
         found[one.path] = launch.HostDevice(one.path, one.mode, one.major, one.minor, uid, gid, one.access)
     return tuple(found.values())

@@ -58,7 +58,7 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
             undo.push("cgroup", lambda: cleanup.release_cgroup(node, container))
             container.has_cgroup = True
             limits = codec.replace(record.resources, pids_limit=node.config.pids_limit)
-            devices = all_devices(record)
+            devices = all_devices(pod, record)
             await node.cgroups.create_async(record.cgroup, limits, allowed_devices(record, devices))
         with launch.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):

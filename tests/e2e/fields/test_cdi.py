@@ -200,7 +200,7 @@ def test_a_hook_in_a_user_namespace(cdi_daemon: Daemon, pod: Pod, files: Path, t
     """It is a program of the node all the same: it works as the node's root, on the pod's files."""
     script = "id -u > rootfs/who; chown 100000 rootfs/who; mount -t tmpfs -o uid=100000 vendor rootfs/opt"
     hook = {"hookName": "createContainer", "path": "/bin/sh", "args": ["sh", "-c", script], "env": [PATH]}
-    node = {"path": "/dev/vendor", "hostPath": "/dev/fuse"}
+    node = {"path": "/dev/vendor", "hostPath": "/dev/fuse", "gid": 7}
     describe(files, {"0": {"hooks": [hook], "deviceNodes": [node], "mounts": [DATA], "env": ["A=b"]}})
     mapping = [pb.IDMapping(host_id=100_000, container_id=0, length=65_536)]
     users = pb.UserNamespace(mode=pb.POD, uids=mapping, gids=mapping)
@@ -213,6 +213,7 @@ def test_a_hook_in_a_user_namespace(cdi_daemon: Daemon, pod: Pod, files: Path, t
     )
     assert container.tell("cat /who; stat -c %u /who /opt; touch /opt/x; ls /data").split()[:3] == ["0"] * 3
     assert container.tell("test -c /dev/vendor && echo $A") == "b"
+    assert container.tell("stat -c '%u %g' /dev/vendor") == "0 7"
 
 
 @pytest.mark.parametrize(
