@@ -12,9 +12,11 @@ import pytest
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.api.phantom.v1 import node_pb2
 from tests.e2e.conftest import DaemonMaker
+from tests.e2e.harness.daemon import Daemon
 from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod
 from tests.e2e.lifecycle.conftest import PodMaker, warmed_up
+from tests.e2e.streaming.client import StreamClient
 from tests.e2e.userns.conftest import FIRST, Sleeper, host_pid, inside, sandbox, user_namespace
 
 pytestmark = [pytest.mark.root, pytest.mark.kernel("user_namespaces")]
@@ -128,3 +130,13 @@ def test_a_daemon_that_is_killed(make_daemon: DaemonMaker, busybox_image: str, t
     pod.remove()
     daemon.wait_for_no_traces(before)
     cri.close()
+
+
+@pytest.mark.parametrize("kind", ["spdy", "websocket"])
+def test_streams(node: Daemon, sleeper: Sleeper, kind: str) -> None:
+    container = sleeper(run_as_user=pb.Int64Value(value=1000))
+    client = StreamClient(node.endpoint, kind)
+    assert client.run("exec", "-i", container.id, "cat", given=b"hi\n").stdout == b"hi\n"
+    with client.terminal("exec", container.id, "sh") as running:
+        running.write(b"stat -c %u:%g $(tty); exit\n")
+        assert b"1000:5\r\n" in running.rest()
