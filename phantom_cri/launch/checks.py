@@ -15,7 +15,11 @@ from phantom_cri.model import (
     ImageConfig,
     NamespaceOptions,
     SandboxConfig,
+    SandboxSecurity,
 )
+
+_UNCONSTRAINED = ("spc_t", "unconfined_t")
+"""Types of SELinux' reference policies for containers that nothing holds in."""
 
 
 def check_container(config: ContainerConfig, image: ImageConfig, sandbox: SandboxConfig) -> None:
@@ -25,7 +29,7 @@ def check_container(config: ContainerConfig, image: ImageConfig, sandbox: Sandbo
     """
     check_namespaces(config.security.namespaces, sandbox.security.namespaces)
     check_container_user(config, sandbox.security.namespaces)
-    check_supported(config)
+    check_labels(config.security)
     merged(config, image)
     check_mounts(config)
     anonymous_volumes(config, image)
@@ -46,14 +50,15 @@ def check_namespaces(asked: NamespaceOptions, pod: NamespaceOptions) -> None:
         )
 
 
-def check_supported(config: ContainerConfig) -> None:
-    """What this version does not have is refused, not left out."""
-    _check_labels(config.security)
+def check_labels(security: ContainerSecurity | SandboxSecurity) -> None:
+    """A label that would hold a process in and cannot be given is refused, not left out.
 
-
-def _check_labels(security: ContainerSecurity) -> None:
+    Those that set one free are common where nobody has SELinux, and mean nothing there.
+    """
     asked = security.selinux
-    if asked is None or security.privileged or not any((asked.user, asked.role, asked.type, asked.level)):
+    if asked is None or security.privileged or asked.type in _UNCONSTRAINED:
+        return
+    if not any((asked.user, asked.role, asked.type, asked.level)):
         return
     if selinux_enabled():
         raise Unimplemented(f"selinux_options: {asked}: SELinux is not supported yet")

@@ -75,6 +75,7 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
     security = config.security
     if security.run_as_group is not None and security.run_as_user is None:
         raise InvalidArgument("config.linux.security_context.run_as_group: needs run_as_user")
+    launch.check_labels(security)
     namespaces = security.namespaces
     for field, mode in (("network", namespaces.network), ("ipc", namespaces.ipc)):
         if mode not in ("pod", "node"):

@@ -120,6 +120,26 @@ def test_a_privileged_container_goes_without_masks_whatever_is_sent(make_pod: Po
     assert [point for point in points if point.startswith("/proc")] == ["/proc"]
 
 
+@pytest.mark.skipif(Path("/sys/fs/selinux/enforce").exists(), reason="this host has SELinux")
+def test_a_selinux_label_that_the_host_cannot_give(cri: Cri, make_pod: PodMaker) -> None:
+    """Refused where it would hold something in; charts send one that sets free to any host."""
+    for options in ({"level": "s0:c1,c2"}, {"type": "container_t"}, {"user": "u"}, {"role": "r"}):
+        label = pb.SELinuxOption(**options)
+        context = pb.LinuxSandboxSecurityContext(selinux_options=label)
+        for call in (
+            partial(make_pod, linux=pb.LinuxPodSandboxConfig(security_context=context)),
+            partial(make_pod().create, "true", linux=linux(selinux_options=label)),
+        ):
+            code, text = refusal(call)
+            assert code is grpc.StatusCode.FAILED_PRECONDITION
+            assert next(iter(options.values())) in text
+    assert not cri.containers()
+    free = pb.SELinuxOption(level="s0", type="spc_t")
+    context = pb.LinuxSandboxSecurityContext(selinux_options=free)
+    pod = make_pod(linux=pb.LinuxPodSandboxConfig(security_context=context))
+    assert pod.run("echo fine", linux=linux(selinux_options=free)).output == "fine"
+
+
 # --- devices ---------------------------------------------------------------
 
 

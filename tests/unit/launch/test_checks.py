@@ -68,6 +68,7 @@ def test_labels_that_change_nothing_are_fine() -> None:
     for security in (
         {"selinux": SelinuxOptions()},
         {"selinux": SelinuxOptions(level="s0"), "privileged": True},
+        {"selinux": SelinuxOptions(level="s0", type="spc_t")},
     ):
         check_container(container(security=security), IMAGE, sandbox())
 
