@@ -8,7 +8,15 @@ from phantom_cri import codec
 from phantom_cri.errors import Internal, InvalidArgument
 from phantom_cri.launch import CgroupView, Confinement, ExecLaunch, bits, container_plan, exec_plan, merged
 from phantom_cri.launch.ops import Capabilities, Chdir, Ids, NoNewPrivs, Seccomp
-from phantom_cri.model import ImageConfig, NamespaceOptions, Resources, User
+from phantom_cri.model import (
+    ImageConfig,
+    ImageMount,
+    ImageSpec,
+    InjectedHook,
+    NamespaceOptions,
+    Resources,
+    User,
+)
 from tests.unit.launch.decoder import decode
 from tests.unit.launch.requests import container, launch_of, mount
 
@@ -241,6 +249,47 @@ def test_the_same_block_is_encoded_once() -> None:
     first = container_plan(launch_of(container()), V2)
     second = container_plan(launch_of(codec.replace(container(), working_dir="/")), V2)
     assert [a for a, b in zip(first.parts, second.parts, strict=True) if a is b]
+
+
+def test_what_the_node_does_for_a_container() -> None:
+    """An image, a hook and a profile: sources first and overlays last of them; hooks before what masks."""
+    config = container(
+        mounts=(mount("", "/m", readonly=True, image=ImageSpec(image="i")), mount("/d", "/m/d")),
+    )
+    hook = InjectedHook("createContainer", "/bin/hook", ("hook", "ldcache"), ("A=b",), 5)
+    launch = launch_of(
+        config,
+        confinement=Confinement(1, 1, 1, masked=("/x",), apparmor="web"),
+        image_mounts=(ImageMount("sha256:1", ("/i/2", "/i/1"), ("/i/2", "/i/1")),),
+        hooks=(hook,),
+        hook_state=b"{}",
+        bundle="/c/bundle",
+    )
+    plan = container_plan(launch, V2)
+    told = plan.describe()
+    assert told[:2] == ["set the OOM score 0", "execute as apparmor web"]
+    first = told.index("join mount namespace of host_mounts") + 1
+    assert told[first : first + 4] == [
+        "open /d with its submounts, made if missing",
+        "open / with its submounts",
+        "overlay /i/2:/i/1",
+        "overlay /c/upper over /layers/b:/layers/a",
+    ]
+    last = told.index("an image on /m read-only")
+    assert told[last : last + 5] == [
+        "an image on /m read-only",
+        "bind /d on /m/d",
+        "show the root to the node's programs, at /c/bundle/rootfs",
+        "run hook /bin/hook ldcache",
+        "mask /x",
+    ]
+    assert decode(plan.encode()).ops[told.index("run hook /bin/hook ldcache")][1] == {
+        "path": "/bin/hook",
+        "state": b"{}",
+        "argv": ("hook", "ldcache"),
+        "envp": ("A=b",),
+        "timeout": 5,
+    }
 
 
 # ---- exec
