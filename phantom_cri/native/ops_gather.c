@@ -1,6 +1,7 @@
 /* Ops on namespaces and cgroups, and those that gather sources as detached mounts. */
 #include <limits.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/stat.h>
 
 #include "kernel.h"
@@ -96,6 +97,16 @@ void mount_reason(int fs, struct launch *launch)
         *byte = *byte == '\n' ? 0 : *byte < ' ' || *byte > '~' ? '?' : *byte;
 }
 
+/* devpts gives its root to 0, whoever makes it; any other file system to its maker (FILES_AS_ROOT). */
+static int own_root(const char *type, int mount)
+{
+    uid_t uid = (uid_t)setfsuid((uid_t)-1);
+
+    if (uid == 0 || strcmp(type, "devpts"))
+        return 0;
+    return kernel_result(fchownat(mount, "", uid, (gid_t)setfsgid((gid_t)-1), AT_EMPTY_PATH));
+}
+
 int op_NEW_FS(struct launch *launch, const struct op *op)
 {
     OWNED_FD fs = kernel_fsopen(op->field[1].bytes);
@@ -129,5 +140,6 @@ int op_NEW_FS(struct launch *launch, const struct op *op)
         return result;
     }
     launch->slots[op->field[0].number] = result;
-    return 0;
+    launch->step = "owner";
+    return own_root(op->field[1].bytes, result);
 }

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+import grpc
 import pytest
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
@@ -14,7 +15,7 @@ from phantom_cri.api.phantom.v1 import node_pb2
 from tests.e2e.conftest import DaemonMaker
 from tests.e2e.harness.daemon import Daemon
 from tests.e2e.harness.waiting import wait_until
-from tests.e2e.lifecycle.client import Cri, Pod
+from tests.e2e.lifecycle.client import Cri, Pod, refusal
 from tests.e2e.lifecycle.conftest import PodMaker, warmed_up
 from tests.e2e.streaming.client import StreamClient
 from tests.e2e.userns.conftest import FIRST, Sleeper, host_pid, inside, sandbox, user_namespace
@@ -51,6 +52,14 @@ def test_the_root_inside_rules_its_namespaces(sleeper: Sleeper) -> None:
         "unshare -Ur true",
     ):
         container.tell(script)
+
+
+def test_a_container_within(sleeper: Sleeper) -> None:
+    """With procMount Unmasked: a pid namespace and a procfs of its own, as an engine in a container makes."""
+    container = sleeper(capabilities=ALL, seccomp=UNCONFINED, readonly_paths=[], masked_paths=[])
+    nested = "mount -t proc proc /proc && cat /proc/1/comm && ls -d /proc/[0-9]* | wc -l"
+    assert container.tell(f"unshare -m -p -f sh -c '{nested}'").split()[0] == "sh"
+    assert container.tell(f"unshare -U -r -m -p -f sh -c '{nested}'").split()[0] == "sh"
 
 
 def test_its_network_works(user_pod: Pod, sleeper: Sleeper) -> None:
@@ -140,3 +149,21 @@ def test_streams(node: Daemon, sleeper: Sleeper, kind: str) -> None:
     with client.terminal("exec", container.id, "sh") as running:
         running.write(b"stat -c %u:%g $(tty); exit\n")
         assert b"1000:5\r\n" in running.rest()
+
+
+def test_a_node_that_cannot(make_daemon: DaemonMaker, tmp_path: Path) -> None:
+    """Its images lie on a file system whose ids cannot be mapped: that is found out, told, and refused."""
+    daemon = make_daemon({"pools": [{"name": "default", "size": 0}]})
+    daemon.root.mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", str(daemon.root)], check=True)
+    cri = Cri(daemon.start().endpoint)
+    (handler,) = cri.runtime.Status(pb.StatusRequest()).runtime_handlers
+    assert not handler.features.user_namespaces
+    code, text = refusal(lambda: cri.pod(tmp_path, linux=sandbox(user_namespace())).run_sandbox())
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "userns_options: no user namespaces on this node" in text and "EINVAL" in text
+    cri.pod(tmp_path).run_sandbox().remove()
+    assert not list((daemon.root / "containers").glob("[0-9a-f]*")) and not list(
+        (daemon.state / "pods").iterdir()
+    )
+    cri.close()
