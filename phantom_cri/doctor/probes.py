@@ -114,6 +114,19 @@ def landlock() -> str:
     return f"ABI {kernel.system_call(kernel.LANDLOCK_CREATE_RULESET, None, 0, 1)}"
 
 
+def apparmor() -> str:
+    """The default profile is loaded by the program of the host, in the host's version of the language."""
+    try:
+        enabled = Path("/sys/module/apparmor/parameters/enabled").read_text().strip() == "Y"
+    except OSError:
+        enabled = False
+    if not enabled:
+        raise Lacking("not enabled in this kernel")
+    if shutil.which("apparmor_parser") is None:
+        raise Degraded("enabled, but there is no apparmor_parser: only profiles that are loaded already")
+    return "profiles can be loaded"
+
+
 def pressure() -> str:
     """Without CAP_SYS_RESOURCE only windows of whole 2 s are taken (Documentation/accounting/psi.rst)."""
     descriptor = os.open("/proc/pressure/cpu", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -288,6 +301,7 @@ PROBES = (
     ),
     Probe("processes", clone, required=True),
     Probe("landlock", landlock, instead="paths are protected by mounts and ids alone"),
+    Probe("AppArmor", apparmor, instead="no profile holds containers, one asked for is refused"),
     Probe("pressure (PSI)", pressure, instead="pools learn of pressure later"),
     Probe("io_uring", io_uring, instead="files are read and written one call at a time"),
     Probe("OOM score", oom_score, instead="lower values are raised to that, openly"),
