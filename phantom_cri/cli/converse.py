@@ -25,7 +25,7 @@ def check_terminal(args: Namespace) -> None:
 
 
 async def converse(
-    streams: Streams, *, interactive: bool, tty: bool, detachable: bool = False
+    streams: Streams, *, interactive: bool, tty: bool, detachable: bool = False, redraw: bool = False
 ) -> Ended | None:
     """Input, output and the terminal's size until the session ends; None: the user has detached.
 
@@ -37,7 +37,7 @@ async def converse(
             if interactive:
                 undo.enter_context(terminal.raw(STDIN))
             undo.enter_context(terminal.on_resize(lambda: streams.resize(*terminal.size(STDIN))))
-            await _tell_size(streams, redraw=detachable)
+            await _tell_size(streams, redraw=redraw)
         receiving = asyncio.create_task(streams.receive())
         feeding = asyncio.create_task(_feed(streams, keys)) if interactive else None
         try:

@@ -55,7 +55,7 @@ async def attach(args: Namespace) -> int:
         )
         url = (await daemon.runtime.Attach(request)).url
         async with connected(url, args.tls_ca) as streams:
-            ended = await converse(streams, interactive=stdin, tty=tty, detachable=True)
+            ended = await converse(streams, interactive=stdin, tty=tty, detachable=True, redraw=True)
         if ended is None:
             return 0
         if ended.failure:

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Literal
 
 import grpc
 import grpc.aio
@@ -22,29 +21,29 @@ from phantom_cri.cli.streams import connected
 RESTART_SECONDS = 30
 """How long a daemon that restarts is waited for."""
 
-Outcome = Literal["detached", "shown", "unseen"]
 
+async def at_terminal(
+    daemon: Daemon, args: Namespace, container_id: str, start: Callable[[], Awaitable[None]]
+) -> bool:
+    """Attach the user's terminal, start the container and stay until it ends; False: the user has detached.
 
-async def at_terminal(daemon: Daemon, args: Namespace, container_id: str) -> Outcome:
-    """Attach the user's terminal until the container ends.
-
-    "unseen": it ended before anything of its output came here; its log has all of it. A connection that is
-    lost is made anew, since a container outlives its daemon. Raises Failure.
+    Attached first, so that nothing of its output is missed. A connection that is lost is made anew, since a
+    container outlives its daemon. Raises Failure, and what `start` raises.
     """
-    seen = False
-    while True:
-        url = await _attach(daemon, container_id, tty=True)
-        if not url:
-            return "shown" if seen else "unseen"
+    started = False
+    while url := await _attach(daemon, container_id, tty=True):
         async with connected(url, args.tls_ca) as streams:
-            ended = await converse(streams, interactive=True, tty=True, detachable=True)
-        seen = seen or streams.had_output
+            if not started:
+                await start()
+            ended = await converse(streams, interactive=True, tty=True, detachable=True, redraw=started)
+        started = True
         if ended is None:
-            return "detached"
+            return False
         if ended.failure and not ended.lost:
             raise Failure(ended.failure)
         if not ended.lost:
-            return "shown" if seen else "unseen"
+            break
+    return True
 
 
 @asynccontextmanager

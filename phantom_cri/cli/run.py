@@ -48,8 +48,9 @@ async def run(args: Namespace) -> int:
     async with connect(args.host) as daemon:
         image_id = await _image(daemon, args)
         async with _pod(daemon, config, args) as pod:
-            container_id = await _start(daemon, args, config, pod.id, image_id)
+            container_id = await _create(daemon, args, config, pod.id, image_id)
             if args.detach:
+                await _start(daemon, container_id)
                 await _tell_start(daemon, args, pod.id, container_id, None)
                 return 0
             code = await _converse(daemon, args, config, container_id)
@@ -111,35 +112,36 @@ async def _answer(call: Awaitable[T]) -> T:
     return await call
 
 
-async def _start(
+async def _create(
     daemon: Daemon, args: Namespace, config: cri.PodSandboxConfig, sandbox_id: str, image_id: str
 ) -> str:
     container = request.container_config(args, image_id, config.metadata.name)
     created = await daemon.runtime.CreateContainer(
         cri.CreateContainerRequest(pod_sandbox_id=sandbox_id, config=container, sandbox_config=config)
     )
+    return created.container_id
+
+
+async def _start(daemon: Daemon, container_id: str) -> None:
     try:
-        await daemon.runtime.StartContainer(cri.StartContainerRequest(container_id=created.container_id))
+        await daemon.runtime.StartContainer(cri.StartContainerRequest(container_id=container_id))
     except grpc.aio.AioRpcError as error:
         details = error.details() or ""
         raise Failure(f"Error response from daemon: {details}", start_exit_code(details)) from None
-    return created.container_id
 
 
 async def _converse(
     daemon: Daemon, args: Namespace, config: cri.PodSandboxConfig, container_id: str
 ) -> int | None:
-    """The container's exit code; None: the user has detached."""
+    """Start the container; answers its exit code; None: the user has detached."""
+    if args.interactive and args.tty:
+        stayed = await at_terminal(daemon, args, container_id, lambda: _start(daemon, container_id))
+        return await _follow(daemon, args, None, container_id) if stayed else None
+    await _start(daemon, container_id)
     log = LogFollower(os.path.join(config.log_directory, request.LOG_NAME))
     try:
-        if not (args.interactive and args.tty):
-            async with standard_input(daemon, args, container_id):
-                return await _follow(daemon, args, log, container_id)
-        _copy(log, args)  # an attached client is not told what came before it
-        outcome = await at_terminal(daemon, args, container_id)
-        if outcome == "detached":
-            return None
-        return await _follow(daemon, args, log if outcome == "unseen" else None, container_id)
+        async with standard_input(daemon, args, container_id):
+            return await _follow(daemon, args, log, container_id)
     finally:
         log.close()
 

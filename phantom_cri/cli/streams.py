@@ -56,7 +56,6 @@ class Streams:
         self._channel = -1
         self._first = True
         self._status = bytearray()
-        self.had_output = False
         self.input_ended = False
 
     async def greet(self, host: str, target: str) -> None:
@@ -125,7 +124,6 @@ class Streams:
         if self._channel == STATUS:
             self._status += part
         elif self._channel in (STDOUT, STDERR) and part:
-            self.had_output = True
             write_all(self._channel, part)
 
     def _ended(self) -> Ended:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 
-from phantom_cri.errors import ResourceExhausted
+from phantom_cri.errors import FailedPrecondition, NotFound, ResourceExhausted
 from phantom_cri.launch import FragmentLost
 from phantom_cri.lifecycle.client_pipes import ClientPipes, enlarge
 from phantom_cri.lifecycle.live import Container
@@ -27,13 +27,13 @@ class AttachSession(ClientPipes):
 
     def __init__(self, container: Container) -> None:
         super().__init__()
-        self._container = container
+        self.container = container
         loop = asyncio.get_running_loop()
         self._left: asyncio.Future[None] = loop.create_future()
         self._detached: asyncio.Future[bool] = loop.create_future()
 
     async def join(self, target: Running, streams: Streams) -> None:
-        config = self._container.record.config
+        config = self.container.record.config
         wants_stdin = streams.stdin and config.stdin
         stdout = self.make_stdout() if streams.stdout else -1
         stderr = self.make_stderr() if streams.stderr and not config.tty else -1
@@ -41,7 +41,7 @@ class AttachSession(ClientPipes):
         try:
             enlarge(writers)
             console, self._detached = await target.shell.fragment.attach(
-                self._container.id,
+                self.container.id,
                 stdout=stdout,
                 stderr=stderr,
                 console=wants_stdin or config.tty,
@@ -57,7 +57,7 @@ class AttachSession(ClientPipes):
 
     def end_input(self) -> None:
         """As containerd has it: input that is there only once ends for the container, else for the client."""
-        config = self._container.record.config
+        config = self.container.record.config
         if config.stdin_once and not config.tty:
             self.close_stdin()
         elif config.stdin and not self._left.done():
@@ -68,7 +68,7 @@ class AttachSession(ClientPipes):
 
         Raises ResourceExhausted when the client was too slow.
         """
-        exited = asyncio.ensure_future(self._container.exited.wait())
+        exited = asyncio.ensure_future(self.container.exited.wait())
         end = self._detached if self.outputs() else exited
         try:
             await asyncio.wait((self._left, end), return_when=asyncio.FIRST_COMPLETED)
@@ -84,8 +84,8 @@ class AttachSession(ClientPipes):
         except FragmentLost:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DEATH_TIMEOUT):
-                    await self._container.exited.wait()
-            if not self._container.exited.is_set():
+                    await self.container.exited.wait()
+            if not self.container.exited.is_set():
                 raise
         else:
             if not kept_up:
@@ -98,12 +98,33 @@ class AttachSession(ClientPipes):
 
 
 async def open_attach(node: Node, container_id: str, streams: Streams) -> AttachSession:
-    """Attach to a running container. Raises NotFound, FailedPrecondition, ResourceExhausted (too many)."""
+    """Attach to a running container, or to one that is about to start: its client then misses nothing.
+
+    Raises NotFound, FailedPrecondition, ResourceExhausted (too many).
+    """
     target = running(node, container_id, "attach")
     session = AttachSession(target.container)
     try:
-        await session.join(target, streams)
+        if target.container.record.state == "created":
+            await _join_before_start(node, session, streams)
+        else:
+            await session.join(target, streams)
     except BaseException:
         await session.close()
         raise
     return session
+
+
+async def _join_before_start(node: Node, session: AttachSession, streams: Streams) -> None:
+    """A start that is asked for meanwhile waits for the lock, and so for the client."""
+    container = session.container
+    async with container.lock:
+        if container.preparation is not None:
+            await asyncio.wait((container.preparation,))
+        target = running(node, container.id, "attach")
+        try:
+            await session.join(target, streams)
+        except NotFound as error:
+            raise FailedPrecondition(
+                f"attach: container {container.id} could not be prepared, start it first"
+            ) from error

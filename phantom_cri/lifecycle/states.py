@@ -23,6 +23,7 @@ CONTAINER: dict[tuple[ContainerState, ContainerVerb], ContainerState] = {
     ("created", "exit"): "exited",
     ("created", "remove"): "exited",
     ("running", "exec"): "running",
+    ("created", "attach"): "created",
     ("running", "attach"): "running",
     ("running", "update"): "running",
     ("running", "reopen log"): "running",

@@ -246,8 +246,22 @@ static void fail(struct process *process)
     kernel_pidfd_signal(process->pidfd, SIGKILL);
 }
 
+static bool has_console(struct process *process)
+{
+    int result = process->handoff < 0 ? 0 : take_console(process);
+
+    if (result < 0) {
+        failure_set(PH_STAGE_OP, result, -1, "console", &process->failure);
+        fail(process);
+    }
+    return result >= 0;
+}
+
+/* With its console, so that who is attached by now misses nothing of what it will write. */
 static void hold(struct process *process)
 {
+    if (!has_console(process))
+        return;
     process->phase = PROCESS_HELD;
     answer_started(process);
     process->starter = (struct reply_to){0};
@@ -268,15 +282,8 @@ static void succeed(struct process *process)
 {
     process->phase = PROCESS_RUNNING;
     process->exit.started_at = clock_wall();
-    if (process->handoff >= 0) {
-        int result = take_console(process);
-
-        if (result < 0) {
-            failure_set(PH_STAGE_OP, result, -1, "console", &process->failure);
-            fail(process);
-            return;
-        }
-    }
+    if (!has_console(process))
+        return;
     answer_started(process);
     if (process->kind == PH_KIND_EXEC && process->flags & PH_PLAN_TTY && !process->needs_reading)
         fd_close(&process->console);

@@ -252,7 +252,8 @@ static void attach(struct request *request)
     if (!process)
         return;
     result = flags & ~ATTACH_FLAGS ? -ENOSYS : take_outputs(request, outputs);
-    if (result == 0 && (process->phase != PROCESS_RUNNING || !process->needs_reading))
+    if (result == 0 &&
+        ((process->phase != PROCESS_RUNNING && process->phase != PROCESS_HELD) || !process->needs_reading))
         result = -ESRCH;
     if (result == 0)
         result = attach_client(&process->log, outputs, flags & PH_FLAG_INPUT ? process->console : -1,

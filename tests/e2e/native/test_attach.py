@@ -209,3 +209,35 @@ def test_sockets_of_other_families_are_refused(fragment: Fragment) -> None:
         with pytest.raises(Refused) as error:
             fragment.client.ask(raw.SOCKET, value=family)
         assert error.value.error == errno.EAFNOSUPPORT
+
+
+@pytest.mark.parametrize("tty", [False, True], ids=["pipes", "terminal"])
+def test_who_attaches_to_a_prepared_process_misses_nothing(bed: Bed, fragment: Fragment, tty: bool) -> None:
+    command = "echo first; read x; echo got $x"
+    plan = on_terminal(bed, f"stty -echo; {command}") if tty else with_input(bed.shell(command))
+    plan.flags |= raw.HOLD
+    for fd in fragment.client.start("c", plan).fds:
+        os.close(fd)
+    client = Client(fragment, "c", raw.INPUT | raw.STDOUT)
+    os.write(client.fds[0], b"it\n")
+    for fd in fragment.client.ask(raw.GO, id="c").fds:
+        os.close(fd)
+    newline = b"\r\n" if tty else b"\n"
+    assert fragment.client.exited("c").exit.code == 0
+    text = client.rest()
+    assert text.endswith(b"first" + newline + b"got it" + newline)
+    client.close()
+
+
+def test_who_is_attached_when_a_prepared_process_is_forgotten_is_told(bed: Bed, fragment: Fragment) -> None:
+    plan = with_input(bed.shell("echo never"))
+    plan.flags |= raw.HOLD
+    for fd in fragment.client.start("c", plan).fds:
+        os.close(fd)
+    client = Client(fragment, "c", raw.INPUT | raw.STDOUT)
+    before = fd_count(fragment.pid)
+    fragment.client.ask(raw.FORGET, id="c")
+    assert client.detached() == 0
+    assert client.rest() == b""
+    assert fd_count(fragment.pid) < before
+    client.close()

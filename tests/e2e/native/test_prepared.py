@@ -17,9 +17,10 @@ pytestmark = pytest.mark.root
 
 def prepare(fragment: Fragment, plan: Plan, id: str = "c") -> int:
     plan.flags |= raw.HOLD
-    (pidfd,) = fragment.client.start(id, plan).fds
+    pidfd, *console = fragment.client.start(id, plan).fds
     pid = pid_of(pidfd)
-    os.close(pidfd)
+    for fd in (pidfd, *console):
+        os.close(fd)
     return pid
 
 
