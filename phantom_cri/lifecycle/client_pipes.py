@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 
 from phantom_cri import launch
 
-PIPE_SIZE = 1 << 20  # what pipe(7) allows everybody: /proc/sys/fs/pipe-max-size
+PIPE_SIZES = (4 << 20, 1 << 20)
+"""Bytes, the first that is allowed: more than /proc/sys/fs/pipe-max-size takes CAP_SYS_RESOURCE, pipe(7)."""
 
 
 class ClientPipes:
@@ -87,8 +88,10 @@ def _ours(fd: int) -> int:
 def enlarge(fds: Iterable[int]) -> None:
     """Room for bursts of a writer that does not wait; where it is refused, the usual room has to do."""
     for fd in fds:
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        for size in PIPE_SIZES:
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+                break
 
 
 async def all_hung_up(fds: Iterable[int], seconds: float) -> bool:

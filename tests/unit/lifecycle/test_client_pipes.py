@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from phantom_cri.lifecycle.client_pipes import ClientPipes, all_hung_up
+from phantom_cri.lifecycle.client_pipes import ClientPipes, all_hung_up, enlarge
 
 
 @pytest.fixture
@@ -58,6 +58,15 @@ def test_a_terminal_has_a_size(pipes: ClientPipes) -> None:
     os.write(pipes.stdin, b"typed\n")
     assert os.read(slave, 10) == b"typed\n"
     os.close(slave)
+
+
+def test_room_for_bursts(pipes: ClientPipes) -> None:
+    writer, ordinary = pipes.make_stdout(), fcntl.fcntl(pipes.stdout, fcntl.F_GETPIPE_SZ)
+    null = os.open("/dev/null", os.O_RDONLY)
+    enlarge([null, writer])  # what is no pipe stays as it is
+    os.close(null)
+    assert fcntl.fcntl(pipes.stdout, fcntl.F_GETPIPE_SZ) >= max(ordinary, 1 << 20)
+    os.close(writer)
 
 
 async def test_hung_up_when_the_last_writer_is_gone(pipes: ClientPipes) -> None:
