@@ -19,7 +19,7 @@ def read_interfaces(pid: int) -> tuple[InterfaceUsage, ...]:
 
 
 def parse_interfaces(text: str) -> tuple[InterfaceUsage, ...]:
-    """After two lines of heading: `eth0: BYTES PACKETS ERRS DROP FIFO FRAME COMPRESSED MULTICAST`, sent alike."""
+    """After the heading: `eth0: BYTES PACKETS ERRS DROP FIFO FRAME COMPRESSED MULTICAST`, sent alike."""
     found = []
     for line in text.splitlines()[2:]:
         name, _, numbers = line.strip().partition(":")
