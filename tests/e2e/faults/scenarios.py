@@ -166,9 +166,12 @@ class StartPrepared(Scenario):
     async def _create(self, pod: str) -> str:
         source = self.bed.daemon.folder / "mounted"
         source.mkdir(exist_ok=True)
-        ids = {"uid_mappings": self.security.namespaces.uids, "gid_mappings": self.security.namespaces.gids}
+        ids = self.security.namespaces
+        mount = Mount(
+            container_path="/mnt", host_path=str(source), uid_mappings=ids.uids, gid_mappings=ids.gids
+        )
         config = self.bed.container(
-            mounts=(Mount(container_path="/mnt", host_path=str(source), **ids),),
+            mounts=(mount,),
             working_dir="/data",
             security=self.security,
             resources=Resources(memory_limit=64 << 20, oom_score_adj=100),
