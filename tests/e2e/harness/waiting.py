@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 Result = TypeVar("Result")
+
+PATIENCE = float(os.environ.get("PHANTOM_TEST_PATIENCE", "1"))
+"""How many times longer than written here everything may take: an emulated machine is slow."""
 
 
 def wait_until(
@@ -16,7 +20,7 @@ def wait_until(
 
     `timeout` and `interval` are seconds. Raises TimeoutError naming `what` and the last answer.
     """
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * PATIENCE
     while True:
         answer = check()
         if answer:
