@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 
+from phantom_cri import launch
 from phantom_cri.errors import FailedPrecondition, NotFound, ResourceExhausted
 from phantom_cri.launch import FragmentLost
 from phantom_cri.lifecycle.client_pipes import ClientPipes, enlarge
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.running import Running, running
+from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Streams
 
 DEATH_TIMEOUT = 1.0
@@ -35,11 +36,11 @@ class AttachSession(ClientPipes):
     async def join(self, target: Running, streams: Streams) -> None:
         config = self.container.record.config
         wants_stdin = streams.stdin and config.stdin
-        stdout = self.make_stdout() if streams.stdout else -1
-        stderr = self.make_stderr() if streams.stderr and not config.tty else -1
-        writers = [fd for fd in (stdout, stderr) if fd >= 0]
-        try:
-            enlarge(writers)
+        with launch.Donations() as writers:
+            stdout = writers.give("stdout", self.make_stdout()) if streams.stdout else -1
+            wants_stderr = streams.stderr and not config.tty
+            stderr = writers.give("stderr", self.make_stderr()) if wants_stderr else -1
+            enlarge(self.outputs())
             console, self._detached = await target.shell.fragment.attach(
                 self.container.id,
                 stdout=stdout,
@@ -47,9 +48,6 @@ class AttachSession(ClientPipes):
                 console=wants_stdin or config.tty,
                 once=wants_stdin and config.stdin_once,
             )
-        finally:
-            for writer in writers:
-                os.close(writer)
         if config.tty and console >= 0:
             self.take_terminal(console, stdin=wants_stdin, stdout=False)
         else:
@@ -104,14 +102,13 @@ async def open_attach(node: Node, container_id: str, streams: Streams) -> Attach
     """
     target = running(node, container_id, "attach")
     session = AttachSession(target.container)
-    try:
+    async with Undo("Attach") as undo:
+        undo.push("session", session.close)
         if target.container.record.state == "created":
             await _join_before_start(node, session, streams)
         else:
             await session.join(target, streams)
-    except BaseException:
-        await session.close()
-        raise
+        undo.keep()
     return session
 
 
