@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
+from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod, limited
 
 pytestmark = pytest.mark.root
@@ -87,7 +88,6 @@ def test_values(cri: Cri, pod: Pod) -> None:
     script = "dd if=/dev/zero of=/big bs=1M count=4 2>/dev/null; echo done; while :; do :; done"
     container = pod.start(script, linux=resources)
     container.wait_output("done")
-    container.exec("sleep 1.5", timeout=5)
     expected = {
         "spec_cpu_period": 100_000,
         "spec_cpu_quota": 20_000,
@@ -102,10 +102,9 @@ def test_values(cri: Cri, pod: Pod) -> None:
         "start_time_seconds": container.status.started_at // 1_000_000_000,
     }
     assert {name: value_of(cri, pod, name) for name in expected} == expected
-    assert value_of(cri, pod, "cpu_cfs_throttled_periods_total") > 3
-    assert value_of(cri, pod, "cpu_cfs_periods_total") >= value_of(
-        cri, pod, "cpu_cfs_throttled_periods_total"
-    )
+    wait_until(lambda: value_of(cri, pod, "cpu_cfs_throttled_periods_total") > 3, "the quota to be used up")
+    throttled = value_of(cri, pod, "cpu_cfs_throttled_periods_total")
+    assert value_of(cri, pod, "cpu_cfs_periods_total") >= throttled
     assert value_of(cri, pod, "fs_usage_bytes") >= 4 * MIB
     assert value_of(cri, pod, "file_descriptors") >= 3
     assert value_of(cri, pod, "ulimits_soft", ulimit="max_open_files") == int(container.tell("ulimit -n"))
