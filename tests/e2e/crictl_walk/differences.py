@@ -66,6 +66,11 @@ RULES = (
     Rule(r".*availableBytes", "containerd invents a limit where there is none", optional=True),
     Rule(r".*(Bytes|NanoSeconds|NanoCores|Faults|inodesUsed|processCount|[rt]xErrors)\.value", MOMENT),
     Rule(r".*\.fsId\.mountpoint", OWN),
+    Rule(
+        r".*\.writableLayer\.(timestamp|usedBytes|inodesUsed)",
+        "containerd looks every ten seconds: it may not have yet",
+        optional=True,
+    ),
     Rule(r"status\.containerFilesystems", "containerd does not tell them"),
     Rule(r"stats\[\]\.linux\.network\.interfaces", "CRI leaves out the default one, containerd does not"),
     # metrics: both have the names that the kubelet knows (test_metrics compares them), each its own words
