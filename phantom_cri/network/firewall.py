@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from phantom_cri import errors
 from phantom_cri.network import NetworkConfig
@@ -10,6 +11,8 @@ from phantom_cri.network.conntrack import FlowTable
 from phantom_cri.network.ground import write_sysctl
 from phantom_cri.network.nftables import Nftables, NftablesError
 from phantom_cri.network.ports import Forwards, add_elements, delete_elements, table_text
+
+_CALL_IP6TABLES = Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables")
 
 
 class Firewall:
@@ -64,7 +67,8 @@ class Firewall:
                 raise errors.Internal(f"network: nftables table {self._table}: {error}") from error
 
     def _text(self, held: Forwards) -> str:
-        return table_text(self._table, self._config.bridge, self._subnets, self._config.masquerade, held)
+        config, loopback6 = self._config, not _bridge_calls_netfilter()
+        return table_text(self._table, config.bridge, self._subnets, config.masquerade, held, loopback6)
 
     def features(self) -> dict[str, str]:
         off = f"off: {self._missing}"
@@ -95,3 +99,11 @@ class Firewall:
             self._nftables.close()
             self._nftables = None
         self._missing = self.obstacle = "not started"
+
+
+def _bridge_calls_netfilter() -> bool:
+    """Then answers to [::1] get that address back on the bridge already; the kernel drops them behind it."""
+    try:
+        return _CALL_IP6TABLES.read_text().strip() == "1"
+    except OSError:  # no br_netfilter
+        return False

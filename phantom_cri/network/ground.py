@@ -131,6 +131,10 @@ def _address_bridge(
         check(f"put {subnet.gateway} on {bridge}", [answer])
         features[f"ipv{subnet.version}"] = f"on: {subnet.network}"
         active.append(subnet)
+        if subnet.version == 6:
+            answer = route.ask([links.deliver_loopback(index)])[0]
+            if answer.error not in (0, errno.EEXIST):
+                features["ipv6"] += f", but no host ports at [::1]: {nl.explain(answer)}"
     if not active:
         raise errors.FailedPrecondition(f"network.subnets: none can be used ({features['ipv6']})")
     return active, features

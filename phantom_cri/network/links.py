@@ -29,8 +29,9 @@ _BRPORT_MODE = 4  # hairpin
 _INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD, _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0x02, 0, 253
-_RTA_OIF, _RTA_GATEWAY = 4, 5
-_RT_TABLE_MAIN, _RTN_UNICAST = 254, 1
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
+_RT_TABLE_MAIN, _RT_TABLE_LOCAL, _RTN_UNICAST, _RTN_LOCAL = 254, 255, 1, 2
+_LOOPBACK_METRIC = 1 << 16
 _SET, _MAKE = nl.NLM_F_ACK, nl.NLM_F_ACK | nl.NLM_F_CREATE | nl.NLM_F_EXCL
 _PUT = nl.NLM_F_ACK | nl.NLM_F_CREATE | nl.NLM_F_REPLACE
 
@@ -133,6 +134,21 @@ def put_address(index: int, address: Interface) -> bytes:
         body = IFADDR.pack(socket.AF_INET6, address.network.prefixlen, _IFA_F_NODAD, scope, index)
         body += nl.attribute(_IFA_ADDRESS, packed)
     return nl.message(RTM_NEWADDR, _PUT, body)
+
+
+def deliver_loopback(index: int) -> bytes:
+    """Let answers to ::1 come in by this link too, after NAT has given them that address back.
+
+    For a loopback address the kernel takes only a route of the very link a packet came by (rt6_need_strict);
+    there is no route_localnet for IPv6. What has ::1 on the wire is dropped before any route (ip6_rcv_core).
+    The metric keeps the host's own route first and those of other bridges apart.
+    """
+    loopback = ipaddress.IPv6Address("::1").packed
+    body = RTMSG.pack(
+        socket.AF_INET6, 128, 0, 0, _RT_TABLE_LOCAL, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_LOCAL, 0
+    )
+    body += nl.attribute(_RTA_DST, loopback) + nl.u32(_RTA_OIF, index)
+    return nl.message(RTM_NEWROUTE, _MAKE, body + nl.u32(_RTA_PRIORITY, _LOOPBACK_METRIC + index))
 
 
 def default_route(index: int, gateway: Address) -> bytes:

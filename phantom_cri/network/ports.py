@@ -134,11 +134,18 @@ def _key(host_port: HostPort) -> str:
     return f"{prefix}{host_port.protocol} . {host_port.port}"
 
 
-def table_text(table: str, bridge: str, subnets: Sequence[str], masquerade: bool, held: Forwards) -> str:
+def table_text(
+    table: str,
+    bridge: str,
+    subnets: Sequence[str],
+    masquerade: bool,
+    held: Forwards,
+    loopback6: bool = True,
+) -> str:
     """The whole table, replacing what is there in one transaction: no packet meets a half-made one.
 
-    Rules are written here only; a pod adds and deletes elements of the maps. IPv6 loopback is left out:
-    the kernel has no route_localnet for it and would drop the forwarded packet, so [::1] refuses at once.
+    Rules are written here only; a pod adds and deletes elements of the maps. loopback6: host ports are there
+    at [::1] too; else that refuses at once.
     """
     return f"""\
 add table inet {table}
@@ -149,7 +156,7 @@ table inet {table} {{
   map any6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
   map one6 {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
   chain hostports {{
-    ip6 daddr ::1 return
+{"" if loopback6 else "    ip6 daddr ::1 return"}
     dnat ip to ip daddr . meta l4proto . th dport map @one4
     dnat ip6 to ip6 daddr . meta l4proto . th dport map @one6
     meta nfproto ipv4 dnat ip to meta l4proto . th dport map @any4
@@ -166,6 +173,7 @@ table inet {table} {{
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
     oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
+    oifname "{bridge}" ip6 saddr ::1 masquerade
 {"".join(_source_rules(bridge, subnet, masquerade) for subnet in subnets)}  }}
   chain guard {{
     comment "route_localnet is on for host ports: no pod may use it to reach the loopback (CVE-2020-8558)"

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.root
 
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 KINDS = {"tcp": TCP, "udp": UDP}
+LOOPBACKS = ("127.0.0.1", "::1")
 GATEWAYS = ("10.88.0.1", "fd42:7068:616e:88::1")
 
 
@@ -86,14 +87,18 @@ def test_a_host_port_from_everywhere(node: Node, protocol: str, version: int, br
         with serve(pod, kind, ips[at], 80):
             assert ask(node.world.outside, kind, NODE_IPS[at], 8080) == (ips[at], OUTSIDE_IPS[at])
             assert ask(node.world.node, kind, NODE_IPS[at], 8080) == (ips[at], NODE_IPS[at])
-            if version == 4:
-                assert ask(node.world.node, kind, "127.0.0.1", 8080) == (ips[at], GATEWAYS[at])
+            if version == 4 or br_netfilter == "0":
+                assert ask(node.world.node, kind, LOOPBACKS[at], 8080) == (ips[at], GATEWAYS[at])
+            elif kind == TCP:
+                with pytest.raises(ConnectionRefusedError):  # at once
+                    ask(node.world.node, kind, LOOPBACKS[at], 8080)
             for caller, caller_ip in ((pod, ips[at]), (other, other_ips[at])):
                 server, seen = ask(caller, kind, NODE_IPS[at], 8080)
                 assert server == ips[at] and seen in (GATEWAYS[at], caller_ip)
             await network.release("pod")
             assert_closed(node.world.outside, kind, NODE_IPS[at])
             assert_closed(node.world.node, kind, NODE_IPS[at])
+            assert_closed(node.world.node, kind, LOOPBACKS[at])
 
     node.run(scenario)
 
@@ -113,25 +118,18 @@ def assert_closed(caller: Namespace, kind: socket.SocketKind, address: str) -> N
         ask(caller, kind, address, 8080)
 
 
-def test_ipv6_loopback_refuses_at_once(node: Node) -> None:
-    async def scenario(network: BuiltinNetwork) -> None:
-        pod, ips = await wired(network, node, "pod")
-        await network.expose("pod", ips, [PortMapping("tcp", 80, 8080)])
-        with serve(pod, TCP, ips[1], 80), pytest.raises(ConnectionRefusedError):
-            ask(node.world.node, TCP, "::1", 8080)
+@pytest.mark.parametrize("host_ip", [*LOOPBACKS, *NODE_IPS])
+def test_a_host_ip_opens_that_address_only(node: Node, host_ip: str) -> None:
+    at = 1 if ":" in host_ip else 0
+    set_br_netfilter(node, "0")
 
-    node.run(scenario)
-
-
-@pytest.mark.parametrize(("host_ip", "open_at"), [("127.0.0.1", {"127.0.0.1"}), (NODE_IPS[0], {NODE_IPS[0]})])
-def test_a_host_ip_opens_that_address_only(node: Node, host_ip: str, open_at: set[str]) -> None:
     async def scenario(network: BuiltinNetwork) -> None:
         pod, ips = await wired(network, node, "pod")
         await network.expose("pod", ips, [PortMapping("tcp", 80, 8080, host_ip)])
-        with serve(pod, TCP, ips[0], 80):
-            for address in ("127.0.0.1", NODE_IPS[0]):
-                if address in open_at:
-                    assert ask(node.world.node, TCP, address, 8080)[0] == ips[0]
+        with serve(pod, TCP, ips[at], 80):
+            for address in (LOOPBACKS[at], NODE_IPS[at]):
+                if address == host_ip:
+                    assert ask(node.world.node, TCP, address, 8080)[0] == ips[at]
                 else:
                     assert_closed(node.world.node, TCP, address)
 
