@@ -59,8 +59,8 @@ class NetworkDriver(Protocol):
     async def attach(self, sandbox_id: str, netns: str, *, ahead: bool) -> Attachment:
         """Give a namespace addresses and an eth0, as far as that can be done for any pod.
 
-        netns: a path that leads to the namespace while the sandbox's fragment lives; ahead: for a pool, no pod
-        is known yet; without it `join` follows at once. After an error nothing is left but what `release`
+        netns: a path that leads to the namespace while the sandbox's fragment lives; ahead: for a pool, no
+        pod is known yet; without it `join` follows at once. After an error nothing is left but what `release`
         takes back. Raises FailedPrecondition while not `ready`, AlreadyExists for an attached sandbox,
         ResourceExhausted when a subnet is full, Internal with the kernel's reason.
         """
