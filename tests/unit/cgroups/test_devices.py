@@ -89,6 +89,18 @@ def test_default_rules(kind: str, major: int, minor: int, access: str, answer: i
     assert run(v2_program(DEFAULT_RULES), kind, major, minor, access) == answer
 
 
+EXIT = b"\x95" + bytes(7)
+
+
+def test_nothing_follows_a_rule_for_everything() -> None:
+    """The kernel refuses a program with instructions that nothing reaches; privileged containers have it."""
+    everything = DeviceRule("a", None, None, "rwm")
+    alone = v2_program([everything])
+    assert v2_program([everything, DeviceRule("c", 1, 3, "r")]) == alone
+    assert alone.endswith(EXIT) and alone.count(EXIT) == 1
+    assert run(alone, "b", 8, 0, "rwm") == 1
+
+
 def test_v1_lines() -> None:
     assert v1_lines((DeviceRule("c", 1, None, "rw"),)) == (b"c 1:* rw",)
     # The kernel takes "a 1:3 r" for "everything".
