@@ -25,6 +25,7 @@ from wsproto.events import (
     RejectData,
     Request,
 )
+from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import ProtocolError
 
 from phantom_cri.cli.failure import Failure
@@ -39,7 +40,10 @@ CONNECT_TIMEOUT_S = 30
 
 
 class Ended(NamedTuple):
-    """How a session ended: its exit code, or why there is none. `lost`: its connection ended first."""
+    """How a session ended: its exit code, or why there is none.
+
+    `lost`: its connection ended first, or the daemon that served it.
+    """
 
     exit_code: int
     failure: str = ""
@@ -82,6 +86,8 @@ class Streams:
             if isinstance(event, BytesMessage):
                 self._take(event)
             elif isinstance(event, CloseConnection):
+                if event.code == CloseReason.GOING_AWAY:
+                    return self._ended()._replace(lost=True)
                 break
         return self._ended()
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,13 @@ from phantom_cri.model import (
     RuntimeVersion,
     SandboxConfig,
     SandboxRecord,
+    Streams,
 )
 from phantom_cri.pools import PoolReport, Profile
+from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry.metrics import Metrics
 from phantom_cri.telemetry.tracing import NoTracing
+from tests.unit.streaming.sessions import Opener
 
 IMAGE = Image(
     id="sha256:" + "c" * 64,
@@ -67,6 +70,9 @@ class FakeDaemon:
         self.configs: list[ContainerConfig] = []
         self.pulled_with: AuthConfig | None = None
         self.running = asyncio.Event()
+        self.attached: tuple[str, ...] = ("cat",)
+        self.streams: StreamServer | None = None
+        self.opener: Opener | None = None
         self.checks: tuple[Check, ...] = (Check("kernel", "ok", "6.18", True),)
 
     def _called(self, verb: str, *arguments: Any) -> None:
@@ -148,6 +154,27 @@ class FakeDaemon:
         self, container_id: str = "", sandbox_id: str = "", *_: Any, **__: Any
     ) -> Iterable[ContainerRecord]:
         return [c for c in self.containers.values() if not sandbox_id or c.sandbox_id == sandbox_id]
+
+    async def pod_containers(self, sandbox_id: str) -> Iterable[ContainerRecord]:
+        return await self.list_containers(sandbox_id=sandbox_id)
+
+    async def exec(self, container_id: str, command: Sequence[str], streams: Streams) -> str:
+        """Runs `command` on this machine."""
+        self._called("exec", container_id, tuple(command), streams)
+        return self._offered(streams, Opener(*command, tty=streams.tty), attach=False)
+
+    async def attach(self, container_id: str, streams: Streams) -> str:
+        """As if the container ran `attached`."""
+        self._called("attach", container_id, streams)
+        return self._offered(streams, Opener(*self.attached, tty=streams.tty), attach=True)
+
+    def _offered(self, streams: Streams, opener: Opener, *, attach: bool) -> str:
+        assert self.streams
+        self.opener = opener
+        offer = self.streams.offer_attach if attach else self.streams.offer_exec
+        return offer(
+            opener, tty=streams.tty, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr
+        )
 
     async def list_images(self, image: str = "") -> Iterable[Image]:
         return self.images.values()
