@@ -54,6 +54,7 @@ def files(logs: Path, cgroup: str) -> dict[str, Mapping[str, Any]]:
         "other_pod_file": pod("other", logs, cgroup, labels={"app": "other"}),
         "third_pod_file": pod("third", logs, cgroup),
         "event_pod_file": pod("event", logs, cgroup),
+        "probe_pod_file": pod("probe", logs, cgroup),
         "no_metadata_file": {"log_directory": str(logs)},
         "web_file": web,
         "reader_file": container("reader", "sh", stdin=True, stdin_once=True),

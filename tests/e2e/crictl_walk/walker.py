@@ -95,7 +95,19 @@ class Walker:
             self._background = subprocess.Popen(
                 self._command(step), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True
             )
+        if step.words[0] == "events":
+            self._wait_until_told()
         return Output(0, "", "")
+
+    def _wait_until_told(self) -> None:
+        """crictl does not say when it listens: pods come and go until it tells of one."""
+
+        def told() -> bool:
+            pod = self._take(Step(("runp", "<probe_pod_file>"))).stdout.strip()
+            self._take(Step(("rmp", "--force", pod)))
+            return self._stream("stdout").stat().st_size > 0
+
+        wait_until(told, "the first event", timeout=20)
 
     def _stream(self, name: str) -> Path:
         return self.folder / f"background.{name}"
