@@ -5,7 +5,7 @@ C_SOURCES = $(shell git ls-files '*.c' '*.h')
 C_UNITS = $(filter %.c,$(C_SOURCES))
 WARNINGS := -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -Iphantom_cri/native
 
-.PHONY: run test check bench lint unit e2e native clean
+.PHONY: run test check bench vm lint unit e2e native clean
 
 ## run: a pod from an image, on a daemon and a registry of its own; leaves nothing behind
 run:
@@ -42,6 +42,11 @@ e2e:
 bench:
 	@scripts/setup bench
 	@$(PYTHON_BIN) -m bench $(BENCH_ARGS)
+
+## vm: tests on Debian's kernels with cgroup v2, systemd and AppArmor, in emulated machines
+vm:
+	@scripts/setup test vm
+	@$(PYTHON_BIN) -m pytest -m vm $(PYTEST_ARGS) tests/e2e/vm
 
 clean:
 	rm -rf build dist *.egg-info phantom_cri/native/_native*.so phantom_cri/native/fragment
