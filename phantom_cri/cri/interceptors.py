@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from phantom_cri.errors import PhantomError, Unimplemented
+from phantom_cri.errors import InvalidArgument, PhantomError, Unimplemented
 from phantom_cri.telemetry.logs import about, printable
 from phantom_cri.telemetry.metrics import Metrics
 from phantom_cri.telemetry.tracing import NoTracing, Tracing
@@ -37,6 +37,7 @@ LONGEST_TEXT = LONGEST_PLAIN_TEXT // 12
 _NO_SPAN = nullcontext()
 
 _EXPECTED = {"NOT_FOUND", "UNIMPLEMENTED", "CANCELLED"}
+_UNREADABLE = object()
 _OURS = {"INTERNAL", "UNKNOWN", "DATA_LOSS"}
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -71,7 +72,7 @@ class Calls:
 
     def _method_handler(self, method: MethodDescriptor, verb: Any) -> grpc.RpcMethodHandler[Any, Any]:
         verb = verb or _unimplemented(method)
-        decode = GetMessageClass(method.input_type).FromString
+        decode = _decoder(method)
         encode: Callable[[Any], bytes] = GetMessageClass(method.output_type).SerializeToString
         if getattr(verb, "answers_bytes", False):
             encode = bytes
@@ -88,9 +89,10 @@ class Calls:
         async def call(request: Any, context: Context) -> Message | bytes:
             began = perf_counter()
             code = "OK"
-            sandbox_id, container_id = ids_of(request)
-            about(method=name, sandbox_id=sandbox_id, container_id=container_id)
             try:
+                _check_read(request, method)
+                sandbox_id, container_id = ids_of(request)
+                about(method=name, sandbox_id=sandbox_id, container_id=container_id)
                 with self._tracing.call(name, context.invocation_metadata() or ()) if traced else _NO_SPAN:
                     response = await verb(request)
             except BaseException as error:
@@ -112,6 +114,7 @@ class Calls:
             code = "OK"
             about(method=name)
             try:
+                _check_read(request, method)
                 with self._tracing.call(name, context.invocation_metadata() or ()):
                     messages = verb(request)
                     # Now, not with the first message: a stream of events may be silent for hours, and its
@@ -165,6 +168,24 @@ def status_text(text: str) -> str:
     room = LONGEST_PLAIN_TEXT if plain else LONGEST_TEXT
     half = room // 2
     return text if len(text) <= room else f"{text[: half - 5]} ... {text[-half:]}"
+
+
+def _decoder(method: MethodDescriptor) -> Callable[[bytes], object]:
+    """grpc would log a traceback of what a deserializer raises, and answer INTERNAL."""
+    decode = GetMessageClass(method.input_type).FromString
+
+    def read(body: bytes) -> object:
+        try:
+            return decode(body)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
+
+
+def _check_read(request: object, method: MethodDescriptor) -> None:
+    if request is _UNREADABLE:
+        raise InvalidArgument(f"request: these bytes are no {method.input_type.full_name}")
 
 
 def _ids_reader(method: MethodDescriptor) -> Callable[[Any], tuple[str, str]]:

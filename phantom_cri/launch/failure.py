@@ -6,9 +6,17 @@ import errno
 import os
 from typing import Literal
 
-from phantom_cri.errors import SHORTAGES, AlreadyExists, NotFound, PhantomError, Unavailable, errno_name
+from phantom_cri.errors import (
+    SHORTAGES,
+    AlreadyExists,
+    InvalidArgument,
+    NotFound,
+    PhantomError,
+    Unavailable,
+    errno_name,
+)
 from phantom_cri.launch.op import Op
-from phantom_cri.launch.ops import Attach, Exec
+from phantom_cri.launch.ops import Attach, Exec, Sysctl
 from phantom_cri.launch.plan import Plan
 
 Stage = Literal["request", "decode", "clone", "op", "unknown"]
@@ -55,6 +63,17 @@ _EXEC_WORDS = {
 }
 
 
+_SYSCTL_WORDS = {
+    errno.ENOENT: "this kernel has none of that name to set to",
+    errno.EINVAL: "the kernel refuses the value",
+    errno.ERANGE: "the kernel refuses the value",
+    errno.EACCES: "it cannot be set here, to",
+    errno.EPERM: "it cannot be set here, to",
+    errno.ENOTDIR: "this kernel has none of that name to set to",
+    errno.EISDIR: "this kernel has none of that name to set to",
+}
+
+
 def describe_errno(number: int) -> str:
     return f"{errno_name(number)} ({os.strerror(abs(number))})"
 
@@ -67,9 +86,11 @@ def _exec_error(op: Exec, number: int, index: int) -> ExecError:
     return ExecError(f'exec: "{op.path}": {why}', stage="op", number=number, op_index=index)
 
 
-def _op_error(op: Op, said: str, number: int, index: int, text: str) -> LaunchError:
+def _op_error(op: Op, said: str, number: int, index: int, text: str) -> PhantomError:
     if isinstance(op, Exec):
         return _exec_error(op, number, index)
+    if isinstance(op, Sysctl) and number in _SYSCTL_WORDS:
+        return InvalidArgument(f"sysctls: {op.path}: {_SYSCTL_WORDS[number]} {op.value[:64]!r}")
     if isinstance(op, Attach) and number == errno.EINVAL:
         # The kernel says no more, whichever the reason; this is the one that users meet.
         text = "a folder cannot be mounted on a file, nor a file on a folder"
