@@ -9,6 +9,7 @@ anew when it reloads.
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
 from collections.abc import Sequence
 
@@ -21,8 +22,10 @@ from phantom_cri.cgroups.slices import properties, slice_of, slice_path
 from phantom_cri.cgroups.tree import Tree
 from phantom_cri.cgroups.units import Units
 from phantom_cri.cgroups.v2 import V2Cgroups
-from phantom_cri.errors import FailedPrecondition, kernel_error
+from phantom_cri.errors import FailedPrecondition, PhantomError, kernel_error
 from phantom_cri.model import Resources
+
+log = logging.getLogger(__name__)
 
 # It waits for its input to end, which it does with the daemon.
 _PLACE_HOLDER = ("/bin/cat",)
@@ -80,9 +83,13 @@ class SystemdCgroups(V2Cgroups):
         self._tree.write(relative(path), "cgroup.procs", str(holder.pid))
 
     async def update_async(self, path: str, resources: Resources) -> None:
+        """The kernel decides whether the limits are taken; what systemd is told only counts when it reloads."""
         await super().update_async(path, resources)
         unit, _ = _unit_and_slice(relative(path))
-        await self._units.change(unit, properties(self._settings(resources, fresh=False)))
+        try:
+            await self._units.change(unit, properties(self._settings(resources, fresh=False)))
+        except PhantomError as error:
+            log.warning("%s has its new limits only until systemd reloads: %s", unit, error)
 
     async def remove_async(self, path: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
         """systemd has to see the cgroup empty before it goes: it would believe in the scope for ever."""
