@@ -245,7 +245,7 @@ def changes() -> Iterator[Step]:
     yield do("rm", "<event>")
     yield do("stopp", "<event_pod>")
     yield do("rmp", "<event_pod>")
-    yield Step(("events",), how="end", until="CONTAINER_DELETED_EVENT[^?]*CONTAINER_DELETED_EVENT")
+    yield Step(("events",), how="end", until=r'"<event_pod>",\s+"containerEventType":\s+"CONTAINER_DELETED')
     yield do("events", "-o", "table")
 
 

@@ -65,7 +65,7 @@ class Walker:
     def _take(self, step: Step) -> Output:
         if step.how == "start":
             return self._start(step)
-        found = self._wait_for_background(step.until) if step.until else None
+        found = self._wait_for_background(self._named(step.until)) if step.until else None
         if step.how == "end":
             return self._end()
         if step.words[0] == "GET":
@@ -87,8 +87,10 @@ class Walker:
         return Output(done.returncode, done.stdout, done.stderr)
 
     def _command(self, step: Step) -> list[str]:
-        words = [re.sub(r"<(\w+)>", lambda match: self.known[match[1]], word) for word in step.words]
-        return [str(tool("crictl")), f"--config={self.config}", *words]
+        return [str(tool("crictl")), f"--config={self.config}", *map(self._named, step.words)]
+
+    def _named(self, word: str) -> str:
+        return re.sub(r"<(\w+)>", lambda match: self.known[match[1]], word)
 
     def _start(self, step: Step) -> Output:
         with self._stream("stdout").open("w") as stdout, self._stream("stderr").open("w") as stderr:
