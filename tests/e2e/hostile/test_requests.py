@@ -150,7 +150,7 @@ def check_refusal(method: MethodDescriptor, request: Message, error: grpc.RpcErr
         assert words & field_names(method.input_type, set()), f"no field is named: {text}"
 
 
-def undo(target: Target, answer: Any) -> None:
+def undo(target: Target, method: MethodDescriptor, request: Message, answer: Any) -> None:
     """What a request made although it was odd has to work, and goes again."""
     if isinstance(answer, pb.RunPodSandboxResponse):
         Pod(target.cri, pb.PodSandboxConfig(), answer.pod_sandbox_id).remove()
@@ -159,7 +159,7 @@ def undo(target: Target, answer: Any) -> None:
         try:
             made.start()
         except grpc.RpcError as error:
-            assert error.code() in FAULTLESS, error
+            check_refusal(method, request, error)
         made.remove()
 
 
@@ -196,7 +196,7 @@ def hold_against(
         except grpc.RpcError as error:
             check_refusal(method, request, error)
         else:
-            undo(target, answer)
+            undo(target, method, request, answer)
 
     hold()
     assert daemon.running.running()
