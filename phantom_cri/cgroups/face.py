@@ -206,9 +206,6 @@ class Cgroups(ABC):
         """`create`, for a driver that has to ask a service manager for it."""
         self.create(path, resources, devices)
 
-    def occupied(self, path: str) -> None:  # noqa: B027 - nothing to do where an empty cgroup may stay
-        """The cgroup that `create_async` made has a process of its own now."""
-
     async def keep(self, path: str) -> None:
         """Make the cgroup unless it is there; it stays until it is removed, however empty."""
         if not self.exists(path):

@@ -1,14 +1,17 @@
 """cgroup v2 under systemd: it owns the tree, and every container gets a scope that is delegated to us.
 
-A scope needs a process from the start and goes with its last one. A container's own process is born in its
-cgroup (CLONE_INTO_CGROUP), so the cgroup has to be there before it: until then a process that only waits
-holds the place. Inside a delegated scope all is ours; its own limits are told to systemd too, which sets them
-anew when it reloads.
+A scope needs a process from the start, and systemd removes it with its last one. A container's own process
+is born in its cgroup (CLONE_INTO_CGROUP), so the cgroup has to be there before it; and when it has ended, the
+fragment reads whether something ran out of memory, which must still be there then. So a process that only
+sleeps holds the place, in a cgroup of its own below the scope, until the container's end kills all that is
+left. Inside a delegated scope all is ours; its own limits are told to systemd too, for it sets them anew when
+it reloads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import subprocess
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ from collections.abc import Sequence
 from phantom_cri.cgroups.devices import DeviceRule
 from phantom_cri.cgroups.face import REMOVE_TIMEOUT_S
 from phantom_cri.cgroups.paths import member_name, relative
-from phantom_cri.cgroups.processes import deadline_after, wait_until_empty
+from phantom_cri.cgroups.processes import deadline_after, kill_listed, wait_until_empty
 from phantom_cri.cgroups.settings import write_values
 from phantom_cri.cgroups.slices import properties, slice_of, slice_path
 from phantom_cri.cgroups.tree import Tree
@@ -27,8 +30,8 @@ from phantom_cri.model import Resources
 
 log = logging.getLogger(__name__)
 
-# It waits for its input to end, which it does with the daemon.
-_PLACE_HOLDER = ("/bin/cat",)
+_SLEEPER = ("/bin/sleep", "infinity")
+_PLACE = "phantom-place"
 
 
 class SystemdCgroups(V2Cgroups):
@@ -56,34 +59,53 @@ class SystemdCgroups(V2Cgroups):
         name = relative(path)
         settings = self._settings(resources, fresh=True)
         unit, slice_name = _unit_and_slice(name)
-        holder = self._holders[name] = _place_holder()
+        holder = self._holders[name] = _sleeper()
         try:
             await self._units.start_scope(unit, slice_name, holder.pid, properties(settings))
+            self._settle(name, holder)
             self._hand_down(name, settings)
             write_values(self._tree_of, name, settings)
             if devices is not None:
                 self._restrict_devices(name, devices)
         except OSError as error:
-            self.occupied(path)
+            self._give_up(name)
             raise kernel_error(f"cgroup {path}: make", error.errno or 0) from error
         except BaseException:
-            self.occupied(path)  # with it goes the scope
+            self._give_up(name)  # with its process goes the scope
             raise
 
-    def occupied(self, path: str) -> None:
-        holder = self._holders.pop(relative(path), None)
+    def _settle(self, name: str, holder: subprocess.Popen[bytes]) -> None:
+        place = f"{name}/{_PLACE}"
+        if not self._tree.has(place, "cgroup.procs"):
+            self._tree.mkdir(place)
+        self._tree.write(place, "cgroup.procs", str(holder.pid))
+        # An OOM kill of the whole cgroup (memory.oom.group) leaves those alone that have this score.
+        with contextlib.suppress(PermissionError), open(f"/proc/{holder.pid}/oom_score_adj", "w") as score:
+            score.write("-1000")
+
+    def _give_up(self, name: str) -> None:
+        """End who holds the place, an earlier daemon's too; idempotent."""
+        with contextlib.suppress(OSError):
+            self._tree.write(f"{name}/{_PLACE}", "cgroup.kill", "1")
+        holder = self._holders.pop(name, None)
         if holder is not None:
-            _end(holder)
+            holder.kill()
+            holder.wait()
 
     async def keep(self, path: str) -> None:
         if not self.exists(path):
             await self.create_async(path, Resources(), None)
             return
-        holder = self._holders[relative(path)] = _place_holder()
-        self._tree.write(relative(path), "cgroup.procs", str(holder.pid))
+        name = relative(path)
+        earlier = self._tree.pids(
+            f"{name}/{_PLACE}"
+        )  # another daemon's; first ours, so that it is never empty
+        holder = self._holders[name] = _sleeper()
+        self._settle(name, holder)
+        kill_listed(earlier)
 
     async def update_async(self, path: str, resources: Resources) -> None:
-        """The kernel decides whether the limits are taken; what systemd is told only counts when it reloads."""
+        """The kernel decides whether limits are taken; what systemd is told only counts when it reloads."""
         await super().update_async(path, resources)
         unit, _ = _unit_and_slice(relative(path))
         try:
@@ -93,8 +115,8 @@ class SystemdCgroups(V2Cgroups):
 
     async def remove_async(self, path: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
         """systemd has to see the cgroup empty before it goes: it would believe in the scope for ever."""
-        self.occupied(path)
         name, deadline = relative(path), deadline_after(timeout_s)
+        self._give_up(name)
         while pids := self.pids(path):
             if not await asyncio.to_thread(wait_until_empty, self.trees, name, deadline):
                 raise FailedPrecondition(f"cgroup {path}: remove: processes {sorted(pids)} are still in it")
@@ -102,8 +124,6 @@ class SystemdCgroups(V2Cgroups):
         await super().remove_async(path, timeout_s)
 
     def close(self) -> None:
-        while self._holders:
-            _end(self._holders.popitem()[1])
         self._units.close()
         super().close()
 
@@ -113,17 +133,11 @@ def _unit_and_slice(name: str) -> tuple[str, str]:
     return unit, parents.rpartition("/")[2]
 
 
-def _place_holder() -> subprocess.Popen[bytes]:
+def _sleeper() -> subprocess.Popen[bytes]:
+    null = subprocess.DEVNULL
     try:
         return subprocess.Popen(
-            _PLACE_HOLDER, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            _SLEEPER, stdin=null, stdout=null, stderr=null, cwd="/", start_new_session=True
         )
     except OSError as error:
-        raise kernel_error(f"start {_PLACE_HOLDER[0]}", error.errno or 0) from error
-
-
-def _end(holder: subprocess.Popen[bytes]) -> None:
-    holder.kill()
-    holder.wait()
-    if holder.stdin is not None:
-        holder.stdin.close()
+        raise kernel_error(f"start {_SLEEPER[0]}", error.errno or 0) from error

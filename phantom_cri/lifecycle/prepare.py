@@ -70,7 +70,6 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
             with stages.stage("kernel"):
                 undo.push("process", lambda: cleanup.end_process(shell, container))
                 await shell.fragment.prepare(record.id, plan, donations)
-                node.cgroups.occupied(record.cgroup)
         undo.keep()
     node.observe(pod, "prepare", stages)
     return plan

@@ -100,9 +100,7 @@ def test_a_container_has_a_scope_in_its_pods_slice(cri: Cri, tmp_path: Path) -> 
         f"/phantom.slice/phantom-kube.slice/phantom-kube-pod1_2.slice/phantom-{container.id}.scope"
     )
     assert (state, delegated) == ("active", "yes")
-    # It is alone: who held the place has left.
-    assert container.tell("cat /proc/1/comm").strip() == "sleep"
-    wait_until(lambda: len(read(container, "cgroup.procs").split()) == 1, "one process")
+    assert len(read(container, "cgroup.procs").split()) == 1
     pod.remove()
     assert f"phantom-{container.id}.scope" not in scopes()
     subprocess.run(["systemctl", "stop", "phantom-kube.slice"], check=True)
@@ -147,9 +145,9 @@ def test_systemd_agrees_on_the_limits_and_keeps_them(pod: Pod) -> None:
     container = pod.start("sleep 100", linux=limited(**LIMITS))
     assert {file: read(container, file) for file in FILES} == FILES
     subprocess.run(["systemctl", "daemon-reload"], check=True)
-    quota = FILES["cpu.max"], "34000 100000"  # in whole percents where systemd has set it anew
-    assert read(container, "cpu.max") in quota
-    others = {file: value for file, value in FILES.items() if file != "cpu.max"}
+    # Where systemd has set it anew, it is in whole percents; and it may set its own idea of memory.oom.group.
+    assert read(container, "cpu.max") in (FILES["cpu.max"], "34000 100000")
+    others = {file: FILES[file] for file in FILES.keys() - {"cpu.max", "memory.oom.group"}}
     assert {file: read(container, file) for file in others} == others
 
 
@@ -170,8 +168,9 @@ def test_a_resize_reaches_the_kernel_and_systemd(pod: Pod) -> None:
 
 @on_systemd
 def test_an_out_of_memory_kill_is_told_however_fast_the_scope_goes(pod: Pod) -> None:
-    for _ in range(10):
-        container = pod.run("x=x; while :; do x=$x$x; done", linux=limited(memory_limit_in_bytes=16 * MIB))
+    for group in "01" * 5:
+        limits = limited(memory_limit_in_bytes=16 * MIB, unified={"memory.oom.group": group})
+        container = pod.run("x=x; while :; do x=$x$x; done", linux=limits)
         status = container.wait_exited(60)
         assert (status.exit_code, status.reason) == (137, "OOMKilled")
         container.remove()
@@ -180,7 +179,7 @@ def test_an_out_of_memory_kill_is_told_however_fast_the_scope_goes(pod: Pod) -> 
 @on_systemd
 def test_nothing_stays_of_containers_whichever_way_they_end(pod: Pod) -> None:
     ended, stopped, never = pod.run("true"), pod.start("sleep 100"), pod.create("true")
-    broken = pod.create("/no/such/program")
+    broken = pod.create(["/no/such/program"])
     refusal(broken.start)
     stopped.stop(0)
     for container in (ended, stopped, never, broken):
@@ -193,7 +192,7 @@ def test_an_exec_that_takes_too_long_is_killed_whole(pod: Pod) -> None:
     container = pod.start("sleep 1000")
     code, _ = refusal(lambda: container.exec("sh", "-c", "sleep 777 & sleep 777", timeout=2))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert container.tell("pgrep -f 777 || echo none").split()[-1] == "none"
+    assert container.tell("pgrep -f [7]77 || echo none").split()[-1] == "none"
 
 
 @on_systemd
