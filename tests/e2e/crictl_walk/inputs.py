@@ -60,7 +60,7 @@ def files(logs: Path, cgroup: str) -> dict[str, Mapping[str, Any]]:
         "reader_file": container("reader", "sh", stdin=True, stdin_once=True),
         "made_file": container("made", "sleep", "1000", working_dir="/tmp"),
         "event_file": container("event", "sleep", "1000"),
-        "failing_file": container("failing", "sh", "-c", "echo out; echo more; echo err >&2; exit 7"),
+        "failing_file": container("failing", "sh", "-c", "echo out; echo more; exit 7"),
         "missing_image_file": container("imageless", "true", image="registry.k8s.io/nothing:1"),
         "missing_program_file": container("programless", "/nothing"),
     }

@@ -205,7 +205,7 @@ def talk() -> Iterator[Step]:
     yield do("logs", "<reader>")
     yield do("logs", "--tail", "1", "<failed>")
     yield do("logs", "--limit-bytes", "4", "<failed>")
-    yield do("logs", "--stream", "stderr", "<failed>")
+    yield do("logs", "--stream", "stderr", "<reader>")
     yield do("logs", "--since", "1h", "<failed>")
     yield do("logs", "--timestamps", "<failed>")
     yield do("logs", "--reopen", "<web>")
