@@ -24,13 +24,14 @@ async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str) -> st
     """Make a pod and answer its id; on return it is ready. What fails leaves nothing behind."""
     stages = Stages()
     check(node, config, handler)
+    parent = cgroup_parent(node.cgroups, config.cgroup_parent or node.config.cgroup.parent)
     holder = node.records.holder(config.metadata)
     if holder is not None and holder.record.config == config and node.records.sent_again(holder.id):
         return holder.id
     while True:
         with stages.stage("claim"):
             shell, cold_reason = await obtain(node, config, handler)
-        pod = Pod(record=record_of(node, config, handler, shell, cold_reason), shell=shell)
+        pod = Pod(record=record_of(config, handler, parent, shell, cold_reason), shell=shell)
         try:
             await make_pod(node, pod, shell, stages)
             break
@@ -87,7 +88,6 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
         raise FailedPrecondition(
             f"namespace_options.userns_options: no user namespaces on this node: {node.no_user_namespaces}"
         )
-    cgroup_parent(node.cgroups, config.cgroup_parent or node.config.cgroup.parent)
     launch.checked_sysctls(config.sysctls, namespaces)
     if config.hostname:
         launch.checked_hostname(config.hostname)
@@ -129,8 +129,9 @@ def cold_profile(config: SandboxConfig, handler: str) -> Profile:
 
 
 def record_of(
-    node: Node, config: SandboxConfig, handler: str, shell: Shell, cold_reason: str
+    config: SandboxConfig, handler: str, parent: str, shell: Shell, cold_reason: str
 ) -> SandboxRecord:
+    """Nothing here may fail: the fragment has no undo yet."""
     return SandboxRecord(
         id=shell.id,
         config=config,
@@ -139,7 +140,7 @@ def record_of(
         fragment=shell.process,
         hostname=hostname_of(config, shell.id),
         ips=shell.ips,
-        cgroup_parent=cgroup_parent(node.cgroups, config.cgroup_parent or node.config.cgroup.parent),
+        cgroup_parent=parent,
         pool=shell.pool,
         start="cold" if cold_reason else "warm",
         cold_reason=cold_reason,

@@ -54,6 +54,7 @@ async def one_fault(
     bed = scenario.bed
     base = bed.traces()
     thing = await scenario.prepare()
+    listening = bed.node.events.listen()
     before = bed.traces()
     outcome = await Outcome.of(request(thing))
     wrong = []
@@ -72,6 +73,7 @@ async def one_fault(
             await scenario.finish(thing, result)
     except Exception as error:
         wrong.append(f"at last: {error!r}")
+    listening.close()
     wrong.append(said("changed", await bed.changed_since(base)))
     return [*filter(None, wrong)]
 

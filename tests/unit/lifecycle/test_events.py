@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from phantom_cri.errors import ResourceExhausted
+from phantom_cri.errors import Internal, ResourceExhausted
 from phantom_cri.lifecycle import events as module
 from phantom_cri.lifecycle.events import Events, Reader
 from phantom_cri.lifecycle.live import Pod
@@ -69,3 +69,24 @@ async def test_whoever_is_let_go_no_longer_listens() -> None:
     del reader
     gc.collect()
     assert not events._readers
+
+
+async def test_an_event_that_cannot_be_told_ends_its_readers_and_fails_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(reader: Reader, event: ContainerEvent) -> bool:
+        raise MemoryError
+
+    events = Events()
+    readers = [events.listen(), events.listen()]
+    events.emit("created", a_pod(), "told")
+    with monkeypatch.context() as broken:
+        broken.setattr(Reader, "put", full)
+        events.emit("started", a_pod(), "untold")
+    events.emit("stopped", a_pod(), "after a gap")
+    for reader in readers:
+        with pytest.raises(Internal, match="started of untold could not be told"):
+            await all_of(reader)
+    later = events.listen()
+    events.emit("deleted", a_pod(), "of a new reader")
+    assert (await anext(later)).object_id == "of a new reader"
