@@ -173,7 +173,9 @@ def test_memory_and_swap_are_counted_together(node: Daemon, pod: Pod) -> None:
 
 def test_no_limit_below_what_is_in_use(node: Daemon, pod: Pod) -> None:
     """Nobody is killed for it: the resize is refused, and all is as before."""
-    held = "x=$(head -c 50000000 /dev/zero | tr '\\0' x); echo held; sleep 100"
+    held = (
+        "x=$(head -c 50000000 /dev/zero | tr '\\0' x); echo held; sleep 100; true"  # the shell itself stays
+    )
     container = pod.start(held, linux=limited(memory_limit_in_bytes=400 * MIB))
     container.wait_output("held")
     code, text = refusal(lambda: update(container, memory_limit_in_bytes=16 * MIB, cpu_shares=512))
