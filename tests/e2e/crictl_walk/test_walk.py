@@ -77,7 +77,9 @@ def test_crictl_prints_what_it_prints_on_containerd(
         lines = compare(step, theirs, outputs["ours"][step], readers, RULES)
         if lines := unexpected(step, lines, met):
             report += [f"crictl {step}", *(f"    {line[:400]}" for line in lines)]
-    report += [f"no longer met, take it out: {entry}" for entry in EXPECTED if entry not in met]
+    report += [
+        f"no longer met, take it out: {entry}" for entry in EXPECTED if entry not in met and not entry.chance
+    ]
     if report:
         pytest.fail("\n".join(["crictl on containerd → on phantom:", *report]), pytrace=False)
 
