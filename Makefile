@@ -46,7 +46,7 @@ bench:
 ## vm: tests on Debian's kernels with cgroup v2, systemd and AppArmor, in emulated machines
 vm:
 	@scripts/setup test vm
-	@$(PYTHON_BIN) -m pytest -m vm $(PYTEST_ARGS) tests/e2e/vm
+	@$(PYTHON_BIN) -m pytest -m vm -o faulthandler_timeout=0 $(PYTEST_ARGS) tests/e2e/vm
 
 clean:
 	rm -rf build dist *.egg-info phantom_cri/native/_native*.so phantom_cri/native/fragment

@@ -53,7 +53,7 @@ def test_group(machine: Machine, group: str, driver: str) -> None:
         pytest.skip(f"{GROUPS[group]} is not there")
     command = (
         f"cd {ROOT} && CI=1 PYTHONPATH={ROOT} PHANTOM_TEST_PATIENCE=10 PHANTOM_TEST_CGROUP_DRIVER={driver} "
-        f".venv/bin/python -m pytest -p no:cacheprovider -q {GROUPS[group]}"
+        f".venv/bin/python -m pytest -p no:cacheprovider -o faulthandler_timeout=0 -q {GROUPS[group]}"
     )
     code, said = machine.run(command, GROUP_S)
     assert code == 0, said[-20_000:]
