@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -90,6 +91,23 @@ def summary(message: str) -> str:
     return re.sub(r"<[*\w.]+ \| 0x[0-9a-f]+>: |\s+(?=\s)", "", words)
 
 
+@contextlib.contextmanager
+def no_shared_memory_left() -> Iterator[None]:
+    """critest makes segments with ipcmk, to look for them in a pod, and leaves them on the host."""
+    before = unused_segments()
+    try:
+        yield
+    finally:
+        for segment in unused_segments() - before:
+            subprocess.run(["ipcrm", "--shmem-id", segment], check=False)
+
+
+def unused_segments() -> set[str]:
+    """Ids of System V shared memory of ipcmk's size here that nobody has attached (proc_sysvipc(5))."""
+    rows = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+    return {row[1] for row in rows if row[3] == str(1 << 20) and row[6] == "0"}
+
+
 def run_critest(
     endpoint: str, folder: Path, flags: Sequence[str] = (), parallel: int = PARALLEL, focus: str = ""
 ) -> Report:
@@ -112,7 +130,11 @@ def run_critest(
     ]
     # In parallel, critest has the `ginkgo` of PATH start its processes. It leaves files in TMPDIR.
     path = f"{tool('ginkgo').parent}:{os.environ['PATH']}"
-    with log.open("wb") as output, tempfile.TemporaryDirectory(prefix="critest-") as leftovers:
+    with (
+        log.open("wb") as output,
+        tempfile.TemporaryDirectory(prefix="critest-") as leftovers,
+        no_shared_memory_left(),
+    ):
         Path(leftovers).chmod(0o711)  # for root in a user namespace: the suite mounts from there
         subprocess.run(
             command,
