@@ -32,10 +32,10 @@ T = TypeVar("T")
 
 
 class Subject(NamedTuple):
-    """A pod as it was when it was asked about; `ended` are exited containers whose cgroup is still there."""
+    """A pod as it was when it was asked about; `ended`: those exited whose cgroup is still there."""
 
     record: SandboxRecord
-    running: tuple[ContainerRecord, ...]
+    containers: tuple[ContainerRecord, ...]
     ended: tuple[ContainerRecord, ...]
 
 
@@ -46,7 +46,7 @@ class Measuring:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage")
 
     async def containers(self, chosen: Iterable[Container]) -> list[ContainerUsage]:
-        """A running one that is gone when its turn comes has no numbers."""
+        """One that does not run has its writable layer alone, which counts towards its pod's disk."""
         records = [container.record for container in chosen]
         return await self._on_thread(partial(self._read_containers, records, everything=False))
 
@@ -88,12 +88,12 @@ class Measuring:
             return None
 
     def _read_pods(self, subjects: Sequence[Subject], everything: bool) -> list[PodUsage]:
-        running = [record for subject in subjects for record in subject.running]
-        usages = {usage.record.id: usage for usage in self._read_containers(running, everything=everything)}
+        records = [record for subject in subjects for record in subject.containers]
+        usages = {usage.record.id: usage for usage in self._read_containers(records, everything=everything)}
         found = []
         for subject in subjects:
-            containers = [usages[record.id] for record in subject.running]
-            pod = self._read_pod(subject, tuple(one for one in containers if one.cgroup is not None))
+            containers = tuple(usages[record.id] for record in subject.containers)
+            pod = self._read_pod(subject, containers)
             if pod is not None:
                 found.append(pod)
         return found
@@ -136,7 +136,7 @@ def _subject(pod: Pod) -> Subject:
     containers = list(pod.containers.values())
     return Subject(
         record=pod.record,
-        running=tuple(one.record for one in containers if one.record.state == "running"),
+        containers=tuple(one.record for one in containers),
         ended=tuple(one.record for one in containers if one.record.state == "exited" and one.has_cgroup),
     )
 

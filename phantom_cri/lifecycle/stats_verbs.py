@@ -31,14 +31,13 @@ class StatsVerbs:
         def fits(container: Container) -> bool:
             record = container.record
             return (
-                record.state == "running"
-                and container.id.startswith(container_id)
+                container.id.startswith(container_id)
                 and record.sandbox_id.startswith(sandbox_id)
                 and labels.items() <= record.config.labels.items()
             )
 
         chosen = filter(fits, list(self._node.records.containers.values()))
-        return [usage for usage in await self._measuring.containers(chosen) if usage.cgroup is not None]
+        return await self._measuring.containers(chosen)
 
     async def pod_sandbox_stats(self, sandbox_id: str) -> PodUsage:
         pod = self._node.records.pod(sandbox_id)

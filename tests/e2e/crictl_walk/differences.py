@@ -103,8 +103,6 @@ EXPECTED = (
         "containerd does not filter images by name",
     ),
     Expected("info", "features.user_namespaces_host_network: missing", "not offered"),
-    Expected("stats ", "stats: ", "only running containers have stats; containerd adds the others' files"),
-    Expected("statsp ", r"stats\[\]\.linux\.containers: ", "the same"),
     Expected("inspectp .*-q", "info: missing", "containerd adds the verbose map unasked"),
     Expected(
         "(exec|GET|end: port-forward).*(websocket|#2)|GET / #2|end: port-forward #2",

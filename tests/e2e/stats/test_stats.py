@@ -62,8 +62,8 @@ def test_which_are_listed(cri: Cri, make_pod: PodMaker) -> None:
     elsewhere = other.start("sleep 60")
     created = pod.create("true")
     ended = pod.run("true")
-    assert listed(cri) == {running.id, elsewhere.id}
-    assert listed(cri, pod_sandbox_id=pod.id) == {running.id}
+    assert listed(cri) == {running.id, elsewhere.id, created.id, ended.id}
+    assert listed(cri, pod_sandbox_id=pod.id) == {running.id, created.id, ended.id}
     assert listed(cri, id=running.id[:20]) == {running.id}
     assert listed(cri, label_selector={"role": "one"}) == {running.id}
     assert not listed(cri, label_selector={"role": "two"})
