@@ -13,7 +13,7 @@ from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.remove_container import remove_container
 from phantom_cri.lifecycle.run_pod_sandbox import run_pod_sandbox
 from phantom_cri.lifecycle.start_container import start_container
-from phantom_cri.lifecycle.stats_verbs import StatsVerbs
+from phantom_cri.lifecycle.stats.verbs import StatsVerbs
 from phantom_cri.lifecycle.stop_container import stop_container
 from phantom_cri.lifecycle.stop_pod_sandbox import remove_pod_sandbox, stop_pod_sandbox
 from phantom_cri.lifecycle.streaming_verbs import StreamingVerbs

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Literal, NamedTuple
 
-from phantom_cri.lifecycle.filesystem import Filesystem, device_name
+from phantom_cri.lifecycle.stats.filesystem import Filesystem, device_name
 from phantom_cri.model import SandboxRecord
 from phantom_cri.usage import (
     CgroupUsage,

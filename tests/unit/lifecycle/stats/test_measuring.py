@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from phantom_cri.launch import Figures
-from phantom_cri.lifecycle.measuring import has_own_cgroup
-from phantom_cri.lifecycle.rates import LONGEST_NS, Rates
-from phantom_cri.lifecycle.sums import add, of_process, time_only
+from phantom_cri.lifecycle.stats.measuring import has_own_cgroup
+from phantom_cri.lifecycle.stats.rates import LONGEST_NS, Rates
+from phantom_cri.lifecycle.stats.sums import add, of_process, time_only
 from phantom_cri.model import SandboxConfig, SandboxMetadata, SandboxRecord
 from phantom_cri.usage import CgroupUsage, CpuUsage, IoUsage, MemoryUsage, Pressure, Stalls, TaskUsage
 

@@ -19,8 +19,8 @@ from phantom_cri.cgroups import open_files_limit
 from phantom_cri.errors import NotFound
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node
-from phantom_cri.lifecycle.rates import Rates
-from phantom_cri.lifecycle.sums import add, of_process, time_only
+from phantom_cri.lifecycle.stats.rates import Rates
+from phantom_cri.lifecycle.stats.sums import add, of_process, time_only
 from phantom_cri.model import ContainerRecord, FilesystemUsage, SandboxRecord
 from phantom_cri.network.counters import read_interfaces
 from phantom_cri.usage import CgroupUsage, ContainerUsage, InterfaceUsage, PodUsage

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from phantom_cri.errors import FailedPrecondition
-from phantom_cri.lifecycle.filesystem import filesystem_of
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.measuring import Measuring
 from phantom_cri.lifecycle.node import Node
-from phantom_cri.lifecycle.pod_metrics import announced, samples_of
+from phantom_cri.lifecycle.stats.filesystem import filesystem_of
+from phantom_cri.lifecycle.stats.measuring import Measuring
+from phantom_cri.lifecycle.stats.pod_metrics import announced, samples_of
 from phantom_cri.usage import ContainerUsage, Metric, PodMetrics, PodUsage
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from phantom_cri.codec import replace
-from phantom_cri.lifecycle.filesystem import Filesystem, device_name, filesystem_of
-from phantom_cri.lifecycle.pod_metrics import BASE_LABELS, announced, samples_of
+from phantom_cri.lifecycle.stats.filesystem import Filesystem, device_name, filesystem_of
+from phantom_cri.lifecycle.stats.pod_metrics import BASE_LABELS, announced, samples_of
 from phantom_cri.model import (
     ContainerConfig,
     ContainerMetadata,
