@@ -36,7 +36,7 @@ from phantom_cri.usage import (
     TaskUsage,
 )
 
-PAGE = Path(__file__).parents[3] / "docs/metrics.md"
+PAGE = Path(__file__).parents[4] / "docs/metrics.md"
 ROW = re.compile(r"^\| `(container_\w+)` \|([^|]*)\|", re.MULTILINE)
 
 SECOND = 1_000_000_000
