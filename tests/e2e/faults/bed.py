@@ -19,6 +19,7 @@ import yaml
 from phantom_cri import codec, config
 from phantom_cri.__main__ import compose, leave
 from phantom_cri.lifecycle import user_namespaces
+from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.recover import recover
 from phantom_cri.lifecycle.shell import Shell
@@ -39,6 +40,7 @@ from tests.e2e.harness.cgroups import groups_below
 from tests.e2e.harness.daemon import Daemon
 from tests.e2e.harness.host import mounts_below
 from tests.e2e.harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
+from tests.e2e.harness.tools import tool
 
 T = TypeVar("T")
 
@@ -52,7 +54,14 @@ class Bed:
     """The composed node, and pods and containers on it in a few words."""
 
     def __init__(self, folder: Path) -> None:
-        self.daemon = Daemon(folder, {"pools": [{"name": "default", "size": 0}]})
+        self.daemon = Daemon(
+            folder,
+            {
+                "pools": [{"name": "default", "size": 0}],
+                "cdi": {"spec_dirs": [str(folder / "cdi")]},
+                "checkpoint": {"criu": str(tool("criu"))},
+            },
+        )
         self.runner = asyncio.Runner()
         self.node: Node
         self.verbs: PodVerbs
@@ -71,6 +80,7 @@ class Bed:
         self.node = await compose(config.load(["--config", str(path)]), Metrics("test"))
         self.verbs = PodVerbs(self.node)
         await recover(self.node)
+        await self.node.streams.start()
         self.node.no_user_namespaces = await user_namespaces.obstacle(self.node)
         self.image = await self.load("plain", ImageConfig())
         self.volume_image = await self.load("volumes", ImageConfig(volumes=["/data", "/more"]))
@@ -105,13 +115,12 @@ class Bed:
         return layout.with_suffix(".tar")
 
     async def stop(self) -> None:
-        for pod in list(self.node.records.pods):
-            await self.verbs.remove_pod_sandbox(pod)
+        await self.remove_pods()
         for pool in self.node.pools.values():
             await pool.stop()
+        await self.node.streams.close()
         await leave(self.node)
         os.close(self.node.host_mounts)
-        self.node.cgroups.close()
 
     # --- what tests ask of it ---------------------------------------------
 
@@ -129,6 +138,10 @@ class Bed:
             "security": ContainerSecurity(namespaces=NamespaceOptions(pid="container")),
         }
         return ContainerConfig(metadata=ContainerMetadata(name=name), **(made | fields))
+
+    async def remove_pods(self) -> None:
+        for pod in list(self.node.records.pods):
+            await self.verbs.remove_pod_sandbox(pod)
 
     async def run_pod(self, **fields: Any) -> str:
         return await self.verbs.run_pod_sandbox(self.pod(**fields), "")
@@ -180,10 +193,19 @@ class Bed:
                 ports=len(self.network._ports.all()),
                 addresses=len(self.network._book.held),
                 holds=sum(node.images._layers._counts.values()),
+                urls=len(node.streams._offers._waiting),
+                frozen=sum(map(self._is_frozen, node.records.containers.values())),
                 pulls=len(node.images._busy) + len(node.images._audiences),
                 exits=sum(len(shell._exec_exits) + len(shell._early) for shell in self.shells()),
             ),
         }
+
+    def _is_frozen(self, container: Container) -> bool:
+        folder = self.node.cgroups.freezer.folder(container.record.cgroup)
+        for name, text in (("freezer.state", "FROZEN"), ("cgroup.freeze", "1")):
+            with contextlib.suppress(FileNotFoundError):
+                return Path(folder, name).read_text().strip() == text
+        return False
 
     async def left_since(self, before: Traces) -> str:
         """What there is more of than `before`, once it no longer goes away: "" if nothing is."""
@@ -255,7 +277,7 @@ def _processes() -> dict[int, Process]:
 
 
 def _of_fragments() -> Traces:
-    """The fragments of this process, and what they hold together."""
+    """The fragments of this process, what they hold together, and its other children."""
     processes = _processes()
     alive = _fragments_of(processes)
     held: Counter[str] = Counter(processes=sum(one.parent in alive for one in processes.values()))
@@ -263,7 +285,10 @@ def _of_fragments() -> Traces:
         with contextlib.suppress(OSError):
             held["fds"] += len(os.listdir(f"/proc/{pid}/fd"))
             held["mounts"] += len(Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines())
-    return {"fragments": Counter(fragments=len(alive)), "in fragments": held}
+    others = Counter(
+        one.name for pid, one in processes.items() if one.parent == os.getpid() and pid not in alive
+    )
+    return {"fragments": Counter(fragments=len(alive)), "in fragments": held, "programs": others}
 
 
 def _open_files(folder: Path) -> Iterator[str]:

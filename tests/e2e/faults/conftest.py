@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.faults.bed import Bed
+from tests.e2e.faults.feature_scenarios import describe_device
 from tests.e2e.faults.injection import wired
 from tests.e2e.faults.scenarios import PullImage
 from tests.e2e.harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
@@ -36,6 +37,7 @@ def bed(pulled_image: str) -> Iterator[Bed]:
     made = Bed(Path(tempfile.mkdtemp(prefix="pf-")))
     PullImage.reference = pulled_image
     try:
+        describe_device(made.daemon.folder / "cdi")
         made.runner.run(made.start())
         with wired(made.node, made.loop):
             yield made

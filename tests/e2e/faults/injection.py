@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from phantom_cri import images, launch, native
+from phantom_cri.cgroups.freezer import Freezer
 from phantom_cri.errors import Internal
 from phantom_cri.images import trash
 from phantom_cri.lifecycle.events import Reader
@@ -47,7 +48,8 @@ NEVER_FAILS = ("Events.emit",)
 SOCKET_CALLS = ("bind", "connect", "listen", "sendmsg", "send", "recv")
 OURS = str(Path(launch.__file__).parents[1])
 PASSED_THROUGH = tuple(
-    str(Path(os.__file__).with_name(name)) for name in ("os.py", "pathlib.py", "shutil.py", "tempfile.py")
+    str(Path(os.__file__).with_name(f"{name}.py"))
+    for name in ("os", "pathlib", "shutil", "tarfile", "tempfile")
 )
 _NEW_FD = frozenset("open pipe2 pipe memfd_create dup dup2 pidfd_open socket".split())  # noqa: SIM905
 _NEW_SPACE = frozenset("write pwrite mkdir rename replace symlink link mknod ftruncate".split())  # noqa: SIM905
@@ -141,12 +143,14 @@ def system_calls() -> Iterator[tuple[Any, str, str]]:
     yield io, "open", "io.open"
     yield fcntl, "fcntl", "fcntl.fcntl"
     yield native, "spawn", "native.spawn"
+    yield asyncio, "create_subprocess_exec", "native.create_subprocess_exec"
 
 
 def room_calls(node: Node) -> Iterator[tuple[Any, str, str]]:
     """Every public method of the rooms' objects, and every function that they export."""
     rooms = [getattr(node, field.name) for field in dataclasses.fields(node)]
-    classes = {type(room) for room in rooms if _has_behaviour(type(room))} | {launch.Fragment, Reader}
+    classes = {type(room) for room in rooms if _has_behaviour(type(room))}
+    classes |= {launch.Fragment, Freezer, Reader}
     for owner in sorted(classes, key=lambda one: one.__name__):
         for name in dir(owner):
             function = inspect.getattr_static(owner, name)

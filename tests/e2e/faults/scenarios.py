@@ -7,7 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from phantom_cri import codec
 from phantom_cri.lifecycle import shells
@@ -52,6 +52,9 @@ class Scenario:
     """`prepare` and `finish` run without faults; `act` is the request, `again` the same after it failed."""
 
     bed: Bed
+
+    variant_of: ClassVar[type[Scenario] | None] = None
+    """Every day only the calls that this other one does not make fail; the long run lets all of them fail."""
 
     async def prepare(self) -> Any:
         return None
@@ -102,6 +105,7 @@ class WarmPod(ColdPod):
 
 
 class HostPorts(ColdPod):
+    variant_of = ColdPod
     fields = {
         "port_mappings": (
             PortMapping(container_port=80, host_port=18080),
@@ -141,6 +145,8 @@ class CreateContainer(Scenario):
 
 
 class CreateWithVolumes(CreateContainer):
+    variant_of = CreateContainer
+
     async def prepare(self) -> tuple[str, Any]:
         config = self.bed.container("cat /data/l > /more/copy", image=ImageSpec(image=self.bed.volume_image))
         return await self.bed.run_pod(), config
@@ -163,19 +169,22 @@ class StartPrepared(Scenario):
         pod = await self.bed.run_pod(security=SandboxSecurity(namespaces=namespaces))
         return [pod, await self._create(pod)]
 
-    async def _create(self, pod: str) -> str:
+    def fields(self) -> dict[str, Any]:
         source = self.bed.daemon.folder / "mounted"
         source.mkdir(exist_ok=True)
         ids = self.security.namespaces
         mount = Mount(
             container_path="/mnt", host_path=str(source), uid_mappings=ids.uids, gid_mappings=ids.gids
         )
-        config = self.bed.container(
-            mounts=(mount,),
-            working_dir="/data",
-            security=self.security,
-            resources=Resources(memory_limit=64 << 20, oom_score_adj=100),
-        )
+        return {
+            "mounts": (mount,),
+            "working_dir": "/data",
+            "security": self.security,
+            "resources": Resources(memory_limit=64 << 20, oom_score_adj=100),
+        }
+
+    async def _create(self, pod: str) -> str:
+        config = self.bed.container(**self.fields())
         container_id = await self.bed.verbs.create_container(pod, config, None)
         await self.bed.prepared(container_id)
         return container_id
@@ -302,20 +311,3 @@ class PullImage(LoadImage):
 
     async def act(self, thing: Path) -> str:
         return await self.bed.node.images.pull(ImageSpec(image=self.reference))
-
-
-VERBS: tuple[type[Scenario], ...] = (
-    ColdPod,
-    WarmPod,
-    HostPorts,
-    Birth,
-    CreateContainer,
-    CreateWithVolumes,
-    StartPrepared,
-    StartUnprepared,
-    ExecSync,
-    UpdateResources,
-    ReopenLog,
-    LoadImage,
-    PullImage,
-)
