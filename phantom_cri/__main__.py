@@ -32,7 +32,7 @@ from phantom_cri.network import NetworkConfig, NetworkDriver
 from phantom_cri.network.builtin import BuiltinNetwork
 from phantom_cri.network.cni import CniConfig
 from phantom_cri.network.cni.driver import CniNetwork
-from phantom_cri.policy import AppArmor, Policy, apparmor, load_policies
+from phantom_cri.policy import AppArmor, Policy, Selinux, apparmor, load_policies
 from phantom_cri.pools import Pool, Profile
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry import logs, metrics, tracing
@@ -85,6 +85,7 @@ async def compose(settings: Config, numbers: metrics.Metrics) -> Node:
         metrics=numbers,
         streams=make_streams(settings.streaming),
         cdi=Registry(settings.cdi.spec_dirs),
+        selinux=load_selinux(),
         host_mounts=os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
         criu=Criu(settings.checkpoint.criu),
         home_cgroup=await home_cgroup(settings, tree),
@@ -140,6 +141,14 @@ def load_apparmor(folder: Path) -> AppArmor:
         log.warning("containers run without an AppArmor profile unless they name one: %s", error)
         return AppArmor(True)
     return AppArmor(True, apparmor.DEFAULT_PROFILE)
+
+
+def load_selinux() -> Selinux:
+    """What the host has of SELinux; where its policy knows no containers they run as the policy lets them."""
+    found = Selinux.load()
+    if found.is_enabled and found.contexts is None:
+        log.warning("containers run without SELinux labels: %s", found.obstacle)
+    return found
 
 
 def make_network(settings: Config) -> NetworkDriver:

@@ -69,6 +69,13 @@ class SelinuxOptions(Record, frozen=True):
     level: str = ""
 
 
+class SelinuxLabels(Record, frozen=True):
+    """Contexts as the kernel writes them: of processes ("": they get none), and of files made for them."""
+
+    process: str
+    mount: str
+
+
 class HugepageLimit(Record, frozen=True):
     page_size: str
     limit: int
@@ -244,6 +251,7 @@ class SandboxRecord(Record, frozen=True):
     cold_reason: str = ""  # why it was cold, "" if warm
     resources: Resources | None = None
     overhead: Resources | None = None
+    selinux: SelinuxLabels | None = None  # what its containers have unless they ask for more
 
 
 class ImageConfig(Record, frozen=True):
@@ -329,6 +337,7 @@ class ContainerRecord(Record, frozen=True):
     layers: tuple[str, ...] = ()  # snapshot: read-only layer folders, top first
     injection: Injection | None = None  # None: it asked for no CDI device
     image_mounts: tuple[ImageMount, ...] = ()  # one for each of config.mounts with an image, in their order
+    selinux: SelinuxLabels | None = None
 
 
 class ContainerEvent(Record, frozen=True):

@@ -53,6 +53,12 @@ def _apparmor() -> bool:
     return enabled.exists() and enabled.read_text().strip() == "Y"
 
 
+def _selinux() -> bool:
+    """With a policy: before one is loaded every process is "kernel"."""
+    own = Path("/proc/self/attr/current")
+    return Path("/sys/fs/selinux/enforce").exists() and own.read_text().strip("\0\n") != "kernel"
+
+
 def _pidfd() -> bool:
     try:
         os.close(os.pidfd_open(os.getpid()))
@@ -70,6 +76,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "nftables": _nftables,
     "overlayfs": _overlayfs,
     "pidfd": _pidfd,
+    "selinux": _selinux,
     "systemd": _systemd,
     "user_namespaces": _user_namespaces,
 }

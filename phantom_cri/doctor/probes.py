@@ -127,6 +127,23 @@ def apparmor() -> str:
     return "profiles can be loaded"
 
 
+def selinux() -> str:
+    """As libselinux has it: this process has a context, and that is not the one from before any policy."""
+    try:
+        context = Path("/proc/self/attr/current").read_text().rstrip("\0\n")
+        descriptor = os.open("/sys/fs/selinux/context", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        raise Lacking("not enabled in this kernel") from None
+    try:
+        os.write(descriptor, context.encode())
+    finally:
+        os.close(descriptor)
+    if context == "kernel":
+        raise Lacking("enabled, but no policy is loaded")
+    enforces = Path("/sys/fs/selinux/enforce").read_text().strip() == "1"
+    return f"{'enforcing' if enforces else 'permissive'}, this process is {context}"
+
+
 def pressure() -> str:
     """Without CAP_SYS_RESOURCE only windows of whole 2 s are taken (Documentation/accounting/psi.rst)."""
     descriptor = os.open("/proc/pressure/cpu", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -302,6 +319,7 @@ PROBES = (
     Probe("processes", clone, required=True),
     Probe("landlock", landlock, instead="paths are protected by mounts and ids alone"),
     Probe("AppArmor", apparmor, instead="no profile holds containers, one asked for is refused"),
+    Probe("SELinux", selinux, instead="no label holds containers, one asked for is refused"),
     Probe("pressure (PSI)", pressure, instead="pools learn of pressure later"),
     Probe("io_uring", io_uring, instead="files are read and written one call at a time"),
     Probe("OOM score", oom_score, instead="lower values are raised to that, openly"),

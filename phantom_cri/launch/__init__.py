@@ -21,7 +21,7 @@ from phantom_cri.launch.bits import (
     KIND_CONTAINER,
     KIND_EXEC,
 )
-from phantom_cri.launch.checks import check_container, check_labels, check_namespaces
+from phantom_cri.launch.checks import check_container, check_namespaces
 from phantom_cri.launch.container_launch import CgroupView, Confinement, ContainerLaunch
 from phantom_cri.launch.container_plan import container_plan, wants_template
 from phantom_cri.launch.descriptors import moved_up
@@ -85,7 +85,6 @@ __all__ = [
     "anonymous_volumes",
     "birth_plan",
     "check_container",
-    "check_labels",
     "check_mapped",
     "check_namespaces",
     "check_pod_user",

@@ -8,11 +8,11 @@ from phantom_cri.errors import InvalidArgument
 from phantom_cri.launch.container_plan import entering
 from phantom_cri.launch.devices import dev_block
 from phantom_cri.launch.op import Op
-from phantom_cri.launch.ops import Hostname, Netlink, Sysctl
+from phantom_cri.launch.ops import FileLabel, Hostname, Netlink, Sysctl
 from phantom_cri.launch.plan import Block, Plan
-from phantom_cri.launch.standard import template_mounts
+from phantom_cri.launch.standard import FRAGMENT_SHM, template_mounts
 from phantom_cri.launch.user_namespace import PodIds
-from phantom_cri.model import NamespaceOptions
+from phantom_cri.model import NamespaceOptions, SelinuxLabels
 
 OOM_SCORE = -998
 """Of a fragment: the kernel shall rather take anything else, as containerd has it for its pause process."""
@@ -71,7 +71,10 @@ def birth_plan(
 
 
 def claim_plan(
-    hostname: str | None, sysctls: Mapping[str, str], namespaces: NamespaceOptions | None = None
+    hostname: str | None,
+    sysctls: Mapping[str, str],
+    namespaces: NamespaceOptions | None = None,
+    labels: SelinuxLabels | None = None,
 ) -> Plan:
     """A pod's identity. `hostname` None: the host's, whose uts namespace it shares.
 
@@ -82,6 +85,8 @@ def claim_plan(
         parts.append(Hostname(checked_hostname(hostname)))
     for path, value in checked_sysctls(sysctls, namespaces or NamespaceOptions()).items():
         parts.append(Sysctl(path, value))
+    if labels:
+        parts.append(FileLabel(FRAGMENT_SHM, labels.mount))
     return Plan(parts=tuple(parts))
 
 

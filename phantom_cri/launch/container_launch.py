@@ -5,7 +5,14 @@ from __future__ import annotations
 from phantom_cri.codec import Record
 from phantom_cri.launch.devices import HostDevice
 from phantom_cri.launch.process import Process
-from phantom_cri.model import ContainerConfig, ImageMount, InjectedHook, NamespaceOptions, User
+from phantom_cri.model import (
+    ContainerConfig,
+    ImageMount,
+    InjectedHook,
+    NamespaceOptions,
+    SelinuxLabels,
+    User,
+)
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -71,6 +78,7 @@ class ContainerLaunch(Record, frozen=True):
     hooks: tuple[InjectedHook, ...] = ()
     hook_state: bytes = b""
     bundle: str = ""
+    labels: SelinuxLabels | None = None
     volatile: bool = False
     hold: bool = False
     template: bool = False

@@ -30,6 +30,7 @@ from phantom_cri.launch.ops import (
     MapIds,
     Mask,
     Mkdir,
+    MountLabel,
     OomScore,
     OpenTree,
     Overlay,
@@ -56,6 +57,7 @@ from phantom_cri.launch.standard import (
     taken_mounts,
 )
 from phantom_cri.launch.user_namespace import pod_ids
+from phantom_cri.model import SelinuxLabels
 
 HOST_MOUNTS = "host_mounts"
 CGROUP_FD = "cgroup"
@@ -122,8 +124,9 @@ def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Par
     _place(_asked(launch), slots, sources, placed, _overlay(launch))
     hooked = _hooks(launch, slots, sources) if launch.hooks else ()
     return [
-        entering(config.resources.oom_score_adj, procs_slots(donated), launch.confinement.apparmor),
+        entering(config.resources.oom_score_adj, procs_slots(donated)),
         JoinNs(slots[HOST_MOUNTS], bits.CLONE_NEWNS),
+        *([MountLabel(launch.labels.mount)] if launch.labels else []),
         # Overlays are the last of the sources: on old kernels they leave the host's mount namespace.
         *sorted(sources, key=lambda source: isinstance(source, Overlay)),
         _overlay(launch)(root, launch.layers, launch.upper, launch.work, _overlay_flags(launch)),
@@ -138,6 +141,8 @@ def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Par
         *placed,
         *([Mkdir(process.cwd, 0o755, *pod_root)] if process.cwd != "/" else []),
         *hooked,
+        # Not earlier: the hooks would be confined too. Not later: only the fragment's own /proc is trusted.
+        labelled(launch.confinement.apparmor, launch.labels),
         _closing(launch.confinement.masked, launch.confinement.readonly, config.security.readonly_rootfs),
         *([_entered_user(shape.cgroup == "v2" and not shape.privileged)] if ids else []),
         credentials(launch.confinement, launch.user, process.cwd),
@@ -158,7 +163,7 @@ def _hooks(launch: ContainerLaunch, slots: Slots, sources: Parts) -> list[Op]:
 
 def wants_template(launch: ContainerLaunch) -> bool:
     """Whether the container's plan takes the fragment's template when it is given one."""
-    return fits_template(_shape(launch)) and not launch.devices
+    return fits_template(_shape(launch)) and not launch.devices and not launch.labels
 
 
 def _shape(launch: ContainerLaunch) -> Shape:
@@ -226,10 +231,16 @@ def procs_slots(donated: Sequence[str]) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=256)
-def entering(oom_score: int, procs: tuple[int, ...], apparmor: str = "") -> Block:
+def entering(oom_score: int, procs: tuple[int, ...]) -> Block:
     """First of all, while the fragment's own /proc is there to write to."""
-    labels = [ExecLabel("apparmor", apparmor)] if apparmor else []
-    return Block(OomScore(oom_score), *[CgroupProcs(slot) for slot in procs], *labels)
+    return Block(OomScore(oom_score), *[CgroupProcs(slot) for slot in procs])
+
+
+@lru_cache(maxsize=256)
+def labelled(apparmor: str, labels: SelinuxLabels | None) -> Block:
+    """What the next execve leads into, of each security module that says; by the fragment's own /proc."""
+    names = {"apparmor": apparmor, "selinux": labels.process if labels else ""}
+    return Block(*[ExecLabel(module, name) for module, name in names.items() if name])
 
 
 @lru_cache(maxsize=2)

@@ -8,12 +8,20 @@ from phantom_cri.codec import Record
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.launch import bits
 from phantom_cri.launch.container_launch import Confinement
-from phantom_cri.launch.container_plan import CGROUP_FD, KILL, OOM, STDIO, entering, procs_slots
+from phantom_cri.launch.container_plan import (
+    CGROUP_FD,
+    KILL,
+    OOM,
+    STDIO,
+    entering,
+    labelled,
+    procs_slots,
+)
 from phantom_cri.launch.credentials import credentials
 from phantom_cri.launch.ops import Exec, JoinProcess, JoinUser
 from phantom_cri.launch.plan import Plan
 from phantom_cri.launch.process import Process, with_terminal
-from phantom_cri.model import User
+from phantom_cri.model import SelinuxLabels, User
 
 
 class ExecLaunch(Record, frozen=True):
@@ -32,6 +40,7 @@ class ExecLaunch(Record, frozen=True):
     user_namespace: bool = False
     oom_score_adj: int = 0
     tty: bool = False
+    labels: SelinuxLabels | None = None
 
 
 def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
@@ -44,7 +53,8 @@ def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
     stdin, stdout, stderr = (name if name in donated else "" for name in STDIO)
     return Plan(
         parts=(
-            entering(launch.oom_score_adj, procs_slots(donated), launch.confinement.apparmor),
+            entering(launch.oom_score_adj, procs_slots(donated)),
+            labelled(launch.confinement.apparmor, launch.labels),
             JoinProcess(launch.container_id, namespaces),
             *([JoinUser()] if launch.user_namespace else []),
             credentials(launch.confinement, launch.user, process.cwd),

@@ -14,6 +14,9 @@ from importlib import resources
 from phantom_cri.errors import Internal
 from phantom_cri.launch import bits
 from phantom_cri.launch.fields import ENCODERS
+from phantom_cri.launch.labels import ExecLabel as ExecLabel
+from phantom_cri.launch.labels import FileLabel as FileLabel
+from phantom_cri.launch.labels import MountLabel as MountLabel
 from phantom_cri.launch.op import Op as Op
 from phantom_cri.launch.op import Slots, content, listed, namespaces_in_words
 
@@ -367,18 +370,6 @@ class Umask(Op, frozen=True):
 
     def describe(self, slots: Slots) -> str:
         return f"set umask {self.mask:04o}"
-
-
-class ExecLabel(Op, frozen=True):
-    """`module`: "apparmor", `name`: of a loaded profile; or "selinux" and a context."""
-
-    number = 36
-    signature = "ss"
-    module: str
-    name: str
-
-    def describe(self, slots: Slots) -> str:
-        return f"execute as {self.module} {self.name}"
 
 
 class NoNewPrivs(Op, frozen=True):

@@ -20,7 +20,7 @@ _HARMLESS = _NOSUID | bits.MOUNT_ATTR_NODEV | bits.MOUNT_ATTR_NOEXEC
 
 CGROUP = "/sys/fs/cgroup"
 SHM = "/dev/shm"  # noqa: S108 - a mount point in the container
-_FRAGMENT_SHM = "/shm"
+FRAGMENT_SHM = "/shm"
 
 
 TERMINALS = 5
@@ -66,7 +66,7 @@ def _file_systems(shape: Shape) -> Iterable[tuple[str, NewFs | OpenTree]]:
     yield "/dev/pts", NewFs(0, "devpts", pts, _NOSUID | bits.MOUNT_ATTR_NOEXEC)
     yield "/dev/mqueue", NewFs(0, "mqueue", (), _HARMLESS)
     if not shape.host_ipc:
-        yield SHM, OpenTree(0, _FRAGMENT_SHM)
+        yield SHM, OpenTree(0, FRAGMENT_SHM)
     yield "/sys", NewFs(0, "sysfs", (), _HARMLESS | view)
     if shape.cgroup == "v2":
         yield CGROUP, NewFs(0, "cgroup2", (), _HARMLESS | view)

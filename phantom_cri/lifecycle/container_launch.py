@@ -50,6 +50,7 @@ def container_launch(
         sandbox=pod.record.config.security.namespaces,
         hold=True,
         pid_namespace_of=target_of(node, pod, namespaces.target_id) if namespaces.pid == "target" else "",
+        labels=record.selinux,
     )
 
 
@@ -69,6 +70,7 @@ def exec_launch(
         user_namespace=pod.record.config.security.namespaces.user == "pod",
         oom_score_adj=record.resources.oom_score_adj,
         tty=tty,
+        labels=record.selinux,
     )
 
 

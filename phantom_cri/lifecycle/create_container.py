@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from phantom_cri import images, launch
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from phantom_cri.lifecycle import prepare, states
+from phantom_cri.lifecycle import labelling, prepare, states
 from phantom_cri.lifecycle.annotations import tell_unmet
 from phantom_cri.lifecycle.container_launch import sees_fragment
 from phantom_cri.lifecycle.injection import effective, find_injection, injected
@@ -47,6 +47,8 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
             give_to_pod(pod, snapshot.upper)
             if image.config.volumes:
                 await seed_volumes(node, record, image, snapshot.folder)
+            if record.selinux is not None:
+                await labelling.label_sources(node, record, record.selinux, snapshot.folder)
         states.next_sandbox_state(pod.record.state, "create container in", pod.id)  # it may have stopped
         twin(node, pod, config)  # or its name may be taken by now
         with stages.stage("record"):
@@ -107,6 +109,7 @@ def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image) -> Co
         resources=config.resources,
         layers=layers,
         image_mounts=tuple(mounted_images(node, config)),
+        selinux=node.selinux.of_container(pod.record.selinux, security),
     )
 
 

@@ -18,7 +18,7 @@ from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.records import Records
 from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.network import NetworkDriver
-from phantom_cri.policy import Policy
+from phantom_cri.policy import Policy, Selinux
 from phantom_cri.pools import Pool, Profile
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry.metrics import Metrics
@@ -44,6 +44,7 @@ class Node:
     handlers: tuple[str, ...] = ("",)
     cdi: Registry = field(default_factory=lambda: Registry(()))
     events: Events = field(default_factory=Events)
+    selinux: Selinux = field(default_factory=Selinux)
     no_user_namespaces: str = "not tried yet"  # why pods cannot have them; "": they can
 
     def pool_of(self, pod: Pod) -> Pool[Shell] | None:

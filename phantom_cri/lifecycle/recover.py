@@ -134,6 +134,8 @@ async def take_over(node: Node, item: Found) -> None:
     node.records.pods[pod.id] = pod
     node.records.reserve(record.config.metadata, pod.id)
     node.records.mark_before(pod.id)
+    if record.selinux is not None:
+        node.selinux.hold(pod.id, record.selinux)
     pool = node.pool_of(pod)
     if pool is not None and shell is not None:
         pool.claimed += 1

@@ -15,8 +15,9 @@ from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.undo import Undo
-from phantom_cri.model import SandboxConfig, SandboxRecord
+from phantom_cri.model import SandboxConfig, SandboxRecord, SelinuxLabels
 from phantom_cri.network import identity
+from phantom_cri.policy import selinux_files
 from phantom_cri.pools import Profile, choose, misfit_reason
 
 
@@ -54,6 +55,10 @@ async def make_pod(node: Node, pod: Pod, shell: Shell, stages: Stages) -> None:
         metadata = pod.record.config.metadata
         node.records.reserve(metadata, shell.id)
         undo.push("name", lambda: node.records.release(metadata, shell.id))
+        if node.selinux.is_enabled:
+            undo.push("labels", lambda: node.selinux.release(pod.id, pod.record.selinux))
+            labels = node.selinux.of_pod(pod.id, pod.record.config.security)
+            pod.record = codec.replace(pod.record, selinux=labels)
         if pod.record.config.security.namespaces.network != "node":
             with stages.stage("network"):
                 await join_network(node, pod, shell)
@@ -76,7 +81,7 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
     security = config.security
     if security.run_as_group is not None and security.run_as_user is None:
         raise InvalidArgument("config.linux.security_context.run_as_group: needs run_as_user")
-    launch.check_labels(security)
+    node.selinux.check_pod(security)
     namespaces = security.namespaces
     for field, mode in (("network", namespaces.network), ("ipc", namespaces.ipc)):
         if mode not in ("pod", "node"):
@@ -162,12 +167,13 @@ async def give_identity(pod: Pod, shell: Shell, stages: Stages) -> None:
     host_network = config.security.namespaces.network == "node"
     hostname = pod.record.hostname
     ids = launch.pod_ids(config.security.namespaces)
+    labels = pod.record.selinux
     with stages.stage("identity"):
         for name, content in identity.identity_files(hostname, shell.ips, config.dns, host_network).items():
-            _write(os.path.join(shell.folder, name), content, ids.root if ids else None)
+            _write(os.path.join(shell.folder, name), content, ids.root if ids else None, labels)
     with stages.stage("adopt"):
         plan = launch.claim_plan(
-            None if host_network else hostname, config.sysctls, config.security.namespaces
+            None if host_network else hostname, config.sysctls, config.security.namespaces, labels
         )
         await shell.fragment.adopt(plan, claim=True)
 
@@ -179,12 +185,16 @@ def hostname_of(config: SandboxConfig, sandbox_id: str) -> str:
     return config.hostname or sandbox_id[:12]
 
 
-def _write(path: str, content: bytes, owner: tuple[int, int] | None) -> None:
+def _write(
+    path: str, content: bytes, owner: tuple[int, int] | None, labels: SelinuxLabels | None = None
+) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         codec.write_all(fd, content)
         if owner:
             os.fchown(fd, *owner)
+        if labels:
+            selinux_files.label(fd, labels.mount)
     finally:
         os.close(fd)
 

@@ -40,8 +40,9 @@ async def birth(node: Node, profile: Profile, ids: launch.PodIds | None = None) 
         if not profile.host_network:
             undo.push("network", lambda: node.network.release(shell_id))
             batch = await wire(node, shell, ahead=bool(profile.name))
-        # A user namespace's pod needs a /sys of its own, and the owners in /dev are others.
-        template = not profile.host_ipc and ids is None
+        # A user namespace's pod needs a /sys of its own, and the owners in /dev are others. With SELinux
+        # mounts are labelled for their pod.
+        template = not profile.host_ipc and ids is None and node.selinux.contexts is None
         with launch.Donations() as donations:
             for index, procs in enumerate(home.procs):
                 donations.lend(f"procs{index}", procs)

@@ -38,5 +38,6 @@ async def remove_pod_sandbox(node: Node, sandbox_id: str) -> None:
                 await discard(node, pod, container)
         remove_folder(node.records.pod_folder(pod.id))
         node.records.forget_pod(pod)
+        node.selinux.release(pod.id, pod.record.selinux)
         node.events.emit("deleted", pod, pod.id)
     log.info("pod sandbox %s is removed", pod.id, extra={"sandbox_id": pod.id})

@@ -29,6 +29,7 @@ FRAGMENT_SOURCES = (
     "ops_gather.c",
     "ops_hook.c",
     "ops_identity.c",
+    "ops_label.c",
     "ops_root.c",
     "ops_user.c",
     "overlay.c",

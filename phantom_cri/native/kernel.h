@@ -37,6 +37,16 @@ static inline int kernel_result(long value)
     return value < 0 ? -errno : (int)value;
 }
 
+/* All of it in one write, as the kernel's own files want it. */
+static inline int kernel_write_all(int fd, const char *text, size_t length)
+{
+    ssize_t written = write(fd, text, length);
+
+    if (written < 0)
+        return -errno;
+    return (size_t)written == length ? 0 : -EIO;
+}
+
 static inline int kernel_open_tree(int dirfd, const char *path, unsigned flags)
 {
     return kernel_result(syscall(SYS_open_tree, dirfd, path, flags | OPEN_TREE_CLOEXEC));

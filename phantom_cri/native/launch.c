@@ -37,6 +37,7 @@ void launch_init(const struct plan *plan, const int *donated, int home, struct l
     launch->status = -1;
     launch->handoff = -1;
     launch->bundle = NULL;
+    launch->label = NULL;
     launch->orphanable = false;
     launch->is_closed = false;
     launch->step = "";

@@ -22,6 +22,7 @@ struct launch {
     bool is_closed;      /* nothing is open any more but stdio, status and home */
     bool is_null[3];     /* stdio that nobody gave */
     const char *bundle;  /* of the HOOKs to come, in the plan; NULL: no HOST */
+    const char *label;   /* SELinux context of new mounts, in the plan; NULL: none */
     const char *step;    /* what was tried last; for the error's text */
     char reason[256];    /* the kernel's own words (fscontext log), or "" */
     int slots[PH_SLOTS]; /* fds; -1: empty. Last, as the fragment itself touches only the first few */
@@ -55,6 +56,11 @@ int console_receive(int handoff);
 
 /* Puts the kernel's own words about a file system context into launch->reason. */
 void mount_reason(int fs, struct launch *launch);
+
+/* Whether a new file system of this type takes launch->label as its option "context". */
+bool label_is_option(const struct launch *launch, const char *type);
+/* Labels the root of a new mount whose type takes no such option but has labels. */
+int label_root(const struct launch *launch, const char *type, int mount);
 
 /* The strings of a vector, and a NULL: one pointer more than it has strings. */
 void launch_pointers(const struct field *vector, char **pointers);

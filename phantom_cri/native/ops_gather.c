@@ -127,6 +127,10 @@ int op_NEW_FS(struct launch *launch, const struct op *op)
         result = equals ? kernel_fsconfig(fs, FSCONFIG_SET_STRING, key, equals + 1)
                         : kernel_fsconfig(fs, FSCONFIG_SET_FLAG, key, NULL);
     }
+    if (result >= 0 && label_is_option(launch, op->field[1].bytes)) {
+        launch->step = "context";
+        result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, "context", launch->label);
+    }
     if (result >= 0) {
         launch->step = "create file system";
         result = kernel_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL);
@@ -140,6 +144,10 @@ int op_NEW_FS(struct launch *launch, const struct op *op)
         return result;
     }
     launch->slots[op->field[0].number] = result;
+    launch->step = "label";
+    result = label_root(launch, op->field[1].bytes, launch->slots[op->field[0].number]);
+    if (result < 0)
+        return result;
     launch->step = "owner";
-    return own_root(op->field[1].bytes, result);
+    return own_root(op->field[1].bytes, launch->slots[op->field[0].number]);
 }

@@ -19,15 +19,6 @@ int op_HOSTNAME(struct launch *launch, const struct op *op)
     return kernel_result(sethostname(op->field[0].bytes, op->field[0].length));
 }
 
-static int write_all(int fd, const char *text, size_t length)
-{
-    ssize_t written = write(fd, text, length);
-
-    if (written < 0)
-        return -errno;
-    return (size_t)written == length ? 0 : -EIO;
-}
-
 static int write_sysctl(struct launch *launch, const struct op *op)
 {
     struct open_how how = {
@@ -41,7 +32,7 @@ static int write_sysctl(struct launch *launch, const struct op *op)
     if (file < 0)
         return file;
     launch->step = "write";
-    return write_all(file, op->field[1].bytes, op->field[1].length);
+    return kernel_write_all(file, op->field[1].bytes, op->field[1].length);
 }
 
 /* Of an ipc namespace, only the root of the user namespace that owns it may (Linux 6.10, ipc_permissions()).
@@ -128,7 +119,7 @@ static int write_score(int fd, int64_t score)
     while (value /= 10);
     if (score < 0)
         *--start = '-';
-    return write_all(fd, start, (size_t)(text + sizeof(text) - start));
+    return kernel_write_all(fd, start, (size_t)(text + sizeof(text) - start));
 }
 
 static int64_t read_score(int fd)
@@ -171,40 +162,6 @@ int op_OOM_SCORE(struct launch *launch, const struct op *op)
             refused = middle;
     }
     return 0;
-}
-
-/* AppArmor has a folder of its own since Linux 5.8, as another module may be the first to be asked. */
-static int open_attribute(bool is_apparmor)
-{
-    int fd = -ENOENT;
-
-    if (is_apparmor)
-        fd = kernel_result(open("/proc/thread-self/attr/apparmor/exec", O_WRONLY | O_CLOEXEC));
-    return fd == -ENOENT ? kernel_result(open("/proc/thread-self/attr/exec", O_WRONLY | O_CLOEXEC)) : fd;
-}
-
-/* By the fragment's own /proc: what lies there in a container's root is the container's affair. */
-int op_EXEC_LABEL(struct launch *launch, const struct op *op)
-{
-    char bytes[PATH_MAX];
-    struct text text = {bytes, sizeof(bytes), 0};
-    bool is_apparmor = !strcmp(op->field[0].bytes, "apparmor");
-    OWNED_FD fd = -1;
-
-    launch->step = "module";
-    if (!is_apparmor && strcmp(op->field[0].bytes, "selinux") != 0)
-        return -ENOSYS;
-    launch->step = "label";
-    if (!op->field[1].length || op->field[1].length > sizeof(bytes) - sizeof("exec "))
-        return -EINVAL;
-    text_append_string(&text, is_apparmor ? "exec " : "");
-    text_append_string(&text, op->field[1].bytes);
-    launch->step = "open";
-    fd = open_attribute(is_apparmor);
-    if (fd < 0)
-        return fd;
-    launch->step = "write";
-    return write_all(fd, bytes, text.used);
 }
 
 int op_RLIMIT(struct launch *launch, const struct op *op)

@@ -126,6 +126,8 @@ static int mount_by_fsconfig(struct launch *launch, const struct overlay *overla
         result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, "workdir", overlay->work);
     if (result == 0 && overlay->is_volatile)
         result = kernel_fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL);
+    if (result == 0 && launch->label)
+        result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, "context", launch->label);
     if (result == 0)
         result = kernel_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL);
     if (result == 0)
@@ -165,6 +167,10 @@ static int mount_classically(struct launch *launch, const struct overlay *overla
                             !append(&options, ",workdir=") || !append_escaped(&options, overlay->work)))
         return -E2BIG;
     if (overlay->is_volatile && !append(&options, ",volatile"))
+        return -E2BIG;
+    /* Quoted: a level has commas of its own. */
+    if (launch->label &&
+        (!append(&options, ",context=\"") || !append(&options, launch->label) || !append(&options, "\"")))
         return -E2BIG;
     result = leave_for_private_mounts();
     if (result == 0 && common)

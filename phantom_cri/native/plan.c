@@ -29,10 +29,11 @@ static const uint8_t slot_uses[OP_NUMBER_MAX] = {
 /* Ops that the fragment may run on itself: they cannot hang and leave its root alone, but for what a ROOT
  * and the ops on it put at the assembly point, for a container to take. */
 static const bool adoptable[OP_NUMBER_MAX] = {
-    [OP_JOIN_NS] = true, [OP_CGROUP_PROCS] = true, [OP_HOSTNAME] = true, [OP_SYSCTL] = true,
-    [OP_NETLINK] = true, [OP_OOM_SCORE] = true,    [OP_RLIMIT] = true,   [OP_UMASK] = true,
-    [OP_NEW_FS] = true,  [OP_OPEN_TREE] = true,    [OP_ROOT] = true,     [OP_ATTACH] = true,
-    [OP_MKDIR] = true,   [OP_MKNOD] = true,        [OP_SYMLINK] = true,  [OP_USER_NAMESPACE] = true,
+    [OP_JOIN_NS] = true,    [OP_CGROUP_PROCS] = true, [OP_HOSTNAME] = true, [OP_SYSCTL] = true,
+    [OP_NETLINK] = true,    [OP_OOM_SCORE] = true,    [OP_RLIMIT] = true,   [OP_UMASK] = true,
+    [OP_NEW_FS] = true,     [OP_OPEN_TREE] = true,    [OP_ROOT] = true,     [OP_ATTACH] = true,
+    [OP_MKDIR] = true,      [OP_MKNOD] = true,        [OP_SYMLINK] = true,  [OP_USER_NAMESPACE] = true,
+    [OP_FILE_LABEL] = true,
 };
 
 struct op_head {

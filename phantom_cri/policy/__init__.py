@@ -8,6 +8,7 @@ from __future__ import annotations
 from phantom_cri.policy.apparmor import AppArmor
 from phantom_cri.policy.capabilities import CapabilitySets, names_in
 from phantom_cri.policy.policy import CompiledPolicy, Policy, SeccompFilter, load_policies
+from phantom_cri.policy.selinux import Selinux
 
 __all__ = [
     "AppArmor",
@@ -15,6 +16,7 @@ __all__ = [
     "CompiledPolicy",
     "Policy",
     "SeccompFilter",
+    "Selinux",
     "load_policies",
     "names_in",
 ]

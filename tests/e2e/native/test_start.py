@@ -131,6 +131,8 @@ FAILING: list[tuple[Op, int, str]] = [
     (("EXEC_LABEL", "selinux", ""), errno.EINVAL, "first"),
     (("EXEC_LABEL", "apparmor", "x" * 4096), errno.EINVAL, "first"),
     (("EXEC_LABEL", "selinux", "x"), errno.EINVAL, "first"),
+    (("FILE_LABEL", "/no/such", "a:b:c"), errno.ENOENT, "first"),
+    (("MOUNT_LABEL", 'a"b'), errno.EINVAL, "first"),
     (("HOOK", "/bin/true", b"{}", ["true"], [], 0), errno.EINVAL, "root"),
     (("IDS", 1 << 32 | 0xFFFFFFFF, 0, b"\xff\xff\xff\xff"), errno.EINVAL, "after"),
     (("CAPABILITIES", 1, 0, 0, 0), errno.EPERM, "after"),

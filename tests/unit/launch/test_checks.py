@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from phantom_cri.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from phantom_cri.errors import InvalidArgument
 from phantom_cri.launch import check_container, check_namespaces
 from phantom_cri.model import (
     EnvVar,
@@ -12,7 +12,6 @@ from phantom_cri.model import (
     SandboxConfig,
     SandboxMetadata,
     SandboxSecurity,
-    SelinuxOptions,
 )
 from tests.unit.launch.requests import container, mount, namespaces
 
@@ -56,21 +55,6 @@ def test_namespaces_that_do_not_fit(asked: dict[str, Any], pod: dict[str, Any], 
 )
 def test_namespaces_that_fit(asked: dict[str, Any], pod: dict[str, Any]) -> None:
     check_namespaces(namespaces(**asked), namespaces(**pod))
-
-
-@pytest.mark.parametrize("options", [SelinuxOptions(level="s0:c1"), SelinuxOptions(type="container_t")])
-def test_a_label_that_the_host_cannot_give_is_refused(options: SelinuxOptions) -> None:
-    with pytest.raises((FailedPrecondition, Unimplemented), match=r"selinux_options: .*SELinux is not"):
-        check_container(container(security={"selinux": options}), IMAGE, sandbox())
-
-
-def test_labels_that_change_nothing_are_fine() -> None:
-    for security in (
-        {"selinux": SelinuxOptions()},
-        {"selinux": SelinuxOptions(level="s0"), "privileged": True},
-        {"selinux": SelinuxOptions(level="s0", type="spc_t")},
-    ):
-        check_container(container(security=security), IMAGE, sandbox())
 
 
 @pytest.mark.parametrize(

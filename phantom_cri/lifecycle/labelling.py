@@ -1,0 +1,40 @@
+"""SELinux labels of what a container is lent: volumes, and lone files of images."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from phantom_cri import launch
+from phantom_cri.errors import kernel_error
+from phantom_cri.lifecycle.injection import effective
+from phantom_cri.lifecycle.node import Node
+from phantom_cri.model import ContainerRecord, SelinuxLabels
+from phantom_cri.policy import selinux_files
+
+
+async def label_sources(node: Node, record: ContainerRecord, labels: SelinuxLabels, folder: str) -> None:
+    """`folder`: of its snapshot. Raises InvalidArgument naming the mount, ResourceExhausted, Internal."""
+    for path in launch.anonymous_volumes(effective(record), record.image):
+        volume = os.path.join(folder, launch.volume_folder(path))
+        await asyncio.to_thread(selinux_files.relabel, volume, labels.mount, f"image.volumes {path!r}")
+    for index, mount in enumerate(record.config.mounts):
+        if mount.selinux_relabel and mount.image is None:
+            field = f"mounts[{index}].selinux_relabel"
+            await asyncio.to_thread(_label_volume, mount.host_path, labels.mount, field)
+    contexts = node.selinux.contexts
+    for image_mount in record.image_mounts:
+        # A file stays alone, bound from its layer: all pods share it. Folders get their mount's label.
+        if contexts is not None and len(image_mount.stack) == 1:
+            selinux_files.label(image_mount.stack[0], str(contexts.ro_file))
+
+
+def _label_volume(path: str, context: str, field: str) -> None:
+    """A missing one is made, as it would be when it is mounted."""
+    try:
+        os.makedirs(path, 0o755, exist_ok=True)
+    except FileExistsError:
+        pass  # a file, a socket, a device
+    except OSError as error:
+        raise kernel_error(f"{field}: make {path}", error.errno or 0) from error
+    selinux_files.relabel(path, context, field)
