@@ -28,7 +28,7 @@ class ClientPipes:
     def make_stdin(self) -> int:
         """The reading end, for the caller to close."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        self.stdin = _ours(writer)
+        self.stdin = _ours(writer, reader)
         return reader
 
     def make_stdout(self) -> int:
@@ -76,12 +76,17 @@ def _nothing() -> None:
 
 def _output() -> tuple[int, int]:
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    return _ours(reader), writer
+    return _ours(reader, writer), writer
 
 
-def _ours(fd: int) -> int:
-    """Out of the low numbers: there may be many sessions, and they may last."""
-    os.set_blocking(fd, False)
+def _ours(fd: int, other: int) -> int:
+    """Out of the low numbers: there may be many sessions, and they may last. What fails closes both."""
+    try:
+        os.set_blocking(fd, False)
+    except BaseException:
+        os.close(fd)
+        os.close(other)
+        raise
     return launch.moved_up(fd)
 
 
