@@ -8,7 +8,7 @@ import contextlib
 from phantom_cri import launch
 from phantom_cri.errors import FailedPrecondition, NotFound, ResourceExhausted
 from phantom_cri.launch import FragmentLost
-from phantom_cri.lifecycle.client_pipes import ClientPipes, enlarge
+from phantom_cri.lifecycle.client_pipes import ClientPipes
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.running import Running, running
@@ -22,9 +22,11 @@ DEATH_TIMEOUT = 1.0
 class AttachSession(ClientPipes):
     """`phantom_cri.streaming.Session` of one attached client. The container goes on without it.
 
-    Its output comes in pipes that the fragment copies to and never waits for: a client that leaves more than
-    a pipe's room unread is detached, and told.
+    Its output comes in sockets that the fragment copies to and never waits for. The streaming server empties
+    them at once; a client that is behind by more than it keeps, and a socket's room, is detached, and told.
     """
+
+    is_lossy = True
 
     def __init__(self, container: Container) -> None:
         super().__init__()
@@ -37,10 +39,9 @@ class AttachSession(ClientPipes):
         config = self.container.record.config
         wants_stdin = streams.stdin and config.stdin
         with launch.Donations() as writers:
-            stdout = writers.give("stdout", self.make_stdout()) if streams.stdout else -1
+            stdout = writers.give("stdout", self.make_roomy_stdout()) if streams.stdout else -1
             wants_stderr = streams.stderr and not config.tty
-            stderr = writers.give("stderr", self.make_stderr()) if wants_stderr else -1
-            enlarge(self.outputs())
+            stderr = writers.give("stderr", self.make_roomy_stderr()) if wants_stderr else -1
             console, self._detached = await target.shell.fragment.attach(
                 self.container.id,
                 stdout=stdout,

@@ -7,18 +7,23 @@ import contextlib
 import fcntl
 import os
 import select
+import socket
 import struct
 import termios
 from collections.abc import Callable, Iterable
 
 from phantom_cri import launch
 
-PIPE_SIZES = (4 << 20, 1 << 20)
-"""Bytes, the first that is allowed: more than /proc/sys/fs/pipe-max-size takes CAP_SYS_RESOURCE, pipe(7)."""
+_SO_SNDBUFFORCE = 32  # include/uapi/asm-generic/socket.h
+
+ROOM = 16 << 20
+"""Bytes that may lie between a writer that does not wait and this process, which may not run for a while."""
 
 
 class ClientPipes:
     """The session's side of stdin, stdout and stderr (-1: none), non-blocking, and its terminal."""
+
+    is_lossy = False
 
     def __init__(self) -> None:
         self.stdin = self.stdout = self.stderr = -1
@@ -38,6 +43,15 @@ class ClientPipes:
 
     def make_stderr(self) -> int:
         self.stderr, writer = _output()
+        return writer
+
+    def make_roomy_stdout(self) -> int:
+        """As `make_stdout`, for a writer that does not wait."""
+        self.stdout, writer = _roomy_output()
+        return writer
+
+    def make_roomy_stderr(self) -> int:
+        self.stderr, writer = _roomy_output()
         return writer
 
     def outputs(self) -> list[int]:
@@ -79,6 +93,19 @@ def _output() -> tuple[int, int]:
     return _ours(reader, writer), writer
 
 
+def _roomy_output() -> tuple[int, int]:
+    """A pair of sockets: beyond a pipe's usual sizes one has to have CAP_SYS_RESOURCE, which a node's
+    service may lack, while a socket's is forced with the CAP_NET_ADMIN that the network takes, socket(7).
+    """
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with reader, writer:
+        with contextlib.suppress(PermissionError):
+            writer.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, ROOM)
+        reader.shutdown(socket.SHUT_WR)
+        ours, theirs = reader.detach(), writer.detach()
+    return _ours(ours, theirs), theirs
+
+
 def _ours(fd: int, other: int) -> int:
     """Out of the low numbers: there may be many sessions, and they may last. What fails closes both."""
     try:
@@ -88,15 +115,6 @@ def _ours(fd: int, other: int) -> int:
         os.close(other)
         raise
     return launch.moved_up(fd)
-
-
-def enlarge(fds: Iterable[int]) -> None:
-    """Room for bursts of a writer that does not wait; where it is refused, the usual room has to do."""
-    for fd in fds:
-        for size in PIPE_SIZES:
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
-                break
 
 
 async def all_hung_up(fds: Iterable[int], seconds: float) -> bool:

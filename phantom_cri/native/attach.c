@@ -69,7 +69,7 @@ static void copy(struct client *client, enum log_name name, const char *bytes, s
 {
     ssize_t written = write(client->outputs[name], bytes, count);
 
-    if (written < 0 && errno == EPIPE)
+    if (written < 0 && (errno == EPIPE || errno == ECONNRESET)) /* of a socket with something unread */
         detach(client, 0);
     else if (written != (ssize_t)count)
         detach(client, ENOBUFS);
@@ -91,7 +91,8 @@ static void tap(struct log *log, enum log_name name, const char *bytes, size_t c
     }
 }
 
-/* Never blocks, and its closed reading end is noticed: EPOLLERR, of a pipe that nobody reads any more. */
+/* Never blocks, and a closed reading end is noticed: EPOLLERR of a pipe that nobody reads, EPOLLHUP of a
+ * socket. */
 static int watch_outputs(const struct client *client)
 {
     struct watch watch = {WATCH_ATTACHED, client->generation, (uint32_t)(client - clients)};

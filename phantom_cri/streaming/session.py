@@ -16,6 +16,8 @@ class Session(Protocol):
     stdin: int
     stdout: int
     stderr: int
+    is_lossy: bool
+    """Who writes the outputs never waits: they are read at once, and kept for a client that is slow."""
 
     def resize(self, width: int, height: int) -> None:
         """New size of the terminal, in characters; of no effect without one."""

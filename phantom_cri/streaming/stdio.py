@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from phantom_cri.errors import PhantomError
 from phantom_cri.streaming import status
+from phantom_cri.streaming.backlog import EagerOutflow
 from phantom_cri.streaming.flows import Budget, Inflow, Outflow
 from phantom_cri.streaming.line import HIGH_WATER, Link
 from phantom_cri.streaming.offers import STDERR, STDOUT, Spawn, StdioOffer
@@ -39,7 +41,7 @@ class Stdio:
         self._offer = offer
         self._wire = wire
         self._inflow = Inflow(Budget(link, HIGH_WATER))
-        self._outflows: list[Outflow] = []
+        self._outflows: list[Outflow | EagerOutflow] = []
         self._paused = False
         self._undrained = 0
         self._drained = asyncio.Event()
@@ -128,21 +130,24 @@ class Stdio:
         for channel in self._offer.outputs:
             if fds[channel] >= 0:
                 self._undrained += 1
-                self._outflows.append(self._outflow(channel, fds[channel]))
+                flow = EagerOutflow if session.is_lossy else Outflow
+                self._outflows.append(flow(fds[channel], *self._takers(channel)))
         if not self._paused:
             self.resume_output()
         if not self._undrained:
             self._drained.set()
         self._inflow.connect(session.stdin if self._offer.stdin else -1)
 
-    def _outflow(self, channel: int, fd: int) -> Outflow:
+    def _takers(self, channel: int) -> tuple[Callable[[memoryview], None], Callable[[], None]]:
+        """Of what comes out of a session for this channel, and of its end."""
+
         def ended() -> None:
             self._wire.end(channel)
             self._undrained -= 1
             if not self._undrained:
                 self._drained.set()
 
-        return Outflow(fd, lambda chunk: self._wire.send(channel, chunk), ended)
+        return lambda chunk: self._wire.send(channel, chunk), ended
 
     def _disconnect(self) -> None:
         self._inflow.stop()

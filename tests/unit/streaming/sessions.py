@@ -23,7 +23,7 @@ class ProcessSession:
         self.sizes: list[tuple[int, int]] = []
         self.closed = 0
         self.input_ended = 0
-        self._attach = attach
+        self.is_lossy = attach
         if tty:
             self.stdin, terminal = os.openpty()
             self.stdout, self.stderr = os.dup(self.stdin), -1
