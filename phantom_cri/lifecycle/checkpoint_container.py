@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import time
@@ -14,6 +13,7 @@ from threading import Event
 from phantom_cri import launch
 from phantom_cri.checkpoint import write_archive
 from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
+from phantom_cri.lifecycle.cleanup import is_removed, remove_later
 from phantom_cri.lifecycle.container_launch import process_of
 from phantom_cri.lifecycle.live import Container, UnderWay
 from phantom_cri.lifecycle.node import Node, log
@@ -47,8 +47,10 @@ async def checkpoint_container(node: Node, container_id: str, location: str, tim
         await asyncio.wait([work])
     finally:
         work.cancel()
-        await to_the_end(_settled(work))
-        container.checkpoint = None
+        try:
+            await to_the_end(_settled(work))
+        finally:  # it may be cancelled once more
+            container.checkpoint = None
     if under_way.abandoned:
         raise FailedPrecondition(f"container {container.id}: it was stopped during its checkpoint")
     work.result()
@@ -69,7 +71,9 @@ async def _settled(work: asyncio.Task[None]) -> None:
 
 def thaw_all(node: Node) -> None:
     """What an earlier daemon froze for a checkpoint and left goes on; its half-made files go away."""
-    shutil.rmtree(_workplace(node), ignore_errors=True)
+    workplace = _workplace(node)
+    shutil.rmtree(workplace, ignore_errors=True)
+    workplace.mkdir(mode=0o700, exist_ok=True)
     for container in node.records.containers.values():
         if container.record.state == "running":
             node.cgroups.freezer.thaw(container.record.cgroup)
@@ -88,8 +92,8 @@ async def _checkpoint(node: Node, target: Running, location: str, timeout_s: int
     freezer = node.cgroups.freezer
     try:
         async with asyncio.timeout(timeout_s), Undo("CheckpointContainer") as undo:
+            undo.push("files", lambda: _remove(folder))
             (folder / "checkpoint").mkdir(mode=0o700, parents=True)
-            undo.push("files", lambda: asyncio.to_thread(_remove, folder))
             undo.push("frozen processes", lambda: freezer.thaw(record.cgroup))
             await asyncio.to_thread(freezer.freeze, record.cgroup, FREEZE_TIMEOUT_S)
             pid = process_ref(record).pid
@@ -183,10 +187,9 @@ def spec_of(target: Running) -> dict[str, object]:
     }
 
 
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder)
-    with contextlib.suppress(OSError):  # another checkpoint's files are in it
-        folder.parent.rmdir()
+async def _remove(folder: Path) -> None:
+    if not await asyncio.to_thread(is_removed, str(folder)):
+        remove_later(str(folder))
 
 
 def _workplace(node: Node) -> Path:

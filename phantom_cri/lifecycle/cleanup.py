@@ -66,13 +66,19 @@ def remove_folder(folder: str) -> None:
     for record in (RECORD, RECORD + INTENDED):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, record))
-    if not _is_removed(folder):
-        task = asyncio.ensure_future(_remove_later(folder))
-        _removals.add(task)
-        task.add_done_callback(_removals.discard)
+    if not is_removed(folder):
+        remove_later(folder)
 
 
-def _is_removed(folder: str) -> bool:
+def remove_later(folder: str) -> None:
+    """Try again what `is_removed` could not do, now and then."""
+    task = asyncio.ensure_future(_remove_later(folder))
+    _removals.add(task)
+    task.add_done_callback(_removals.discard)
+
+
+def is_removed(folder: str) -> bool:
+    """Remove a folder, if there is one; False if that cannot be done now."""
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:
@@ -86,7 +92,7 @@ def _is_removed(folder: str) -> bool:
 async def _remove_later(folder: str) -> None:
     for seconds in REMOVAL_RETRIES:
         await asyncio.sleep(seconds)
-        if _is_removed(folder):
+        if is_removed(folder):
             return
 
 

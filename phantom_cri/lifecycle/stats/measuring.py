@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from phantom_cri import launch
 from phantom_cri.cgroups import open_files_limit
-from phantom_cri.errors import NotFound
+from phantom_cri.errors import SHORTAGES, NotFound, kernel_error
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.stats.rates import Rates
@@ -108,7 +108,9 @@ class Measuring:
                 interfaces = read_interfaces(record.fragment.pid)
             timestamp = time.time_ns()
             figures = launch.read_figures(record.fragment.pid)
-        except OSError:
+        except OSError as error:
+            if error.errno in SHORTAGES:  # ours, and no word about the pod
+                raise kernel_error(f"stats of pod sandbox {record.id}", error.errno or 0) from error
             return None
         if figures.start_time != record.fragment.start_time:
             return None  # the pid is another's by now, and so were the interfaces

@@ -43,12 +43,12 @@ async def readable(fd: int) -> None:
         loop.remove_reader(fd)
 
 
-async def line_of(fd: int) -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
+async def up_to(words: bytes, fd: int) -> bytes:
+    found = b""
+    while words not in found:
         await readable(fd)
-        line += os.read(fd, 4096)
-    return line
+        found += os.read(fd, 4096)
+    return found
 
 
 def rest_of(fd: int) -> bytes:
@@ -123,7 +123,7 @@ class Attach(Scenario):
 
     async def use(self, thing: list[str], session: Any) -> bytes:
         os.write(session.stdin, b"in\n")
-        line = await line_of(session.stdout)
+        line = await up_to(self.answer, session.stdout)
         session.end_input()
         await session.wait()
         return line
