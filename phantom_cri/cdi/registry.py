@@ -13,7 +13,7 @@ from typing import NamedTuple
 from phantom_cri.cdi.document import Device, Document, check
 from phantom_cri.cdi.edits import merged
 from phantom_cri.codec import DecodeError, from_json, from_yaml
-from phantom_cri.errors import FailedPrecondition
+from phantom_cri.errors import SHORTAGES, FailedPrecondition, kernel_error
 from phantom_cri.model import Injection
 
 log = logging.getLogger("phantom_cri.cdi")
@@ -56,7 +56,7 @@ class Registry:
         """What the devices add to a container. Blocks on the disk; for any thread.
 
         Raises FailedPrecondition naming devices that no file describes (or several do), or what this node
-        lacks; Unimplemented naming what a file asks for that nobody here does.
+        lacks; Unimplemented naming what a file asks for that nobody here does; ResourceExhausted.
         """
         with self._lock:
             self._refresh()
@@ -71,14 +71,15 @@ class Registry:
 
     def _refresh(self) -> None:
         stamps = dict(self._files())
+        for path in self._wrong.keys() - stamps.keys():
+            del self._wrong[path]
         if stamps == self._stamps:
             return
-        for path in self._stamps.keys() - stamps.keys():
-            self._documents.pop(path, None)
-            self._wrong.pop(path, None)
-        for path, stamp in stamps.items():
-            if self._stamps.get(path) != stamp:
-                self._read(path)
+        for path in self._documents.keys() - stamps.keys():
+            del self._documents[path]
+        for path, stamp in list(stamps.items()):
+            if self._stamps.get(path) != stamp and not self._read(path):
+                del stamps[path]  # it may be readable the next time without having changed
         self._stamps = stamps
         self._devices = self._resolved()
 
@@ -87,6 +88,7 @@ class Registry:
             try:
                 names = sorted(os.listdir(folder))
             except OSError as error:
+                _check_shortage(folder, error)
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                     log.warning("CDI folder %s cannot be read: %s", folder, error.strerror)
                 continue
@@ -103,7 +105,8 @@ class Registry:
                             _Stamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns),
                         )
 
-    def _read(self, path: str) -> None:
+    def _read(self, path: str) -> bool:
+        """Whether it could be read, be it right or wrong."""
         self._documents.pop(path, None)
         self._wrong.pop(path, None)
         try:
@@ -113,10 +116,12 @@ class Registry:
             )
             check(document)
         except (OSError, DecodeError, ValueError) as error:  # the last for YAML that is none, too
+            _check_shortage(path, error)
             self._wrong[path] = " ".join(str(error).split())
             log.warning("CDI file %s is left out: %s", path, self._wrong[path])
-        else:
-            self._documents[path] = document
+            return not isinstance(error, OSError)
+        self._documents[path] = document
+        return True
 
     def _resolved(self) -> dict[str, Described]:
         """The later folder wins; what two files of one folder describe is nobody's."""
@@ -137,6 +142,12 @@ class Registry:
                 log.warning("CDI device %s is described twice in %s, so it is not used", name, folder)
                 del devices[name]
         return devices
+
+
+def _check_shortage(path: str, error: Exception) -> None:
+    """Raise ResourceExhausted if `error` says nothing of the file, but that this process lacks something."""
+    if isinstance(error, OSError) and error.errno in SHORTAGES:
+        raise kernel_error(f"CDI device injection failed: read {path}", error.errno or 0) from error
 
 
 def _content(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from phantom_cri.cdi import Registry
-from phantom_cri.errors import FailedPrecondition, Unimplemented
+from phantom_cri.errors import FailedPrecondition, PhantomError, ResourceExhausted, Unimplemented
 from phantom_cri.model import InjectedDevice, InjectedHook, Injection, Mount
 
 
@@ -66,6 +67,56 @@ def test_files_that_are_none(registry: Registry, folders: tuple[Path, Path], wha
         path.write_bytes(b"\xff\xfe\0")
     with pytest.raises(FailedPrecondition, match=r"x\.json: "):
         registry.injection(["v/c=d"])
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "kind"),
+    [
+        ("open", errno.EMFILE, ResourceExhausted),
+        ("listdir", errno.EMFILE, ResourceExhausted),
+        ("open", errno.EIO, FailedPrecondition),
+    ],
+)
+def test_what_could_not_be_read_is_read_the_next_time(
+    registry: Registry,
+    folders: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    number: int,
+    kind: type[PhantomError],
+) -> None:
+    """The file has not changed since, and nothing of the failure is remembered."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    write(folders[0] / "a.json", {"0": {"env": ["A=0"]}})
+    for _ in range(2):
+        with monkeypatch.context() as broken, pytest.raises(kind) as refused:
+            broken.setattr(os, call, fail)
+            variables(registry, "0")
+        assert errno.errorcode[number] in str(refused.value) or os.strerror(number) in str(refused.value)
+    assert variables(registry, "0") == {"A": "0"}
+    (folders[0] / "a.json").unlink()
+    with pytest.raises(FailedPrecondition) as gone:
+        variables(registry, "0")
+    assert "a.json" not in str(gone.value)
+
+
+def test_a_file_that_could_not_be_read_is_forgotten_with_its_end(
+    registry: Registry, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "input/output")
+
+    write(folders[0] / "a.json", {"0": {}})
+    with monkeypatch.context() as broken, pytest.raises(FailedPrecondition, match=r"a\.json: .*input"):
+        broken.setattr(os, "open", fail)
+        variables(registry, "0")
+    (folders[0] / "a.json").unlink()
+    with pytest.raises(FailedPrecondition) as gone:
+        variables(registry, "0")
+    assert "a.json" not in str(gone.value)
 
 
 def test_the_later_folder_wins_and_a_tie_is_nobodys(registry: Registry, folders: tuple[Path, Path]) -> None:
