@@ -16,7 +16,7 @@ from phantom_cri import launch
 
 _SO_SNDBUFFORCE = 32  # include/uapi/asm-generic/socket.h
 
-ROOM = 16 << 20
+ROOM = 32 << 20
 """Bytes that may lie between a writer that does not wait and this process, which may not run for a while."""
 
 
