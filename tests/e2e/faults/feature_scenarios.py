@@ -106,14 +106,18 @@ class StartWithDevice(StartUnprepared):
 class Checkpoint(InContainer):
     """What fails leaves no file, and nothing that stands still."""
 
+    slow = True
+
     @property
     def location(self) -> Path:
         return self.bed.daemon.root / "checkpoint.tar"  # where all that is left is noticed
 
     async def prepare(self) -> tuple[str, str]:
         pod = await self.bed.run_pod()
+        container = await self.bed.run_container(pod)
         # CRIU mounts things at folders that it makes in /tmp, which copies that up.
-        return pod, await self.bed.run_container(pod, "touch /tmp/file; sleep 1000")
+        await self.bed.verbs.exec_sync(container, ["touch", "/tmp/file"], 10)
+        return pod, container
 
     async def act(self, thing: tuple[str, str]) -> None:
         await self.bed.verbs.checkpoint_container(thing[1], str(self.location), 0)
@@ -135,6 +139,8 @@ class Checkpoint(InContainer):
 
 class Numbers(InContainer):
     """Stats and metrics of one pod and its container."""
+
+    slow = True
 
     async def act(self, thing: tuple[str, str]) -> tuple[Any, Any, int]:
         verbs = self.bed.verbs

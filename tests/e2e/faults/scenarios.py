@@ -56,6 +56,9 @@ class Scenario:
     variant_of: ClassVar[type[Scenario] | None] = None
     """Every day only the calls that this other one does not make fail; the long run lets all of them fail."""
 
+    slow: ClassVar[bool] = False
+    """Its calls are too many to let each fail every day."""
+
     async def prepare(self) -> Any:
         return None
 
@@ -304,6 +307,7 @@ class LoadImage(Scenario):
 
 
 class PullImage(LoadImage):
+    variant_of = LoadImage
     reference = ""
 
     async def prepare(self) -> Path:

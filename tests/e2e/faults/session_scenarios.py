@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from phantom_cri.errors import Unavailable
@@ -15,7 +15,7 @@ from phantom_cri.lifecycle.undo import to_the_end
 from phantom_cri.model import Streams
 from phantom_cri.streaming.offers import ForwardOffer, StdioOffer
 from tests.e2e.faults.bed import Bed
-from tests.e2e.faults.scenarios import InContainer, Scenario
+from tests.e2e.faults.scenarios import ExecSync, InContainer, Scenario
 
 ALL_STREAMS = Streams(stdin=True, stdout=True, stderr=True)
 
@@ -62,6 +62,8 @@ def rest_of(fd: int) -> bytes:
 
 class Exec(InContainer):
     """A client that writes a line, ends its input and reads all that comes."""
+
+    variant_of: ClassVar[type[Scenario] | None] = ExecSync
 
     streams = ALL_STREAMS
     script = "cat; echo err >&2; exit 3"
