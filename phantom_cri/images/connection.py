@@ -12,6 +12,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -65,6 +66,21 @@ class _ServerErrors(Document, frozen=True):
 class _TokenReply(Document, frozen=True):
     token: str | None = None
     access_token: str | None = None
+
+
+class _Handshake:
+    """Closes a connection whose TLS handshake is cancelled: httpcore 1.0.9 does so only for errors
+    (`start_tls` of _backends/anyio.py). Called with what httpcore tells by its `trace` extension.
+    """
+
+    def __init__(self) -> None:
+        self._connected: Any = None
+
+    async def __call__(self, event: str, details: dict[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._connected = details["return_value"]
+        elif event == "connection.start_tls.failed":
+            await self._connected.aclose()
 
 
 class Connection:
@@ -137,7 +153,11 @@ class Connection:
         client = await self._client(foreign)
         try:
             request = client.build_request(
-                method, url, headers={"Accept-Encoding": "identity", **headers}, data=form
+                method,
+                url,
+                headers={"Accept-Encoding": "identity", **headers},
+                data=form,
+                extensions={"trace": _Handshake()},
             )
             response = await client.send(request, stream=True, auth=None, follow_redirects=False)
             self._answered = self._answered or not foreign
