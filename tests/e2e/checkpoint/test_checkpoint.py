@@ -47,7 +47,7 @@ def cri(daemon: Daemon, busybox_image: str) -> Iterator[Cri]:
     client.remove_pods()
     settled(daemon, client)
     daemon.wait_for_no_traces(before)
-    assert not (daemon.root / "checkpoints").exists() or not os.listdir(daemon.root / "checkpoints")
+    assert os.listdir(daemon.root / "checkpoints") == []
     client.close()
 
 
@@ -237,7 +237,7 @@ def test_a_daemon_that_dies_leaves_nobody_frozen(
     daemon.restart()
     cri.wait_served()
     assert not frozen(daemon, container)
-    assert not (daemon.root / "checkpoints").exists()
+    assert os.listdir(daemon.root / "checkpoints") == []
     pod.remove()
     cri.close()
 
