@@ -21,6 +21,7 @@ from phantom_cri.errors import ConfigError, PhantomError
 from phantom_cri.images import ImageService, Limits
 from phantom_cri.lifecycle import gauges, shells, user_namespaces
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
+from phantom_cri.lifecycle.labelling import label_layers
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.node_verbs import NodeVerbs
 from phantom_cri.lifecycle.ownership import Ownership
@@ -62,6 +63,7 @@ async def serve(settings: Config) -> None:
     page = metrics.serve(numbers, settings.metrics_address) if settings.metrics_address else None
     try:
         node = await compose(settings, numbers)
+        await label_layers(node)
         await recover(node)
         node.no_user_namespaces = await user_namespaces.obstacle(node)
         await run(node, traces)
@@ -101,7 +103,9 @@ def make_images(settings: Config) -> ImageService:
         registry_config_path=Path(certs) if certs else None,
         pinned=settings.images.pinned,
         limits=Limits(
-            layer_bytes=settings.images.max_layer_size, layer_entries=settings.images.max_layer_entries
+            layer_bytes=settings.images.max_layer_size,
+            layer_entries=settings.images.max_layer_entries,
+            progress_timeout_s=settings.images.pull_progress_timeout_seconds,
         ),
         max_parallel=settings.images.parallel_layers,
     )

@@ -158,6 +158,11 @@ class LayerStore:
     def names(self) -> tuple[str, ...]:
         return tuple(self._records)
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All below which there are files of images; they may not be there yet."""
+        return self._staging, self._folder
+
     def staging(self, name: str) -> Path:
         """A place for temporary files, swept at every start."""
         return self._staging / name

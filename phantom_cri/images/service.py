@@ -162,6 +162,11 @@ class ImageService:
         self._record(image_id)
         return self._images.image(image_id)
 
+    @property
+    def layer_folders(self) -> tuple[Path, ...]:
+        """All below which there are files of images; they may not be there yet."""
+        return self._layers.folders
+
     def layers(self, image_id: str) -> tuple[str, ...]:
         """Folders of an image's layers, absolute, top first; raises NotFound. Empty for an artifact."""
         return tuple(map(self._layers.path, self._record(image_id).layers))
@@ -286,7 +291,7 @@ class ImageService:
         endpoints = await self._threads.run(hosts.endpoints, name.domain, self._config_path)
         known = (name.domain, *(each.host for each in endpoints if each.origin))
         keys = {each.url: auth.credentials_for(credentials, (*known, each.host)) for each in endpoints}
-        async with Registry(name, endpoints, keys, self._limits.manifest_bytes) as registry:
+        async with Registry(name, endpoints, keys, self._limits) as registry:
             source = Remote(registry, self._content, self._threads)
             target = await source.resolve(name)
             digests = (name.with_digest(target.digest),)

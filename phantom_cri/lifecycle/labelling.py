@@ -1,4 +1,4 @@
-"""SELinux labels of what a container is lent: volumes, and lone files of images."""
+"""SELinux labels of what a container is lent: files of images, and volumes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,29 @@ import asyncio
 import os
 
 from phantom_cri import launch
-from phantom_cri.errors import kernel_error
+from phantom_cri.errors import PhantomError, kernel_error
 from phantom_cri.lifecycle.injection import effective
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.model import ContainerRecord, SelinuxLabels
 from phantom_cri.policy import selinux_files
+
+
+async def label_layers(node: Node) -> None:
+    """Files of images, new ones by their folder. A mount's label hides theirs from all checks but mprotect's.
+
+    That one looks at the file below the overlay (security/selinux/hooks.c, seen on Linux 6.1), and loaders
+    call it for every library.
+    """
+    if node.selinux.contexts is None:
+        return
+    for folder in node.images.layer_folders:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await asyncio.to_thread(
+                selinux_files.relabel, str(folder), str(node.selinux.contexts.ro_file), "root"
+            )
+        except (PhantomError, OSError) as error:
+            log.warning("containers may be unable to load libraries of their images: %s", error)
 
 
 async def label_sources(node: Node, record: ContainerRecord, labels: SelinuxLabels, folder: str) -> None:

@@ -57,9 +57,8 @@ def kernel(release: str) -> Kernel:
     return Kernel(version, folder / f"root/boot/vmlinuz-{version}", folder / "root/lib/modules")
 
 
-def _fetch(release: str, folder: Path) -> None:
-    """With an apt state of its own: the system's sources and lists stay as they are."""
-    apt = folder / "apt"
+def apt_state(release: str, apt: Path) -> list[str]:
+    """Options for apt's programs. Its state is their own: the system's sources and lists stay as they are."""
     for name in ("lists/partial", "archives/partial", "parts"):
         (apt / name).mkdir(parents=True)
     source = f"deb [signed-by={_KEYRING}] http://deb.debian.org/debian {release} main\n"
@@ -73,6 +72,12 @@ def _fetch(release: str, folder: Path) -> None:
     }
     options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
     subprocess.run(["apt-get", "-qq", *options, "update"], check=True)
+    return options
+
+
+def _fetch(release: str, folder: Path) -> None:
+    apt = folder / "apt"
+    options = apt_state(release, apt)
     said = subprocess.run(
         ["apt-cache", *options, "depends", f"linux-image-amd64/{release}"],
         check=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness.tools import ROOT
+from tests.e2e.vm import selinux
 from tests.e2e.vm.kernels import RELEASES, kernel
 from tests.e2e.vm.machine import Machine
 
@@ -23,6 +24,7 @@ GROUPS = {
     "apparmor": "tests/e2e/fields/test_apparmor.py",
 }
 DRIVERS = ("cgroupfs", "systemd")
+SELINUX = "tests/e2e/fields/test_selinux.py tests/e2e/policy/test_relabel.py"
 
 
 @pytest.fixture(scope="module", params=RELEASES)
@@ -51,10 +53,26 @@ def test_the_machine_is_what_it_should_be(machine: Machine) -> None:
 def test_group(machine: Machine, group: str, driver: str) -> None:
     if not (ROOT / GROUPS[group]).exists():
         pytest.skip(f"{GROUPS[group]} is not there")
+    run_tests(machine, GROUPS[group], driver)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_selinux(release: str, short_folder: Path) -> None:
+    """Enforcing, in a machine of its own: a kernel has either AppArmor or SELinux."""
+    folder = short_folder / f"selinux-{release}"
+    folder.mkdir()
+    with Machine(kernel(release), folder, selinux.PARAMETERS) as machine:
+        code, said = machine.run(selinux.loading(selinux.policy(), enforce=True))
+        assert (code, said) == (0, "system_u:system_r:kernel_t:s0")
+        assert "skipped" not in run_tests(machine, SELINUX)
+
+
+def run_tests(machine: Machine, tests: str, driver: str = "cgroupfs") -> str:
     command = (
         f"cd {ROOT} && CI=1 PYTHONPATH={ROOT} PHANTOM_TEST_PATIENCE=10 PHANTOM_TEST_CGROUP_DRIVER={driver} "
-        f".venv/bin/python -m pytest -p no:cacheprovider -o faulthandler_timeout=0 -q {GROUPS[group]}"
+        f".venv/bin/python -m pytest -p no:cacheprovider -o faulthandler_timeout=0 -q {tests}"
     )
     code, said = machine.run(command, GROUP_S)
     assert code == 0, said[-20_000:]
     assert " passed" in said
+    return said
