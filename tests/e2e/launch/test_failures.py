@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from phantom_cri import launch
-from phantom_cri.errors import Internal
+from phantom_cri.errors import Internal, InvalidArgument
 from phantom_cri.launch import LaunchError, bits, ops
 from phantom_cri.launch.plan import Plan
 from phantom_cri.launch.spawn import spawn_here
@@ -100,9 +100,9 @@ async def test_ports_below_1024_are_for_all(pod: Pod) -> None:
 
 
 async def test_identities_that_the_kernel_refuses(pod: Pod) -> None:
-    with pytest.raises(LaunchError, match=r"op 1, set sysctl net/none to '1': ENOENT"):
+    with pytest.raises(InvalidArgument, match=r"sysctls: net/none: this kernel has none of that name"):
         await pod.fragment.adopt(launch.claim_plan("x", {"net.none": "1"}))
-    with pytest.raises(LaunchError, match=r"op 0, set sysctl net/core/somaxconn to 'many': EINVAL"):
+    with pytest.raises(InvalidArgument, match=r"sysctls: net/core/somaxconn: the kernel refuses .* 'many'"):
         await pod.fragment.adopt(launch.claim_plan(None, {"net.core.somaxconn": "many"}))
     with pytest.raises(LaunchError, match=r"op 1, wire the network, 16 bytes of rtnetlink: EINVAL"):
         await pod.fragment.adopt(launch.birth_plan(bytes(16)))
