@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from phantom_cri.errors import PhantomError
-from phantom_cri.images import LayerReport
+from phantom_cri.images import LayerReport, LayerState
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.model import AuthConfig, FilesystemUsage, Image, ImageSpec
 
 log = logging.getLogger(__name__)
+
+LOG_INTERVAL_S = 10.0
+MIB = 1 << 20
 
 
 class ImageVerbs:
@@ -48,33 +51,43 @@ class ImageVerbs:
         return [self._node.images.filesystem_usage()]
 
     async def _pull(self, spec: ImageSpec, auth: AuthConfig | None, report: LayerReport | None) -> str:
-        began = time.monotonic()
-        fetched = FetchedBytes(report)
+        began, metrics = time.monotonic(), self._node.metrics
+        progress = PullProgress(spec.image, metrics.image_bytes_pulled, report)
         result = "CANCELLED"
+        metrics.image_pull_began()
         try:
-            image_id = await self._node.images.pull(spec, auth, fetched)
+            image_id = await self._node.images.pull(spec, auth, progress)
             result = "ok"
         except PhantomError as error:
             result = error.code
             raise
         finally:
-            self._node.metrics.image_pulled(result, time.monotonic() - began, fetched.total())
+            metrics.image_pulled(result, time.monotonic() - began)
         log.info("image %s is pulled as %s", spec.image, image_id)
         return image_id
 
 
-class FetchedBytes:
-    """Counts what a pull fetched, and passes the progress on."""
+class PullProgress:
+    """Counts what a pull fetches, logs it now and then, and passes the news on."""
 
-    def __init__(self, onward: Callable[..., None] | None) -> None:
-        self._onward = onward
+    def __init__(self, image: str, count: Callable[[int], None], onward: LayerReport | None) -> None:
+        self._image, self._count, self._onward = image, count, onward
         self._done: dict[str, int] = {}
+        self._total: dict[str, int] = {}
+        self._logged = time.monotonic()
 
-    def __call__(self, digest: str, state: str, done: int, total: int) -> None:
+    def __call__(self, digest: str, state: LayerState, done: int, total: int) -> None:
+        self._total[digest] = total
         if state == "downloading":
+            self._count(max(0, done - self._done.get(digest, 0)))
             self._done[digest] = done
+            self._log_now_and_then()
         if self._onward is not None:
             self._onward(digest, state, done, total)
 
-    def total(self) -> int:
-        return sum(self._done.values())
+    def _log_now_and_then(self) -> None:
+        now = time.monotonic()
+        if now - self._logged >= LOG_INTERVAL_S:
+            self._logged = now
+            done, total = sum(self._done.values()), sum(self._total.values())
+            log.info("image %s: %.1f of %.1f MiB are fetched", self._image, done / MIB, total / MIB)

@@ -16,7 +16,7 @@ from phantom_cri.lifecycle.start_container import start_container
 from phantom_cri.lifecycle.stats.verbs import StatsVerbs
 from phantom_cri.lifecycle.stop_container import stop_container
 from phantom_cri.lifecycle.stop_pod_sandbox import remove_pod_sandbox, stop_pod_sandbox
-from phantom_cri.lifecycle.streaming_verbs import StreamingVerbs
+from phantom_cri.lifecycle.streams.verbs import StreamingVerbs
 from phantom_cri.lifecycle.update_container import (
     reopen_container_log,
     update_container_resources,

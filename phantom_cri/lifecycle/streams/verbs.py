@@ -7,12 +7,12 @@ from functools import partial
 from typing import Literal
 
 from phantom_cri.errors import PhantomError
-from phantom_cri.lifecycle.attach_session import AttachSession, open_attach
-from phantom_cri.lifecycle.client_pipes import ClientPipes
-from phantom_cri.lifecycle.exec_session import ExecSession, open_exec
 from phantom_cri.lifecycle.node import Node
-from phantom_cri.lifecycle.port_forward import dial, ready_pod
 from phantom_cri.lifecycle.running import running
+from phantom_cri.lifecycle.streams.attach_session import AttachSession, open_attach
+from phantom_cri.lifecycle.streams.client_pipes import ClientPipes
+from phantom_cri.lifecycle.streams.exec_session import ExecSession, open_exec
+from phantom_cri.lifecycle.streams.port_forward import dial, ready_pod
 from phantom_cri.model import Streams
 
 

@@ -8,10 +8,10 @@ import contextlib
 from phantom_cri import launch
 from phantom_cri.errors import FailedPrecondition, NotFound, ResourceExhausted
 from phantom_cri.launch import FragmentLost
-from phantom_cri.lifecycle.client_pipes import ClientPipes
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.running import Running, running
+from phantom_cri.lifecycle.streams.client_pipes import ClientPipes
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Streams
 

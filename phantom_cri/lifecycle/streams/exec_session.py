@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from phantom_cri import launch
 from phantom_cri.errors import Internal
 from phantom_cri.launch import Exit
-from phantom_cri.lifecycle.client_pipes import ClientPipes, all_hung_up
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.running import leave_exec, new_exec_id, running, start_exec
+from phantom_cri.lifecycle.streams.client_pipes import ClientPipes, all_hung_up
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Streams
 

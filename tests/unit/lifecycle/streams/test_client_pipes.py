@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from phantom_cri.lifecycle.client_pipes import ROOM, ClientPipes, all_hung_up
+from phantom_cri.lifecycle.streams.client_pipes import ROOM, ClientPipes, all_hung_up
 
 
 @pytest.fixture
