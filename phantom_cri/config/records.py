@@ -161,6 +161,7 @@ class ImagesConfig(Record, frozen=True):
     max_layer_bytes: int | str = "64GiB"
     max_layer_entries: int = 4_000_000
     parallel_layers: int = 3
+    pull_progress_timeout: str = "5m"
 
     def __post_init__(self) -> None:
         for index, reference in enumerate(self.pinned):
@@ -169,6 +170,11 @@ class ImagesConfig(Record, frozen=True):
         check(size > 0, "max_layer_bytes", self.max_layer_bytes, "more than 0")
         check(self.max_layer_entries > 0, "max_layer_entries", self.max_layer_entries, "more than 0")
         check(1 <= self.parallel_layers <= 32, "parallel_layers", self.parallel_layers, "between 1 and 32")
+        seconds(self.pull_progress_timeout, "pull_progress_timeout")
+
+    @property
+    def pull_progress_timeout_seconds(self) -> float:
+        return seconds(self.pull_progress_timeout, "pull_progress_timeout")
 
     @property
     def max_layer_size(self) -> int:

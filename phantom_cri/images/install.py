@@ -51,7 +51,7 @@ class Installer:
         self._threads = threads
         self._limits = limits
         self._parallel = parallel
-        self._blob_flights: Flights[None] = Flights()
+        self._blob_flights: Flights[None] = Flights(owned=True)  # by the connections of one pull
         self._layer_flights: Flights[LayerRecord] = Flights()
 
     async def install(

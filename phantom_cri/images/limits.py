@@ -22,3 +22,5 @@ class Limits(Record, frozen=True):
     manifest_bytes: int = 4 << 20
     config_bytes: int = 16 << 20
     duplicates: Literal["refuse", "last_wins"] = "refuse"
+    progress_timeout_s: float = 300.0
+    """Seconds for which a download may bring no byte, its retries included; 0: for ever."""

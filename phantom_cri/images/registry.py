@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 
-from phantom_cri.errors import DataLoss, FailedPrecondition, NotFound, PhantomError
+from phantom_cri.errors import DataLoss, FailedPrecondition, NotFound, PhantomError, RegistryUnavailable
 from phantom_cri.images.auth import Credentials
 from phantom_cri.images.connection import Connection, Response, Retry, read_body
 from phantom_cri.images.content import ContentStore, Ingest, digest_of
 from phantom_cri.images.hosts import Endpoint
+from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import ACCEPT
 from phantom_cri.images.reference import Reference, is_digest
 from phantom_cri.images.threads import Threads
@@ -34,6 +36,14 @@ class Fetched(NamedTuple):
     content: bytes
 
 
+class _Flow(NamedTuple):
+    """Whom a download tells of itself: `progress` of what is written, `moved` of all that comes."""
+
+    threads: Threads
+    progress: Callable[[int], None]
+    moved: Callable[[], None]
+
+
 class Registry:
     """Use as an async context manager. `credentials`: by endpoint URL, presented only when asked for."""
 
@@ -42,11 +52,11 @@ class Registry:
         name: Reference,
         endpoints: tuple[Endpoint, ...],
         credentials: Mapping[str, Credentials | None],
-        manifest_limit: int,
+        limits: Limits,
     ) -> None:
         self._name = name
         self._connections = [Connection(each, name, credentials.get(each.url)) for each in endpoints]
-        self._manifest_limit = manifest_limit
+        self._limits = limits
 
     async def __aenter__(self) -> Registry:
         return self
@@ -64,7 +74,8 @@ class Registry:
                 return found if is_digest(found) else None
 
         try:
-            return await self._first("resolve", ask)
+            async with self._patience("resolving it"):
+                return await self._first("resolve", ask)
         except (FailedPrecondition, NotFound):
             return None  # 405: this registry only knows GET; 404: only GET says why in words
 
@@ -73,14 +84,15 @@ class Registry:
 
         async def fetch(connection: Connection) -> Fetched:
             async with connection.request("GET", f"manifests/{reference}", {"Accept": ACCEPT}) as response:
-                content = await read_body(response, self._manifest_limit)
+                content = await read_body(response, self._limits.manifest_bytes)
                 kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
             digest = digest_of(content)
             if is_digest(reference) and reference.startswith("sha256:") and digest != reference:
                 raise DataLoss(f"manifest {reference}: {connection.endpoint.host} sent digest {digest}")
             return Fetched(reference if reference.startswith("sha512:") else digest, kind, content)
 
-        return await self._first("pull" if is_digest(reference) else "resolve", fetch)
+        async with self._patience(f"manifest {reference}"):
+            return await self._first("pull" if is_digest(reference) else "resolve", fetch)
 
     async def blob(
         self, digest: str, size: int, store: ContentStore, threads: Threads, progress: Callable[[int], None]
@@ -92,7 +104,8 @@ class Registry:
             resumed = ingest.offset > 0
             with ingest:
                 try:
-                    await self._fill(connection, ingest, size, threads, progress)
+                    async with self._patience(f"blob {digest}") as moved:
+                        await self._fill(connection, ingest, size, _Flow(threads, progress, moved))
                     await threads.run(ingest.commit)
                 except DataLoss:
                     if not resumed:
@@ -103,20 +116,13 @@ class Registry:
 
         await self._first("pull", fetch)
 
-    async def _fill(
-        self,
-        connection: Connection,
-        ingest: Ingest,
-        size: int,
-        threads: Threads,
-        progress: Callable[[int], None],
-    ) -> None:
+    async def _fill(self, connection: Connection, ingest: Ingest, size: int, flow: _Flow) -> None:
         """Read until the blob is whole; only attempts that brought nothing count against the limit."""
         failures = 0
         while ingest.offset < size:
             before = ingest.offset
             try:
-                await self._stream(connection, ingest, threads, progress)
+                await self._stream(connection, ingest, flow)
                 if ingest.offset < size:
                     raise Retry(DataLoss(f"blob {ingest.digest}: ends after {ingest.offset} of {size} bytes"))
             except Retry as retry:
@@ -125,25 +131,38 @@ class Registry:
                     raise retry.error from None
                 await _pause(failures, retry.delay_s)
 
-    async def _stream(
-        self, connection: Connection, ingest: Ingest, threads: Threads, progress: Callable[[int], None]
-    ) -> None:
+    async def _stream(self, connection: Connection, ingest: Ingest, flow: _Flow) -> None:
         headers = {"Range": f"bytes={ingest.offset}-"} if ingest.offset else {}
         async with connection.request("GET", f"blobs/{ingest.digest}", headers) as response:
             if ingest.offset and not _continues(response, ingest.offset):
-                await threads.run(ingest.restart)
+                await flow.threads.run(ingest.restart)
             pending = bytearray()
             try:
                 async for chunk in response.aiter_raw():
                     pending += chunk
+                    flow.moved()
                     if len(pending) >= _WRITE_SIZE:
-                        await threads.run(ingest.write, bytes(pending))
+                        await flow.threads.run(ingest.write, bytes(pending))
                         pending.clear()
-                        progress(ingest.offset)
+                        flow.progress(ingest.offset)
             finally:
                 if pending:  # what came before a broken connection need not come again
-                    await threads.run(ingest.write, bytes(pending))
-                    progress(ingest.offset)
+                    await flow.threads.run(ingest.write, bytes(pending))
+                    flow.progress(ingest.offset)
+
+    @asynccontextmanager
+    async def _patience(self, what: str) -> AsyncIterator[Callable[[], None]]:
+        """Gives what to call whenever something came. Raises RegistryUnavailable when nothing does."""
+        seconds = self._limits.progress_timeout_s or None
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(seconds) as timer:
+                yield lambda: timer.reschedule(loop.time() + seconds) if seconds else None
+        except TimeoutError:
+            raise RegistryUnavailable(
+                f'failed to pull "{self._name.canonical}": {what}: nothing came for {seconds:g} s'
+                " (images.pull_progress_timeout)"
+            ) from None
 
     async def _first(self, need: str, work: Callable[[Connection], Awaitable[T]]) -> T:
         """What the first endpoint that can gives; else the error of the last one tried."""

@@ -87,6 +87,9 @@ class Metrics:
         self._pull_bytes = Counter(
             "phantom_image_pull_bytes", "Compressed bytes fetched from registries", registry=registry
         )
+        self._pulls_in_flight = Gauge(
+            "phantom_image_pulls_in_flight", "Pulls that somebody waits for now", registry=registry
+        )
 
     def _declare_streams(self, registry: CollectorRegistry) -> None:
         self._sessions = Gauge(
@@ -151,11 +154,18 @@ class Metrics:
         """`result`: "ok" or the gRPC code's name."""
         self._port_forwards.labels(result).inc()
 
-    def image_pulled(self, result: str, seconds: float, fetched_bytes: int) -> None:
-        """`result`: "ok" or the gRPC code's name."""
+    def image_pull_began(self) -> None:
+        self._pulls_in_flight.inc()
+
+    def image_bytes_pulled(self, count: int) -> None:
+        """So many more; told while a pull is under way."""
+        self._pull_bytes.inc(count)
+
+    def image_pulled(self, result: str, seconds: float) -> None:
+        """A pull that began has ended. `result`: "ok" or the gRPC code's name."""
+        self._pulls_in_flight.dec()
         self._pulls.labels(result).inc()
         self._pull_seconds.observe(seconds)
-        self._pull_bytes.inc(fetched_bytes)
 
 
 class MetricsServer:

@@ -60,6 +60,7 @@ def tree(root: Path) -> set[str]:
         "blobs/sha256",
         "blobs/sha512",
         "containers",
+        "empty",
         "images",
         "ingest",
         "layers",

@@ -11,6 +11,7 @@ import json
 import re
 import ssl
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +33,7 @@ class Behaviour:
     stall: set[str] = field(default_factory=set)
     redirect: str = ""
     fail_first: int = 0  # so many 503 answers
+    trickle: float = 0  # seconds after each tenth of a blob
     corrupt: set[str] = field(default_factory=set)
     no_head: bool = False
     no_range: bool = False
@@ -203,7 +205,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             behaviour.released.wait()
             rest = rest[len(rest) // 2 :]
-        self.wfile.write(rest)
+        size = max(1, len(rest) // 10) if behaviour.trickle else len(rest) or 1
+        for start in range(0, len(rest), size):
+            self.wfile.write(rest[start : start + size])
+            self.wfile.flush()
+            time.sleep(behaviour.trickle)
         self.server.registry.sent[digest] += len(rest)
         self.close_connection = True
 
