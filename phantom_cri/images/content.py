@@ -2,7 +2,7 @@
 
 A blob is visible under its digest only after its bytes were hashed, synced and renamed,
 so a crash leaves either the whole blob or a part in `ingest/` that a later pull resumes.
-All methods block: call them in a thread, but for `has` and `path`.
+All methods block: call them in a thread, but for `has`, `path` and `ingest`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ class ContentStore:
                     raise
 
     def ingest(self, digest: str, size: int, *, resume: bool = True) -> Ingest:
-        """Begin or take up the download of `digest`, which must come out `size` bytes long."""
+        """For the download of `digest`, which must come out `size` bytes long. Does not block for long.
+
+        `resume`: what an earlier one left is kept, for `Ingest.take_up`.
+        """
         target = self.path(digest)
         return Ingest(self._root / "ingest" / target.name, target, digest, size, resume, self._record)
 
@@ -130,13 +133,20 @@ class Ingest:
         self._file = os.fdopen(os.open(part, flags, 0o600), "r+b", buffering=0)
         self.offset = 0
         self._hash = hashlib.new(digest.partition(":")[0])
-        self._rehash()
 
     def __enter__(self) -> Ingest:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+    def take_up(self) -> None:
+        """Count and hash what an earlier download has left."""
+        while chunk := self._file.read(_READ_SIZE):
+            self._hash.update(chunk)
+            self.offset += len(chunk)
+        if self.offset > self._size:
+            self.restart()
 
     def write(self, chunk: bytes | bytearray) -> None:
         """Append; raises DataLoss as soon as there is more than the descriptor promised."""
@@ -172,13 +182,6 @@ class Ingest:
 
     def abort(self) -> None:
         self._part.unlink(missing_ok=True)
-
-    def _rehash(self) -> None:
-        while chunk := self._file.read(_READ_SIZE):
-            self._hash.update(chunk)
-            self.offset += len(chunk)
-        if self.offset > self._size:
-            self.restart()
 
 
 def sync_folder(folder: Path) -> None:

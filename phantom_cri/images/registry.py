@@ -100,9 +100,9 @@ class Registry:
         """Download into `store`, from where an earlier attempt stopped; `progress` gets the bytes so far."""
 
         async def fetch(connection: Connection) -> None:
-            ingest = await threads.run(store.ingest, digest, size)
-            resumed = ingest.offset > 0
-            with ingest:
+            with store.ingest(digest, size) as ingest:
+                await threads.run(ingest.take_up)
+                resumed = ingest.offset > 0
                 try:
                     async with self._patience(f"blob {digest}") as moved:
                         await self._fill(connection, ingest, size, _Flow(threads, progress, moved))

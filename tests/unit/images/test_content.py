@@ -34,6 +34,7 @@ def test_a_blob_shows_only_when_it_is_whole(store: ContentStore, tmp_path: Path)
         ingest.write(b"con")
         assert not store.has(DIGEST)
     with store.ingest(DIGEST, 7) as ingest:
+        ingest.take_up()
         assert ingest.offset == 3
         ingest.write(b"tent")
         ingest.commit()
