@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from phantom_cri import launch
-from phantom_cri.errors import Internal, PhantomError
+from phantom_cri.errors import FailedPrecondition, PhantomError
 from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.container_launch import exec_launch
 from phantom_cri.lifecycle.live import Container, Pod
@@ -29,7 +29,7 @@ def running(node: Node, container_id: str, verb: ContainerVerb) -> Running:
     states.next_container_state(container.record.state, verb, container.id)
     pod = node.records.pod_of(container)
     if pod.shell is None:
-        raise Internal(f"container {container.id} runs but its pod has no fragment")
+        raise FailedPrecondition(f"cannot {verb} container {container.id}: pod sandbox {pod.id} has ended")
     return Running(container, pod, pod.shell)
 
 
