@@ -12,7 +12,7 @@ from phantom_cri.errors import PhantomError
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.records import INTENDED, RECORD
-from phantom_cri.lifecycle.shell import Shell
+from phantom_cri.lifecycle.shell import DEATH_TIMEOUT, Shell
 
 END_TIMEOUT = 5.0
 """Seconds within which a killed process must be gone."""
@@ -105,5 +105,5 @@ async def forget_process(shell: Shell, container: Container) -> None:
     try:
         await shell.fragment.forget(container.id)
     except PhantomError:
-        if shell.alive():
+        if not await shell.dies_within(DEATH_TIMEOUT):
             raise

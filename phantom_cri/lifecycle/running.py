@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from phantom_cri import launch
-from phantom_cri.errors import FailedPrecondition, PhantomError
+from phantom_cri.errors import FailedPrecondition, NotFound, PhantomError
 from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.container_launch import exec_launch
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
-from phantom_cri.lifecycle.shell import Shell
+from phantom_cri.lifecycle.shell import DEATH_TIMEOUT, Shell
 from phantom_cri.lifecycle.states import ContainerVerb
 
 
@@ -59,9 +61,26 @@ async def start_exec(
             donations.lend(f"procs{index}", procs)
         wanted = exec_launch(node, target.pod, container, command, tty=tty)
         plan = launch.exec_plan(wanted, donations.names())
-        started = await target.shell.fragment.start(exec_id, plan, donations)
+        try:
+            started = await target.shell.fragment.start(exec_id, plan, donations)
+        except launch.ExecError:
+            raise
+        except (launch.LaunchError, launch.FragmentLost, NotFound) as error:
+            if await _is_over(container):
+                raise FailedPrecondition(
+                    f"cannot exec in container {container.id}: it has just ended"
+                ) from error
+            raise
     os.close(started.pidfd)
     return started
+
+
+async def _is_over(container: Container) -> bool:
+    """Whether it ended while it was entered, of which the kernel tells in many ways."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DEATH_TIMEOUT):
+            await container.exited.wait()
+    return container.exited.is_set()
 
 
 def leave_exec(node: Node, container: Container, exec_id: str) -> None:

@@ -17,6 +17,9 @@ from phantom_cri.model import ProcessRef
 END_TIMEOUT = 5.0
 """Seconds that a fragment gets to end its processes by itself before it is killed."""
 
+DEATH_TIMEOUT = 1.0
+"""Seconds within which a death of a fragment or a container that has happened is told."""
+
 CHECK_TIMEOUT = 2.0
 """Seconds within which an idle fragment must answer a health check."""
 
@@ -59,6 +62,13 @@ class Shell:
 
     def alive(self) -> bool:
         return not self._dead.is_set()
+
+    async def dies_within(self, seconds: float) -> bool:
+        """What fails while the pod is being ended fails in many ways, and before the death is told."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._dead.wait()
+        return not self.alive()
 
     async def check(self) -> bool:
         """Whether it still answers."""

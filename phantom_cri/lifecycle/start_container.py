@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
 from phantom_cri import codec
-from phantom_cri.errors import Internal, PhantomError
+from phantom_cri.errors import FailedPrecondition, Internal, PhantomError
+from phantom_cri.launch import LaunchError
 from phantom_cri.lifecycle import endings, states
 from phantom_cri.lifecycle.cleanup import end_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
@@ -36,11 +38,23 @@ async def start_container(node: Node, container_id: str) -> None:
             # Whether the process has been let go cannot be taken back: a client that leaves finds it running.
             await to_the_end(start(node, pod, shell, container))
         except PhantomError as error:
-            record_failure(node, container, error)
-            raise
+            failure = _cut_off(pod, shell, container, error) or error
+            record_failure(node, container, failure)
+            raise failure from error.__cause__
         finally:
             container.starting = False
         catch_up(node, pod, container)
+
+
+def _cut_off(pod: Pod, shell: Shell, container: Container, error: PhantomError) -> PhantomError | None:
+    """What to tell of a start that somebody else has ended: fragment and kernel say it in many ways."""
+    if pod.stopping or not shell.alive():
+        return FailedPrecondition(
+            f"cannot start container {container.id}: pod sandbox {pod.id} has just ended"
+        )
+    if isinstance(error, LaunchError) and error.number == errno.ECHILD:
+        return FailedPrecondition(f"{error}: it was stopped meanwhile, or has too little memory")
+    return None
 
 
 async def start(node: Node, pod: Pod, shell: Shell, container: Container) -> None:
