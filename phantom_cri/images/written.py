@@ -45,13 +45,14 @@ class WrittenLayers:
 
     def usage(self, container_ids: Collection[str], patience_s: float) -> dict[str, FilesystemUsage]:
         """What is known of these, after waiting up to `patience_s` for those never counted. Blocks."""
-        oldest = time.time_ns() - int(FRESH_S * _NANOSECONDS)
+        now = time.time_ns()
+        oldest = now - int(FRESH_S * _NANOSECONDS)
         first: list[Future[None]] = []
         for container_id in container_ids:
             known = self._known.get(container_id)
             if known is None:
                 first.append(self._begin(container_id))
-            elif known.timestamp < oldest:
+            elif not oldest <= known.timestamp <= now:  # later than now: the node's clock was set back
                 self._begin(container_id)
         if first:
             wait(first, timeout=patience_s)

@@ -62,12 +62,13 @@ def unsaved(kind: str, object_id: str) -> Iterator[None]:
 def with_exit(record: ContainerRecord, exit: Exit) -> ContainerRecord:
     # As containerd: whoever of the container was killed, and however its first process took that.
     reason = "OOMKilled" if exit.oom else "Error" if exit.code else "Completed"
+    started_at = exit.started_at or record.started_at
     return codec.replace(
         record,
         state=next_container_state(record.state, "exit", record.id),
         exit_code=exit.code,
-        started_at=exit.started_at or record.started_at,
-        finished_at=exit.finished_at or time.time_ns(),
+        started_at=started_at,
+        finished_at=max(started_at, exit.finished_at or time.time_ns()),  # the clock may have been set back
         reason=reason,
     )
 

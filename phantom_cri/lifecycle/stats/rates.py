@@ -27,6 +27,8 @@ class Rates:
     def rate(self, object_id: str, timestamp: int, usage_ns: int) -> int | None:
         """Nanocores since an earlier reading; None for the first one, so that a client may use its own."""
         last = self._last.get(object_id)
+        if last is not None and timestamp < last.timestamp:
+            last = None  # the node's clock was set back
         if last is not None and timestamp - last.timestamp < SHORTEST_NS:
             return last.rate
         found = None

@@ -1,4 +1,4 @@
-"""Connections of clients that are slow, silent, rude or gone: others are served, and nothing of them stays."""
+"""Connections of clients that are slow, silent, rude or gone: others are served, nothing of them stays."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ def test_rates() -> None:
     assert rates.rate("c", 12 * SECOND + 1, 9 * SECOND) == SECOND // 2
     assert rates.rate("c", 14 * SECOND, 100) == 0, "it never runs backwards"
     assert rates.rate("c", 15 * SECOND + LONGEST_NS, 100) is None, "too old to say anything of now"
+    assert rates.rate("c", 20 * SECOND, 100) is None, "the clock was set back"
+    assert rates.rate("c", 22 * SECOND, 100 + SECOND) == SECOND // 2
     assert rates.rate("other", SECOND, 1) is None and len(rates) == 2
     rates.keep({"c"})
     assert len(rates) == 1
