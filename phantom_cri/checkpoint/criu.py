@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from phantom_cri.errors import FailedPrecondition, Unimplemented
+from phantom_cri.errors import FailedPrecondition, ResourceExhausted, Unimplemented
 
 LOG = "dump.log"
 _ERROR = re.compile(r"^(?:\([\d.]+\) )?Error \([^)]*\): (.*)$", re.MULTILINE)
@@ -46,7 +47,7 @@ class Criu:
         `mounts`: where something of outside is mounted: whoever restores brings it back.
         `freezer`: folder of its frozen cgroup, which stays frozen. A cancelled caller waits for the end:
         killed half-way, CRIU leaves its own code in the processes. Only if `is_abandoned` says that they are
-        to die is it killed. Raises FailedPrecondition with CRIU's own words.
+        to die is it killed. Raises FailedPrecondition, on a full disk ResourceExhausted, in CRIU's own words.
         """
         outside = [f"--external={kind}[{_namespace(pid, kind)}]:{kind}" for kind in shared]
         outside += [f"--external=mnt[{path}]:{path}" for path in mounts]
@@ -79,7 +80,8 @@ class Criu:
             raise asyncio.CancelledError
         if process.returncode:
             said = output.result()[0].decode(errors="replace").strip()
-            raise FailedPrecondition(f"criu dump of process {pid}: {_why(folder / LOG) or said}")
+            why = f"criu dump of process {pid}: {_why(folder / LOG) or said}"
+            raise ResourceExhausted(why) if os.strerror(errno.ENOSPC) in why else FailedPrecondition(why)
 
     async def _check(self) -> str:
         """Why `criu check` fails; "" if it does not."""
