@@ -9,7 +9,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,8 +46,8 @@ class World:
 
     def __init__(self, image: str, name: str, logs: Path) -> None:
         self.image, self.name, self.logs = image, name, logs
-        self.pods: list[Pod] = []
-        self.containers: deque[str] = deque(maxlen=PODS)
+        self.pods: dict[str, Pod] = {}
+        self.containers: dict[str, None] = {}
         self.answers: Counter[str] = Counter()
         self.faults: list[str] = []
 
@@ -69,6 +69,7 @@ class Client:
     def __init__(self, daemon: Daemon, world: World, seed: int) -> None:
         self.cri = Cri(daemon.endpoint, world.image)
         self.world, self.chance = world, random.Random(seed)
+        self.last = ""
 
     def run(self, until: float) -> None:
         try:
@@ -78,6 +79,8 @@ class Client:
                     verb(self)
                 except grpc.RpcError as error:
                     self.world.note(verb.__name__, error)
+                    if error.code() is grpc.StatusCode.NOT_FOUND and self.chance.random() < 0.7:
+                        self.forget()
                 else:
                     self.world.answers[f"{verb.__name__} OK"] += 1
         except Exception as error:
@@ -86,12 +89,19 @@ class Client:
             self.cri.close()
 
     def pod(self) -> Pod:
-        found = self.chance.choice(self.world.pods) if self.world.pods else None
-        config, sandbox_id = (found.config, found.id) if found else (pb.PodSandboxConfig(), "none")
-        return Pod(self.cri, config, sandbox_id)
+        known = list(self.world.pods.values())
+        found = self.chance.choice(known) if known else self.cri.pod(self.world.logs)
+        self.last = found.id or "none"
+        return Pod(self.cri, found.config, self.last)
 
     def container(self) -> str:
-        return self.chance.choice([*self.world.containers, "none"])
+        self.last = self.chance.choice([*self.world.containers, "none"])
+        return self.last
+
+    def forget(self) -> None:
+        """What was asked for last, which is gone; others may ask for it again."""
+        self.world.pods.pop(self.last, None)
+        self.world.containers.pop(self.last, None)
 
     # verbs
 
@@ -102,16 +112,16 @@ class Client:
         pod = self.cri.pod(self.world.logs)
         if self.world.pods and self.chance.random() < 0.1:
             pod.config.metadata.CopyFrom(self.pod().config.metadata)  # taken, or just freed
-        self.world.pods.append(pod.run_sandbox())
+        pod.run_sandbox()
+        self.world.pods[pod.id] = pod
 
     def stop_pod(self) -> None:
         if self.chance.random() < 0.3:
             self.pod().stop()
 
     def remove_pod(self) -> None:
-        pod = self.pod()
-        pod.remove()
-        self.world.pods = [each for each in self.world.pods if each.id != pod.id]
+        self.pod().remove()
+        self.forget()
 
     def create(self) -> None:
         pod, script = self.pod(), self.chance.choice(SCRIPTS)
@@ -120,7 +130,7 @@ class Client:
         config.metadata.name = str(self.chance.randrange(20))
         request = pb.CreateContainerRequest(pod_sandbox_id=pod.id, config=config, sandbox_config=pod.config)
         container_id = self.cri.runtime.CreateContainer(request).container_id
-        self.world.containers.append(container_id)
+        self.world.containers[container_id] = None
         if self.chance.random() < 0.7:
             self.cri.runtime.StartContainer(pb.StartContainerRequest(container_id=container_id))
 
@@ -136,8 +146,7 @@ class Client:
     def remove(self) -> None:
         container_id = self.container()
         self.cri.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=container_id))
-        with contextlib.suppress(ValueError):
-            self.world.containers.remove(container_id)
+        self.forget()
 
     def execute(self) -> None:
         command = self.chance.choice(
