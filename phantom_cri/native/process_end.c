@@ -21,8 +21,8 @@ static struct process *find_by_pid(pid_t pid)
     return NULL;
 }
 
-/* At once and again at the end: others of the cgroup may be killed until then, and a service manager may remove
- * an empty cgroup before it, after which nothing can be read. */
+/* At once and again at the end: others of the cgroup may be killed until then, and a service manager may
+ * remove an empty cgroup before it, after which nothing can be read. */
 static void note_oom(struct process *process)
 {
     if (cgroup_oom_kills(process->oom) > process->oom_kills)
