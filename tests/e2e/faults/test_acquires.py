@@ -20,6 +20,9 @@ from tests.e2e.faults.scenarios import Scenario
 
 pytestmark = pytest.mark.root
 
+LOST = ("UNAVAILABLE", "FAILED_PRECONDITION", "INTERNAL", "NOT_FOUND")
+"""What a caller may be told whose pod's fragment was killed under its request."""
+
 HANGS_AFTER = 20.0
 """Seconds for one request with a fault in it."""
 
@@ -297,7 +300,7 @@ async def one_loss(
 
 
 def misjudged_loss(error: BaseException) -> str:
-    told = isinstance(error, PhantomError) and error.code in ("UNAVAILABLE", "INTERNAL", "NOT_FOUND")
+    told = isinstance(error, PhantomError) and error.code in LOST
     return "" if told else f"the caller gets {error!r}"
 
 
