@@ -51,7 +51,9 @@ def test_a_count_is_told_again_until_it_is_old(
         assert time.monotonic() < deadline
     layers.forget("c")
     layers.forget("c")
-    assert layers.usage(["c"], 5)["c"].inodes_used == 2
+    while (again := layers.usage(["c"], 5).get("c")) is None:  # a count that was just ending is forgotten too
+        assert time.monotonic() < deadline
+    assert again.inodes_used == 2
 
 
 def test_nobody_waits_for_a_long_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
