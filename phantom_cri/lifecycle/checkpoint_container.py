@@ -13,6 +13,7 @@ from threading import Event
 from phantom_cri import launch
 from phantom_cri.checkpoint import write_archive
 from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
+from phantom_cri.lifecycle import oci
 from phantom_cri.lifecycle.cleanup import is_removed, remove_later
 from phantom_cri.lifecycle.container_launch import process_of
 from phantom_cri.lifecycle.live import Container, UnderWay
@@ -156,17 +157,11 @@ def config_of(record: ContainerRecord) -> dict[str, object]:
 def spec_of(target: Running) -> dict[str, object]:
     """`spec.dump`: what was run, in the words of the OCI runtime spec."""
     record, pod = target.container.record, target.pod.record
-    process, user = process_of(target.pod, record), record.user
+    process = process_of(target.pod, record)
     metadata = pod.config.metadata
     return {
-        "ociVersion": "1.2.0",
-        "process": {
-            "terminal": record.config.tty,
-            "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
-            "args": process.args,
-            "env": process.env,
-            "cwd": process.cwd,
-        },
+        "ociVersion": oci.VERSION,
+        "process": {"terminal": record.config.tty, **oci.process_document(record, process)},
         "root": {"path": "rootfs", "readonly": record.config.security.readonly_rootfs},
         "hostname": pod.hostname,
         "mounts": [

@@ -10,12 +10,10 @@ import os
 
 from phantom_cri import cdi, codec, launch
 from phantom_cri.errors import FailedPrecondition, Unimplemented
+from phantom_cri.lifecycle import oci
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.model import ContainerConfig, ContainerRecord, EnvVar, InjectedHook, Injection
-
-OCI_VERSION = "1.2.0"
-"""Of the runtime spec that hooks are spoken to by."""
 
 
 async def find_injection(node: Node, config: ContainerConfig) -> Injection | None:
@@ -56,16 +54,10 @@ def make_bundle(folder: str, record: ContainerRecord, process: launch.Process) -
     """
     bundle = os.path.join(folder, "bundle")
     os.makedirs(os.path.join(bundle, "rootfs"), mode=0o700, exist_ok=True)
-    user = record.user
     config = {
-        "ociVersion": OCI_VERSION,
+        "ociVersion": oci.VERSION,
         "root": {"path": "rootfs"},
-        "process": {
-            "args": process.args,
-            "env": process.env,
-            "cwd": process.cwd,
-            "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups},
-        },
+        "process": oci.process_document(record, process),
         "annotations": record.config.annotations,
     }
     codec.write_atomically(os.path.join(bundle, "config.json"), codec.to_json(config))
@@ -75,7 +67,7 @@ def make_bundle(folder: str, record: ContainerRecord, process: launch.Process) -
 def hook_state(record: ContainerRecord, bundle: str) -> bytes:
     """What a hook reads from its stdin (OCI runtime spec, "State"); there is no process yet."""
     state = {
-        "ociVersion": OCI_VERSION,
+        "ociVersion": oci.VERSION,
         "id": record.id,
         "status": "creating",
         "bundle": bundle,

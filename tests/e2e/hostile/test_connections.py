@@ -7,7 +7,6 @@ import os
 import random
 import socket
 import struct
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,14 +30,6 @@ ANSWER_SECONDS = 3.0
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, SETTINGS, PING = 0, 1, 4, 6  # RFC 9113 6
 END_STREAM, END_HEADERS = 1, 4
-
-
-@pytest.fixture(scope="module")
-def daemon(busybox_image: str) -> Iterator[Daemon]:
-    config = {"pools": [{"name": "default", "size": 2}]}
-    with Daemon(Path(tempfile.mkdtemp(prefix="pf-")), config) as running:
-        yield running
-        assert "Traceback" not in running.log_text()
 
 
 @pytest.fixture(scope="module")

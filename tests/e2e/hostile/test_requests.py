@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -42,14 +41,6 @@ METHODS: list[MethodDescriptor] = [
     for method in service.methods
     if method.name not in ("CheckpointPod", "RestorePod")
 ]
-
-
-@pytest.fixture(scope="module")
-def daemon(busybox_image: str) -> Iterator[Daemon]:
-    config = {"pools": [{"name": "default", "size": 2}]}
-    with Daemon(Path(tempfile.mkdtemp(prefix="pf-")), config) as running:
-        yield running
-        assert "Traceback" not in running.log_text()
 
 
 @pytest.fixture(scope="module")

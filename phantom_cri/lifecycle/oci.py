@@ -1,0 +1,19 @@
+"""A container in the OCI runtime spec's words, for those who know no others: hooks, checkpoint tools."""
+
+from __future__ import annotations
+
+from phantom_cri import launch
+from phantom_cri.model import ContainerRecord
+
+VERSION = "1.2.0"
+
+
+def process_document(record: ContainerRecord, process: launch.Process) -> dict[str, object]:
+    """The spec's `process`, as far as it is settled before there is one."""
+    user = record.user
+    return {
+        "args": process.args,
+        "env": process.env,
+        "cwd": process.cwd,
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups},
+    }
