@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from phantom_cri.codec import Record, replace
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.launch.ops import Mkdir, Mknod, Symlink
-from phantom_cri.launch.paths import clean
+from phantom_cri.launch.paths import clean, host_path
 from phantom_cri.launch.plan import Block
 from phantom_cri.model import ContainerConfig, Device
 
@@ -75,7 +75,7 @@ def device_rules(config: ContainerConfig, devices: Sequence[HostDevice]) -> tupl
 def _resolve(device: Device, field: str) -> list[HostDevice]:
     if not device.permissions or set(device.permissions) - set("rwm"):
         raise InvalidArgument(f"{field}.permissions: {device.permissions!r} is not made of r, w and m")
-    source = clean(device.host_path, f"{field}.host_path")
+    source = host_path(device.host_path, f"{field}.host_path")
     target = clean(device.container_path or source, f"{field}.container_path")
     try:
         status = os.stat(source)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.launch import bits
 from phantom_cri.launch.mountinfo import HostMount, mount_holding
-from phantom_cri.launch.paths import clean, covers
+from phantom_cri.launch.paths import clean, covers, host_path
 from phantom_cri.model import ContainerConfig, ImageConfig, ImageMount, Mount
 
 _PROPAGATION = {
@@ -72,8 +72,8 @@ def check_mounts(config: ContainerConfig, holding: Callable[[str], HostMount | N
 
 def _bind(mount: Mount, field: str) -> Bind:
     _check_supported(mount, field)
-    target = clean(mount.container_path, f"{field}.container_path")
-    source = clean(mount.host_path, f"{field}.host_path")
+    target = clean("/" + mount.container_path, f"{field}.container_path")
+    source = host_path(mount.host_path, f"{field}.host_path")
     _check_target(source, target, field)
     flags = bits.ATTACH_CREATE | (bits.ATTACH_RECURSIVE if mount.recursive_read_only else 0)
     attributes = bits.MOUNT_ATTR_RDONLY if mount.readonly else 0
@@ -100,7 +100,7 @@ def _image_bind(mount: Mount, field: str, image: ImageMount | None) -> Bind:
         raise InvalidArgument(f"{field}.propagation: {mount.propagation!r} means nothing for an image")
     if mount.image_sub_path.startswith("/") or ".." in mount.image_sub_path.split("/"):
         raise InvalidArgument(f'{field}.image_sub_path: {mount.image_sub_path!r} is absolute or has a ".."')
-    target = clean(mount.container_path, f"{field}.container_path")
+    target = clean("/" + mount.container_path, f"{field}.container_path")
     _check_target("", target, field)
     return Bind("", target, 0, bits.MOUNT_ATTR_RDONLY, stack=image.stack if image else ())
 
@@ -121,7 +121,7 @@ def _check_supported(mount: Mount, field: str) -> None:
 def _check_target(source: str, target: str, field: str) -> None:
     if target == "/":
         raise InvalidArgument(f"{field}.container_path: '/' is the container's root and cannot be covered")
-    if target == "/proc" and source != "/proc":
+    if target == "/proc" and source.rstrip("/") != "/proc":
         raise InvalidArgument(f"{field}.container_path: only the host's /proc can be mounted on /proc")
     if target.startswith("/proc/") and target not in _MAY_COVER_PROC:
         raise InvalidArgument(
@@ -150,7 +150,7 @@ def anonymous_volumes(config: ContainerConfig, image: ImageConfig) -> tuple[str,
     asked = [bind.target for bind in binds(config)]
     found = []
     for path in sorted(image.volumes):
-        target = clean(path if path.startswith("/") else "/" + path, "image.volumes")
+        target = clean("/" + path, "image.volumes")
         _check_target("", target, "image.volumes")
         if not any(covers(above, target) for above in asked):
             found.append(target)

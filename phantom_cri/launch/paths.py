@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import os
+
 from phantom_cri.errors import InvalidArgument
 
 PATH_MAX = 4095  # bytes without the NUL (linux/limits.h)
 
 
 def clean(path: str, field: str) -> str:
-    """`//a/./b/` → `/a/b`. Raises InvalidArgument naming `field` if relative, too long, with ".." or NUL."""
+    """A path in a container: `//a/./b/../c/` → `/a/c`; ".." stops at the root, as with runc.
+
+    Raises InvalidArgument as `host_path`.
+    """
+    # Two leading slashes would stay two (POSIX leaves their meaning open).
+    return os.path.normpath("/" + host_path(path, field).lstrip("/"))
+
+
+def host_path(path: str, field: str) -> str:
+    """A path on the node, as it is: only the kernel knows where ".." behind a symbolic link leads.
+
+    Raises InvalidArgument naming `field` if it is relative, too long or has a NUL byte.
+    """
     if not path.startswith("/"):
         raise InvalidArgument(f"{field}: {path!r} is not an absolute path")
     if "\0" in path:
         raise InvalidArgument(f"{field}: {path!r} has a NUL byte")
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise InvalidArgument(f'{field}: {path!r} has a ".."')
-    cleaned = "/" + "/".join(parts)
-    if len(cleaned.encode("utf-8", "surrogateescape")) > PATH_MAX:
+    if len(path.encode("utf-8", "surrogateescape")) > PATH_MAX:
         raise InvalidArgument(f"{field}: a path of more than {PATH_MAX} bytes: {path[:60]!r}…")
-    return cleaned
+    return path
 
 
 def depth(path: str) -> int:

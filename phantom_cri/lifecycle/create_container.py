@@ -144,7 +144,9 @@ def check(node: Node, pod: Pod, record: ContainerRecord, image: Image) -> None:
         raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
     launch.check_container(effective(record), image.config, pod.record.config)
     launch.check_mapped(record.user, pod.record.config.security.namespaces)
-    node.policy.compile(config.security)
+    unknown = node.policy.compile(config.security).capabilities.unknown
+    if unknown:
+        log.warning("container %s: capabilities unknown to this kernel: %s", record.id, ", ".join(unknown))
     asked = {name.upper().removeprefix("CAP_") for name in config.security.capabilities.add}
     if "SYS_PTRACE" in asked and sees_fragment(pod, record):
         raise InvalidArgument(

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from phantom_cri.errors import FailedPrecondition, InvalidArgument
+from phantom_cri.errors import FailedPrecondition
 from phantom_cri.model import ContainerSecurity
 
 # In the order of their numbers: include/uapi/linux/capability.h
@@ -60,7 +60,11 @@ ALL = "ALL"
 
 
 class CapabilitySets(NamedTuple):
-    """Bit masks for the new process. `missing`: asked for by ALL or privileged, and not ours to give."""
+    """Bit masks for the new process.
+
+    `missing`: asked for by ALL or privileged, and not ours to give. `unknown`: names in the request that the
+    running kernel has no capability for.
+    """
 
     bounding: int
     effective: int
@@ -68,6 +72,7 @@ class CapabilitySets(NamedTuple):
     inheritable: int
     ambient: int
     missing: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def normalise(name: str) -> str:
@@ -111,15 +116,18 @@ def known_to_kernel() -> int:
 def capability_sets(security: ContainerSecurity, default: frozenset[str]) -> CapabilitySets:
     """CRI's rules: ALL first, then what is added, then what is dropped; privileged takes all there is.
 
-    Inheritable stays empty (CVE-2022-24769) but for ambient ones, which the kernel ties to it. Raises
-    InvalidArgument for a name that is unknown, FailedPrecondition for one that this node cannot give.
+    Inheritable stays empty (CVE-2022-24769) but for ambient ones, which the kernel ties to it. Names that
+    the kernel does not know have no effect, as with containerd: a pod that drops a newer kernel's capability
+    runs on an older one too. Raises FailedPrecondition for a capability that this node cannot give.
     """
     wished = security.capabilities
-    ambient = _masks("add_ambient", wished.add_ambient)
+    ambient = _masks(wished.add_ambient)
+    if _has_all(wished.add_ambient):
+        ambient |= known_to_kernel() & grantable()
     if security.privileged:
         granted, missing = known_to_kernel(), known_to_kernel() & ~grantable()
     else:
-        added, dropped = _masks("add", wished.add), _masks("drop", wished.drop)
+        added, dropped = _masks(wished.add), _masks(wished.drop)
         granted, missing = mask_of(default), 0
         if _has_all(wished.add):
             granted, missing = known_to_kernel(), known_to_kernel() & ~grantable()
@@ -130,22 +138,28 @@ def capability_sets(security: ContainerSecurity, default: frozenset[str]) -> Cap
         _require((added | ambient) & ~dropped)
         missing &= granted
     granted &= grantable()
-    names = tuple(sorted(names_in(missing)))
-    return CapabilitySets(granted, granted, granted, ambient & granted, ambient & granted, names)
+    every = (*wished.add, *wished.drop, *wished.add_ambient)
+    return CapabilitySets(
+        bounding=granted,
+        effective=granted,
+        permitted=granted,
+        inheritable=ambient & granted,
+        ambient=ambient & granted,
+        missing=tuple(sorted(names_in(missing))),
+        unknown=tuple(name for name in every if not _bit(name) and not _has_all((name,))),
+    )
 
 
-def _masks(field: str, names: tuple[str, ...]) -> int:
+def _masks(names: tuple[str, ...]) -> int:
     mask = 0
     for name in names:
-        if name.upper() in (ALL, f"CAP_{ALL}"):
-            if field == "add_ambient":
-                mask |= known_to_kernel() & grantable()
-            continue
-        try:
-            mask |= 1 << NUMBERS[normalise(name)]
-        except KeyError:
-            raise InvalidArgument(f"security.capabilities.{field} {name!r}: no such capability") from None
+        mask |= _bit(name)
     return mask
+
+
+def _bit(name: str) -> int:
+    """0 for a name that the running kernel does not know, such as one of a newer kernel."""
+    return 1 << NUMBERS[normalise(name)] & known_to_kernel() if is_capability(name) else 0
 
 
 def _has_all(names: tuple[str, ...]) -> bool:

@@ -107,7 +107,7 @@ class Policy:
         return self._filter(found, capabilities)
 
     def capabilities(self, security: ContainerSecurity) -> CapabilitySets:
-        """Raises InvalidArgument for an unknown name, FailedPrecondition for one this node cannot give."""
+        """Raises FailedPrecondition for one that this node cannot give."""
         return capability_sets(security, self.default_capabilities)
 
     def compile(self, security: ContainerSecurity) -> CompiledPolicy:

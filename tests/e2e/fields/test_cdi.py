@@ -339,7 +339,7 @@ def test_what_is_not_done_is_refused(pod: Pod, files: Path, edits: dict[str, Any
         ({"deviceNodes": [{"path": "/dev/not-here"}]}, "/dev/not-here"),
         ({"mounts": [{"hostPath": "/not/here", "containerPath": "/x"}]}, "/not/here"),
         ({"mounts": [{"hostPath": "/etc", "containerPath": "/proc/sys"}]}, "/proc/sys"),
-        ({"mounts": [{"hostPath": "/etc", "containerPath": "/x/../y"}]}, "/x/../y"),
+        ({"mounts": [{"hostPath": "/etc", "containerPath": "/x/.."}]}, "container_path"),
     ],
 )
 def test_what_the_node_lacks_is_refused(pod: Pod, files: Path, edits: dict[str, Any], words: str) -> None:

@@ -89,10 +89,11 @@ def dict_of(text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("field", ["add_capabilities", "drop_capabilities", "add_ambient_capabilities"])
-def test_an_unknown_capability_is_refused_when_created(pod: Pod, field: str) -> None:
+def test_an_unknown_capability_is_ignored_with_a_warning(pod: Pod, node: Daemon, field: str) -> None:
     asked = pb.Capability(**{field: ["FLY"]})
-    code, text = refusal(lambda: pod.create("true", linux=linux(capabilities=asked)))
-    assert (code, "FLY" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    container = pod.run("grep Cap /proc/self/status", linux=linux(capabilities=asked))
+    assert container.output == pod.run("grep Cap /proc/self/status").output
+    assert f"container {container.id}: capabilities unknown to this kernel: FLY" in node.log_text()
 
 
 @pytest.mark.parametrize("path", ["profiles/audit.json", "../x.json", "/nowhere/x.json", "/", "/dev/zero"])
@@ -206,7 +207,7 @@ def test_a_folder_of_devices_and_a_link_to_one(pod: Pod, block_device: Path, tmp
         ({"host_path": "dev/null"}, "host_path"),
         ({"host_path": "/etc/passwd"}, "host_path"),
         ({"host_path": "/etc"}, "host_path"),
-        ({"host_path": "/dev/null", "container_path": "/dev/../null"}, "container_path"),
+        ({"host_path": "/dev/null", "container_path": "dev/null"}, "container_path"),
     ],
 )
 def test_a_bad_device_is_refused_when_created(pod: Pod, fields: dict[str, str], field: str) -> None:

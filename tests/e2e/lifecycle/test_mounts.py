@@ -124,12 +124,38 @@ def test_a_parent_comes_first_whatever_the_order(pod: Pod, volume: Path, tmp_pat
     assert container.tell("ls /data/inner; ls /data").split() == ["deep", "below", "file", "inner"]
 
 
-@pytest.mark.parametrize("place", ["/", "/proc/self/root/data", "/dev/../../etc", "relative"])
+@pytest.mark.parametrize("place", ["/", "/data/..", "/proc/self/root/data", "/x/../proc/self"])
 def test_places_that_no_mount_may_cover(pod: Pod, volume: Path, place: str) -> None:
     mounts = [pb.Mount(container_path=place, host_path=str(volume))]
     code, text = refusal(lambda: pod.create("true", mounts=mounts))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "mounts[0].container_path" in text
+
+
+@pytest.mark.parametrize(
+    ("place", "seen"),
+    [
+        ("//data//x/", "/data/x"),
+        ("/data/../etc2", "/etc2"),
+        ("/../../up", "/up"),
+        ("/dev/../etc3", "/etc3"),
+        ("relative/x", "/relative/x"),
+    ],
+)
+def test_the_place_of_a_mount_is_cleaned_as_by_runc(pod: Pod, volume: Path, place: str, seen: str) -> None:
+    mounts = [pb.Mount(container_path=place, host_path=str(volume))]
+    container = pod.run(f"cat {seen}/file", mounts=mounts)
+    assert container.output == "content"
+    assert container.status.mounts[0].container_path == place
+
+
+def test_dots_in_a_host_path_are_the_kernels(pod: Pod, volume: Path) -> None:
+    """`link/..` is the folder above what the link leads to, not the one that holds the link."""
+    (volume / "deep" / "er").mkdir(parents=True)
+    (volume / "deep" / "file").write_text("deep\n")
+    (volume / "link").symlink_to("deep/er")
+    for source, content in ((volume / "link" / "..", "deep"), (volume / "deep" / "..", "content")):
+        assert pod.run("cat /data/file", mounts=at_data(source)).output == content
 
 
 def test_shm_is_the_pods_and_ends_with_it(pod: Pod) -> None:

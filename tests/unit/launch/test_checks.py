@@ -61,7 +61,7 @@ def test_namespaces_that_fit(asked: dict[str, Any], pod: dict[str, Any]) -> None
     ("fields", "words"),
     [
         ({"envs": (EnvVar(name="="),)}, r"envs\[0\].name"),
-        ({"mounts": (mount("/a", "b"),)}, r"mounts\[0\].container_path"),
+        ({"mounts": (mount("/a", "/b/.."),)}, r"mounts\[0\].container_path"),
         ({"working_dir": "x"}, "working_dir"),
     ],
 )

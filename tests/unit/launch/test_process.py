@@ -36,7 +36,7 @@ def test_nothing_to_run() -> None:
         merged(container(command=("a", "b\0")), ImageConfig())
 
 
-@pytest.mark.parametrize("folder", ["srv", "/srv/../etc", "/srv\0"])
+@pytest.mark.parametrize("folder", ["srv", "/srv\0"])
 def test_impossible_folders(folder: str) -> None:
     with pytest.raises(InvalidArgument, match="working_dir"):
         merged(container(working_dir=folder), IMAGE)

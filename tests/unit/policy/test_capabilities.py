@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from phantom_cri.errors import FailedPrecondition, InvalidArgument
+from phantom_cri.errors import FailedPrecondition
 from phantom_cri.model import Capabilities, ContainerSecurity
 from phantom_cri.policy import capabilities as module
 from phantom_cri.policy.capabilities import NAMES, CapabilitySets, capability_sets, mask_of, names_in
@@ -27,9 +27,15 @@ def sets(wished: dict[str, tuple[str, ...]], privileged: bool = False) -> Capabi
 
 @pytest.mark.parametrize("field", ["add", "drop", "add_ambient"])
 @pytest.mark.parametrize("name", ["NO_SUCH", "", "CAP_", "CAP_CAP_KILL", "ALLL"])
-def test_unknown_names_are_named(field: str, name: str) -> None:
-    with pytest.raises(InvalidArgument, match=rf"security\.capabilities\.{field} '{name}'"):
-        sets({field: (name,)})
+def test_unknown_names_are_ignored_and_reported(field: str, name: str) -> None:
+    assert sets({field: (name,)}) == sets({})._replace(unknown=(name,))
+
+
+@pytest.mark.parametrize("field", ["add", "drop", "add_ambient"])
+def test_a_capability_of_a_newer_kernel_is_unknown(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    monkeypatch.setattr(module, "known_to_kernel", lambda: mask_of(NAMES[:38]))
+    monkeypatch.setattr(module, "grantable", lambda: mask_of(NAMES[:38]))
+    assert sets({field: ("CAP_PERFMON",)}) == sets({})._replace(unknown=("CAP_PERFMON",))
 
 
 def test_one_that_the_node_lacks_is_refused_and_all_does_without() -> None:
