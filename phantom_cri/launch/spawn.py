@@ -8,6 +8,7 @@ import signal
 from typing import NamedTuple
 
 from phantom_cri import native
+from phantom_cri.concurrency import settled
 from phantom_cri.errors import Internal, kernel_error
 from phantom_cri.launch.connection import listening
 from phantom_cri.launch.descriptors import moved_up
@@ -37,7 +38,7 @@ async def spawn(folder: str, clone_flags: int, *, cgroup_fd: int | None = None) 
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:
-        await asyncio.wait([job])
+        await settled(job)
         if job.exception() is None:  # nobody else would ever know of it
             await asyncio.to_thread(end, job.result().pidfd)
         raise

@@ -12,6 +12,7 @@ from threading import Event
 
 from phantom_cri import launch
 from phantom_cri.checkpoint import write_archive
+from phantom_cri.concurrency import settled, to_the_end
 from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
 from phantom_cri.lifecycle import oci
 from phantom_cri.lifecycle.cleanup import is_removed, remove_later
@@ -19,7 +20,7 @@ from phantom_cri.lifecycle.container_launch import process_of
 from phantom_cri.lifecycle.live import Container, UnderWay
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.running import Running, running
-from phantom_cri.lifecycle.undo import Undo, to_the_end
+from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerRecord, ProcessRef
 
 DEFAULT_TIMEOUT_S = 120
@@ -49,7 +50,7 @@ async def checkpoint_container(node: Node, container_id: str, location: str, tim
     finally:
         work.cancel()
         try:
-            await to_the_end(_settled(work))
+            await to_the_end(asyncio.wait([work]))
         finally:  # it may be cancelled once more
             container.checkpoint = None
     if under_way.abandoned:
@@ -64,10 +65,6 @@ async def give_up_checkpoint(container: Container) -> None:
         container.checkpoint.abandoned = True
         container.checkpoint.work.cancel()
         await asyncio.wait([container.checkpoint.work])
-
-
-async def _settled(work: asyncio.Task[None]) -> None:
-    await asyncio.wait([work])
 
 
 def thaw_all(node: Node) -> None:
@@ -125,7 +122,7 @@ async def _write_changes(node: Node, record: ContainerRecord, folder: Path) -> N
         await asyncio.shield(work)
     except asyncio.CancelledError:
         stop.set()
-        await asyncio.wait([work])
+        await settled(work)
         raise
 
 

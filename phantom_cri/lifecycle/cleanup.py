@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 
+from phantom_cri.concurrency import Background
 from phantom_cri.errors import PhantomError
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
@@ -72,9 +73,7 @@ def remove_folder(folder: str) -> None:
 
 def remove_later(folder: str) -> None:
     """Try again what `is_removed` could not do, now and then."""
-    task = asyncio.ensure_future(_remove_later(folder))
-    _removals.add(task)
-    task.add_done_callback(_removals.discard)
+    _removals.start(_remove_later(folder))
 
 
 def is_removed(folder: str) -> bool:
@@ -96,8 +95,7 @@ async def _remove_later(folder: str) -> None:
             return
 
 
-_removals: set[asyncio.Future[None]] = set()
-"""Keeps a reference to what is still to be removed: the loop itself holds tasks only weakly."""
+_removals = Background()
 
 
 async def forget_process(shell: Shell, container: Container) -> None:

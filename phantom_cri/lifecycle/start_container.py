@@ -7,6 +7,7 @@ import os
 import time
 
 from phantom_cri import codec
+from phantom_cri.concurrency import to_the_end
 from phantom_cri.errors import FailedPrecondition, Internal, PhantomError
 from phantom_cri.launch import LaunchError
 from phantom_cri.lifecycle import endings, states
@@ -15,7 +16,7 @@ from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.prepare import prepared
 from phantom_cri.lifecycle.shell import Shell
-from phantom_cri.lifecycle.undo import Undo, to_the_end
+from phantom_cri.lifecycle.undo import Undo
 
 START_ERROR = 128
 """Exit code of a container that could not be started, as containerd reports it."""

@@ -13,12 +13,12 @@ An OSError that no room has named becomes one of our errors here.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
+from phantom_cri.concurrency import to_the_end
 from phantom_cri.errors import Internal, kernel_error
 
 log = logging.getLogger(__name__)
@@ -66,16 +66,3 @@ class Undo:
                     await result
             except Exception:  # the undos before it must run all the same
                 log.exception("%s: undoing %s failed", self._verb, what)
-
-
-async def to_the_end(work: Awaitable[None]) -> None:
-    """Await `work` whole even if we are cancelled meanwhile; the cancellation is raised afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled

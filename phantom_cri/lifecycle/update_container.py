@@ -6,12 +6,13 @@ import asyncio
 import os
 
 from phantom_cri import codec
+from phantom_cri.concurrency import to_the_end
 from phantom_cri.errors import FailedPrecondition
 from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.prepare import open_log
-from phantom_cri.lifecycle.undo import Undo, to_the_end
+from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Resources
 
 

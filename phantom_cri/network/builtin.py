@@ -24,6 +24,7 @@ from typing import ParamSpec, TypeVar
 
 from phantom_cri import errors
 from phantom_cri.codec import replace
+from phantom_cri.concurrency import to_the_end
 from phantom_cri.model import PortMapping, SandboxConfig
 from phantom_cri.network import Attachment, NetworkConfig, ground, links, listing
 from phantom_cri.network import netlink as nl
@@ -82,7 +83,7 @@ class BuiltinNetwork:
             self._ports.claim(sandbox_id, forwards(record.ips, record.ports))
         self._ground = None
         try:
-            laid = await _to_the_end(self._wiring, self._lay_ground)
+            laid = await _on(self._wiring, self._lay_ground)
         except errors.FailedPrecondition as error:
             self._obstacle = ("NetworkConflict", str(error))
         except (errors.Internal, errors.ResourceExhausted, OSError) as error:
@@ -91,7 +92,7 @@ class BuiltinNetwork:
             self._template = links.VethTemplate(laid.bridge, laid.mtu)
             self._pod_template = links.PodTemplate(laid.networks)
             cidrs = [str(subnet.network) for subnet in laid.subnets]
-            await _to_the_end(self._filtering, self._firewall.build, cidrs, self._ports.all())
+            await _on(self._filtering, self._firewall.build, cidrs, self._ports.all())
             self._ground = laid
 
     async def attach(self, sandbox_id: str, netns: str, *, ahead: bool = True) -> Attachment:
@@ -108,7 +109,7 @@ class BuiltinNetwork:
         )  # follows the address: neighbours' caches stay right when it is reused
         record = self._book.held[sandbox_id] = PodNetwork(ips)
         try:
-            await _to_the_end(self._wiring, self._wire, sandbox_id, record, name, mac, _open(netns))
+            await _on(self._wiring, self._wire, sandbox_id, record, name, mac, _open(netns))
         except BaseException:
             self._depart(sandbox_id)
             raise
@@ -143,11 +144,11 @@ class BuiltinNetwork:
         exposed = replace(record, ports=tuple(mapping for mapping in port_mappings if mapping.host_port))
         try:
             self._book.write(sandbox_id, exposed)
-            await _to_the_end(self._filtering, self._firewall.add, wanted, self._ports.all())
+            await _on(self._filtering, self._firewall.add, wanted, self._ports.all())
         except BaseException as error:
             self._ports.release(sandbox_id)
             if isinstance(error, asyncio.CancelledError):
-                await _to_the_end(self._filtering, self._firewall.remove, wanted, self._ports.all())
+                await _on(self._filtering, self._firewall.remove, wanted, self._ports.all())
             self._book.write(sandbox_id, record)
             raise
         self._book.held[sandbox_id] = exposed
@@ -156,7 +157,7 @@ class BuiltinNetwork:
         held = self._ports.held(sandbox_id)
         if held:
             rest = {at: target for at, target in self._ports.all().items() if at not in held}
-            await _to_the_end(self._filtering, self._firewall.remove, held, rest)
+            await _on(self._filtering, self._firewall.remove, held, rest)
             self._ports.release(sandbox_id)
         self._depart(sandbox_id)
 
@@ -180,7 +181,7 @@ class BuiltinNetwork:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])
-        await _to_the_end(self._filtering, self._firewall.close)
+        await _on(self._filtering, self._firewall.close)
         self._wiring.shutdown()
         self._filtering.shutdown()
         self._book.close()
@@ -192,9 +193,9 @@ class BuiltinNetwork:
     async def dismantle(self) -> None:
         """Remove bridge and table, for a node that is given up: after the last `release`, before `close`."""
         await self._sweep()
-        await _to_the_end(self._filtering, self._firewall.dismantle)
+        await _on(self._filtering, self._firewall.dismantle)
         if self._ground is not None:
-            await _to_the_end(self._wiring, self._ask, links.delete_link(self._config.bridge))
+            await _on(self._wiring, self._ask, links.delete_link(self._config.bridge))
         self._ground = None
         self._obstacle = ("NetworkNotStarted", "network: dismantled")
 
@@ -223,7 +224,7 @@ class BuiltinNetwork:
 
     async def _sweep(self) -> None:
         departing = dict(self._departing)
-        await _to_the_end(self._wiring, self._delete_veths, list(departing))
+        await _on(self._wiring, self._delete_veths, list(departing))
         for name, ips in departing.items():
             if self._departing.get(name) is ips:
                 del self._departing[name]
@@ -305,14 +306,7 @@ def _letters(text: str) -> str:
     return binascii.b2a_base64(digest, newline=False).translate(_NAME_SAFE).decode("ascii")
 
 
-async def _to_the_end(
-    executor: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T:
+async def _on(executor: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run in a thread. A cancelled caller waits too: nobody else would know what the thread has made."""
-    job = asyncio.get_running_loop().run_in_executor(executor, functools.partial(work, *args, **kwargs))
-    try:
-        return await asyncio.shield(job)
-    except asyncio.CancelledError:
-        await asyncio.wait([job])
-        job.exception()  # seen: asyncio would log it otherwise
-        raise
+    loop = asyncio.get_running_loop()
+    return await to_the_end(loop.run_in_executor(executor, functools.partial(work, *args, **kwargs)))

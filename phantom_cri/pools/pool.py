@@ -11,10 +11,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Generic, Literal, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from phantom_cri.codec import Record
+from phantom_cri.concurrency import Background
 
 
 class Member(Protocol):
@@ -65,7 +66,7 @@ class Pool(Generic[M]):
         *,
         max_age: float,
         birth: Callable[[], Awaitable[M]],
-        end: Callable[[M], Awaitable[None]],
+        end: Callable[[M], Coroutine[Any, Any, None]],
         check: Callable[[M], Awaitable[bool]],
         check_every: float = 10.0,
         retired: Callable[[RetireReason], None] = lambda reason: None,
@@ -200,10 +201,7 @@ class Pool(Generic[M]):
         self.retired += 1
         self._told_retired(reason)
         log.info("pool %s: a fragment is retired unused: %s", self.name, reason)
-        task = asyncio.ensure_future(self._end(member))
-        _background.add(task)
-        task.add_done_callback(_background.discard)
+        _endings.start(self._end(member))
 
 
-_background: set[asyncio.Future[None]] = set()
-"""Keeps a reference to running ends: the loop itself holds tasks only weakly."""
+_endings = Background()

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import ipaddress
 import ssl
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 
+from phantom_cri.concurrency import Background
 from phantom_cri.errors import FailedPrecondition, Unavailable
 from phantom_cri.streaming.door import Door
 from phantom_cri.streaming.line import Line
@@ -44,14 +45,14 @@ class StreamServer:
         self._port = port
         self._tls = tls
         self._idle_timeout_s = idle_timeout_s
-        self._terms = Terms(self._spawn, creation_timeout_s)
+        self._tasks = Background()
+        self._terms = Terms(self._tasks.start, creation_timeout_s)
         self._base_url = base_url.rstrip("/")
         self._url = ""
         self._offers = Offers()
         self._server: asyncio.Server | None = None
         self._lines: set[Line] = set()
         self._unasked: dict[Line, None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._quiet = asyncio.Event()
 
     async def start(self) -> None:
@@ -79,8 +80,7 @@ class StreamServer:
         self._url = ""
         for line in list(self._lines):
             line.speaker.shut_down()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.wait()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wait_for_lines(), GOODBYE_S)
         for line in list(self._lines):
@@ -145,12 +145,6 @@ class StreamServer:
     async def _wait_for_lines(self) -> None:
         if self._lines:
             await self._quiet.wait()
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _server_context(certificate: str, key: str) -> ssl.SSLContext:

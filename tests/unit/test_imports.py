@@ -11,21 +11,22 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "phantom_cri"
 
-BASE = {"errors", "model", "usage", "codec", "native", "api", ""}
+BASE = {"errors", "model", "usage", "codec", "concurrency", "native", "api", ""}
 ROOMS = {"launch", "images", "network", "policy", "pools", "cgroups", "checkpoint", "cdi"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "codec": set(),
+    "concurrency": set(),
     "model": {"codec"},
     "usage": {"model"},
     "native": {"errors", "native"},
     "config": {"codec", "errors", "config", ""},
     "api": {"api"},
     "telemetry": {"errors", "codec", "api"},
-    **{room: {"errors", "model", "usage", "codec", "native", room} for room in ROOMS},
+    **{room: {"errors", "model", "usage", "codec", "concurrency", "native", room} for room in ROOMS},
     "lifecycle": {*BASE, *ROOMS, "lifecycle", "streaming", "config", "telemetry", "doctor"} - {"api"},
     "cri": {*BASE, "cri", "telemetry"},
-    "streaming": {"errors", "codec", "streaming"},
+    "streaming": {"errors", "codec", "concurrency", "streaming"},
     "cli": {*BASE, "cli", "config", "doctor"},
     "doctor": {"errors", "codec", "doctor", "native", "cgroups", "checkpoint"},
 }

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from phantom_cri import codec, errors
+from phantom_cri.concurrency import Background, to_the_end
 from phantom_cri.model import SandboxConfig
 from phantom_cri.network import Attachment, links
 from phantom_cri.network.cni import CniConfig, capabilities, prewire
@@ -20,7 +21,7 @@ from phantom_cri.network.cni.chain import Chain
 from phantom_cri.network.cni.conflist import ConfFolder, Fields, Network
 from phantom_cri.network.cni.orphans import end_orphans
 from phantom_cri.network.cni.protocol import Caller
-from phantom_cri.network.cni.wiring import Wiring, finished
+from phantom_cri.network.cni.wiring import Wiring
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class CniNetwork:
         self._wirings: dict[str, Wiring] = {}
         self._unwell: dict[str, str] = {}
         self._retried: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Background()
 
     async def start(self, live: Mapping[str, tuple[str, ...]]) -> None:
         self._ranges = self._read_ranges()
@@ -57,13 +58,13 @@ class CniNetwork:
         kept = [wiring for wiring in self._wirings.values() if wiring.sandbox_id in live]
         gone = [wiring for wiring in self._wirings.values() if wiring.sandbox_id not in live]
         await asyncio.to_thread(end_orphans, {wiring.sandbox_id for wiring in gone})
-        cleared = self._begin(self._clear(gone), "CNI: undo what is left")
+        cleared = self._tasks.start(self._clear(gone), "CNI: undo what is left")
         await asyncio.wait([cleared], timeout=_START_PATIENCE_S)
         if cleared.done():
             await self._collect_garbage(kept)
         else:
             log.warning("CNI: plugins are slow to undo what earlier pods left; they go on while pods start")
-        self._begin(self._check(kept), "CNI: check what is kept")
+        self._tasks.start(self._check(kept), "CNI: check what is kept")
 
     async def _clear(self, gone: Sequence[Wiring]) -> None:
         for outcome in await asyncio.gather(*map(self._let_go, gone), return_exceptions=True):
@@ -131,7 +132,7 @@ class CniNetwork:
     async def release(self, sandbox_id: str) -> None:
         wiring = self._wirings.get(sandbox_id)
         if wiring is not None:
-            await finished(asyncio.ensure_future(self._let_go(wiring)))
+            await to_the_end(self._let_go(wiring))
 
     async def _let_go(self, wiring: Wiring) -> None:
         async with wiring.lock:
@@ -147,7 +148,7 @@ class CniNetwork:
     def _try_again(self, wiring: Wiring) -> None:
         if wiring.sandbox_id not in self._retried:
             self._retried.add(wiring.sandbox_id)
-            self._begin(self._let_go_later(wiring), f"CNI: delete {wiring.sandbox_id[:12]} later")
+            self._tasks.start(self._let_go_later(wiring), f"CNI: delete {wiring.sandbox_id[:12]} later")
 
     async def _let_go_later(self, wiring: Wiring) -> None:
         for seconds in _waits():
@@ -187,10 +188,8 @@ class CniNetwork:
 
     async def close(self) -> None:
         """Stop trying; pods stay attached."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        self._tasks.cancel()
+        await self._tasks.wait()
         for wiring in self._wirings.values():
             wiring.let_go()
         self._wirings.clear()
@@ -224,12 +223,6 @@ class CniNetwork:
 
     def _uninitialized(self) -> str:
         return f"cni plugin not initialized: {self._folder.complaint}"
-
-    def _begin(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def declared(network: Network, told: Fields) -> Fields:

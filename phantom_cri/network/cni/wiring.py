@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from phantom_cri import codec, errors
+from phantom_cri.concurrency import to_the_end
 from phantom_cri.network.cni.attachments import Attachment, Cache
 from phantom_cri.network.cni.chain import Chain, first_difference
 from phantom_cri.network.cni.conflist import Fields, Network, parse
@@ -111,9 +112,8 @@ class Wiring:
 
     async def _undo(self, reason: BaseException) -> None:
         """DEL after a failed ADD: what cannot be deleted now stays recorded. `reason` is what counts."""
-        task = asyncio.ensure_future(self.delete())
         try:
-            await finished(task)
+            await to_the_end(self.delete())
         except errors.PhantomError as error:
             reason.add_note(f"and DEL failed too: {error}")
 
@@ -149,19 +149,3 @@ class Wiring:
 
 def _is_same(one: Network | None, other: Network) -> bool:
     return one is other or (one is not None and one.document() == other.document())
-
-
-async def finished(task: asyncio.Future[None]) -> None:
-    """Await all of it, even when cancelled meanwhile: the cancellation is raised afterwards."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except errors.PhantomError:
-            break
-    if cancelled is not None:
-        task.exception()  # seen: asyncio would log it otherwise
-        raise cancelled
-    task.result()

@@ -9,9 +9,9 @@ import socket
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
+from phantom_cri.concurrency import to_the_end
 from phantom_cri.errors import Unavailable
 from phantom_cri.lifecycle.streams.client_pipes import ClientPipes
-from phantom_cri.lifecycle.undo import to_the_end
 from phantom_cri.model import Streams
 from phantom_cri.streaming.offers import ForwardOffer, StdioOffer
 from tests.e2e.faults.bed import Bed

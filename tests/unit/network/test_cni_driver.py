@@ -368,8 +368,7 @@ async def test_what_goes_on_is_checked_and_complaints_are_shown(
     await bench.crash()
     network = await bench.start("pod1")
     async with asyncio.timeout(5):
-        while network._tasks:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await network._tasks.wait()
     if not checks:
         assert bench.plugins.calls("CHECK") == [] and network.features()["attachments"] == "on"
         return
