@@ -16,7 +16,7 @@ from phantom_cri.cdi import Registry
 from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config, PoolConfig, StreamingConfig
-from phantom_cri.cri.server import CriServer
+from phantom_cri.cri.server import cri_server
 from phantom_cri.errors import ConfigError, PhantomError
 from phantom_cri.images import ImageService, Limits
 from phantom_cri.lifecycle import gauges, shells, user_namespaces
@@ -35,6 +35,7 @@ from phantom_cri.network.cni import CniConfig
 from phantom_cri.network.cni.driver import CniNetwork
 from phantom_cri.policy import AppArmor, Policy, Selinux, apparmor, load_policies
 from phantom_cri.pools import Pool, Profile
+from phantom_cri.rpc.calls import Calls
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry import logs, metrics, tracing
 
@@ -235,12 +236,11 @@ async def run(node: Node, traces: tracing.Tracing | tracing.NoTracing) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = CriServer(
+    server = cri_server(
         settings.socket_path,
         PodVerbs(node),
         ImageVerbs(node),
-        node.metrics,
-        traces,
+        Calls(node.metrics, traces),
         node=NodeVerbs(node),
         grace_s=settings.drain_timeout_seconds,
     )

@@ -1,7 +1,7 @@
 """What can go wrong, as one family of exceptions.
 
 Every error that a caller can meet is a `PhantomError`. Its `code` is the name of
-the gRPC status code it becomes on the wire (`phantom_cri.cri.interceptors` holds
+the gRPC status code it becomes on the wire (`phantom_cri.rpc.calls` holds
 the only map to grpc objects, so that nothing else imports grpc for it).
 A message names the field or operation and the value that was refused.
 Imports nothing of ours.

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import grpc
-import grpc.aio
-
 from phantom_cri.api.cri.v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
 from phantom_cri.api.phantom.v1.node_pb2_grpc import NodeStub
 from phantom_cri.cli.door import knock
 from phantom_cri.cli.failure import Failure
-
-MESSAGE_LIMIT = 64 << 20
-"""Above what the daemon sends at most."""
+from phantom_cri.rpc import client
+from phantom_cri.rpc.client import Channel, RpcError, StatusCode
 
 
 class Daemon:
     """The services behind one socket."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: Channel) -> None:
         self.runtime = RuntimeServiceStub(channel)
         self.images = ImageServiceStub(channel)
         self.node = NodeStub(channel)
@@ -30,21 +26,15 @@ class Daemon:
 async def connect(host: str) -> AsyncIterator[Daemon]:
     """Raises Failure when nobody answers there, and for what the daemon refuses inside."""
     path = knock(host)
-    options = [
-        ("grpc.max_receive_message_length", MESSAGE_LIMIT),
-        ("grpc.default_authority", "localhost"),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1000),
-    ]
-    async with grpc.aio.insecure_channel(f"unix:{path}", options=options) as channel:
+    async with client.connect(path) as channel:
         try:
             yield Daemon(channel)
-        except grpc.aio.AioRpcError as error:
+        except RpcError as error:
             raise refusal(error, host) from None
 
 
-def refusal(error: grpc.aio.AioRpcError, host: str) -> Failure:
+def refusal(error: RpcError, host: str) -> Failure:
     """A daemon's answer as docker words it."""
-    if error.code() is grpc.StatusCode.UNIMPLEMENTED and "phantom.v1" in (error.details() or ""):
+    if error.code() is StatusCode.UNIMPLEMENTED and "phantom.v1" in (error.details() or ""):
         return Failure(f"Error response from daemon: {error.details()} (is {host} a Phantom daemon?)")
     return Failure(f"Error response from daemon: {error.details() or error.code().name}")

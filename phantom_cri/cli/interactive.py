@@ -9,14 +9,12 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import grpc
-import grpc.aio
-
 from phantom_cri.api.cri.v1 import api_pb2 as cri
 from phantom_cri.cli.connection import Daemon
 from phantom_cri.cli.converse import converse
 from phantom_cri.cli.failure import Failure
 from phantom_cri.cli.streams import connected
+from phantom_cri.rpc.client import RpcError, StatusCode
 
 RESTART_SECONDS = 30
 """How long a daemon that restarts is waited for."""
@@ -78,7 +76,7 @@ async def _attach(daemon: Daemon, container_id: str, *, tty: bool) -> str:
     request = cri.AttachRequest(container_id=container_id, tty=tty, stdin=True, stdout=tty)
     try:
         return (await daemon.runtime.Attach(request, wait_for_ready=True, timeout=RESTART_SECONDS)).url
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+    except RpcError as error:
+        if error.code() is StatusCode.FAILED_PRECONDITION:
             return ""
         raise Failure(f"Error response from daemon: {error.details()}") from None

@@ -12,9 +12,6 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-import grpc
-import grpc.aio
-
 from phantom_cri.api.cri.v1 import api_pb2 as cri
 from phantom_cri.api.phantom.v1 import node_pb2 as wire
 from phantom_cri.cli import request
@@ -25,6 +22,7 @@ from phantom_cri.cli.interactive import RESTART_SECONDS, at_terminal, standard_i
 from phantom_cri.cli.logs import LogFollower
 from phantom_cri.cli.progress import follow as follow_progress
 from phantom_cri.cli.tables import duration, short_id
+from phantom_cri.rpc.client import RpcError, StatusCode
 
 T = TypeVar("T")
 
@@ -125,7 +123,7 @@ async def _create(
 async def _start(daemon: Daemon, container_id: str) -> None:
     try:
         await daemon.runtime.StartContainer(cri.StartContainerRequest(container_id=container_id))
-    except grpc.aio.AioRpcError as error:
+    except RpcError as error:
         details = error.details() or ""
         raise Failure(f"Error response from daemon: {details}", start_exit_code(details)) from None
 
@@ -162,7 +160,7 @@ async def _follow(daemon: Daemon, args: Namespace, log: LogFollower | None, cont
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
     except BaseException:
-        with contextlib.suppress(grpc.aio.AioRpcError):
+        with contextlib.suppress(RpcError):
             await daemon.runtime.StopContainer(
                 cri.StopContainerRequest(container_id=container_id, timeout=INTERRUPT_GRACE)
             )
@@ -174,8 +172,8 @@ async def _status(daemon: Daemon, container_id: str) -> cri.ContainerStatus:
     message = cri.ContainerStatusRequest(container_id=container_id)
     try:
         return (await daemon.runtime.ContainerStatus(message)).status
-    except grpc.aio.AioRpcError as error:
-        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+    except RpcError as error:
+        if error.code() is not StatusCode.UNAVAILABLE:
             raise
     call = daemon.runtime.ContainerStatus(message, wait_for_ready=True, timeout=RESTART_SECONDS)
     return (await call).status

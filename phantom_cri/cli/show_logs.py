@@ -8,14 +8,12 @@ import sys
 from argparse import Namespace
 from datetime import datetime
 
-import grpc
-import grpc.aio
-
 from phantom_cri.api.cri.v1 import api_pb2 as cri
 from phantom_cri.cli.connection import Daemon, connect
 from phantom_cri.cli.failure import Failure
 from phantom_cri.cli.logs import LogFollower
 from phantom_cri.cli.pods import find_container
+from phantom_cri.rpc.client import RpcError, StatusCode
 
 FILE_POLL_S = 0.05
 STATE_POLL_S = 1.0
@@ -66,10 +64,10 @@ async def _follow(daemon: Daemon, container_id: str, follower: LogFollower, args
 async def _runs(daemon: Daemon, container_id: str) -> bool:
     try:
         state = (await _status(daemon, container_id)).state
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.NOT_FOUND:
+    except RpcError as error:
+        if error.code() is StatusCode.NOT_FOUND:
             return False
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
+        if error.code() is StatusCode.UNAVAILABLE:
             return True
         raise
     return state in (cri.ContainerState.CONTAINER_RUNNING, cri.ContainerState.CONTAINER_CREATED)

@@ -98,7 +98,7 @@ class NodeVerbs(Protocol):
 
 
 class NodeService:
-    """One method per RPC, as `phantom_cri.cri.interceptors.Calls` takes them."""
+    """One method per RPC, as `phantom_cri.rpc.calls.Calls` takes them."""
 
     def __init__(self, verbs: NodeVerbs) -> None:
         self._verbs = verbs

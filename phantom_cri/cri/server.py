@@ -1,176 +1,36 @@
-"""The gRPC server on a Unix socket that kubelet and crictl connect to."""
+"""What the kubelet, crictl and the `phantom` command connect to: all services at one socket."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-import socket
-import stat
 from pathlib import Path
-from types import TracebackType
 
-import grpc.aio
+from google.protobuf.descriptor import ServiceDescriptor
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.api.phantom.v1 import node_pb2
 from phantom_cri.cri.image_service import ImageService
-from phantom_cri.cri.interceptors import Calls
 from phantom_cri.cri.node_service import NodeService, NodeVerbs
 from phantom_cri.cri.runtime_service import RuntimeService
 from phantom_cri.cri.verbs import ImageVerbs, RuntimeVerbs
-from phantom_cri.errors import AlreadyExists, ConfigError, FailedPrecondition
-from phantom_cri.telemetry.metrics import Metrics
-from phantom_cri.telemetry.tracing import NoTracing, Tracing
-
-# The kubelet sends and takes up to 16 MiB; one ExecSync answer may hold that much of stdout and of stderr.
-MESSAGE_LIMIT = 40 << 20
-SOCKET_MODE = 0o660
-FOLDER_MODE = 0o711
-
-# sun_path of unix(7) is 108 bytes with its final NUL.
-_LONGEST_PATH = 107
+from phantom_cri.rpc.calls import Calls
+from phantom_cri.rpc.server import Server
 
 
-def _is_no_goodbye(record: logging.LogRecord) -> bool:
-    """grpcio logs a traceback whenever an answer cannot be sent, which is how each client that left shows."""
-    return not record.getMessage().startswith("ExecuteBatchError")
-
-
-logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_goodbye)
-
-
-class CriServer:
-    """RuntimeService, ImageService and, with `node`, our own Node service at one socket.
-
-    `async with CriServer(…)` listens; leaving it refuses new calls, lets running ones end within
-    `grace_s` seconds, cancels the rest and takes the socket away.
-    """
-
-    def __init__(
-        self,
-        path: Path | str,
-        runtime: RuntimeVerbs,
-        images: ImageVerbs,
-        metrics: Metrics,
-        tracing: Tracing | NoTracing | None = None,
-        *,
-        node: NodeVerbs | None = None,
-        grace_s: float = 10,
-    ) -> None:
-        self.path = Path(path)
-        self._grace_s = grace_s
-        self._inode: tuple[int, int] | None = None
-        calls = Calls(metrics, tracing or NoTracing())
-        services = pb.DESCRIPTOR.services_by_name
-        self._handlers = [
-            calls.handler(services["RuntimeService"], RuntimeService(runtime)),
-            calls.handler(services["ImageService"], ImageService(images)),
-        ]
-        if node is not None:
-            node_service = node_pb2.DESCRIPTOR.services_by_name["Node"]
-            self._handlers.append(calls.handler(node_service, NodeService(node)))
-        self._server: grpc.aio.Server | None = None
-
-    async def start(self) -> None:
-        """Listen. Raises AlreadyExists when another daemon answers there, ConfigError for a bad path."""
-        await asyncio.to_thread(make_way, self.path)
-        options = [
-            ("grpc.max_receive_message_length", MESSAGE_LIMIT),
-            ("grpc.max_send_message_length", MESSAGE_LIMIT),
-        ]
-        server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers(self._handlers)
-        self._bind(server)
-        self._server = server
-        await server.start()
-
-    def _bind(self, server: grpc.aio.Server) -> None:
-        """Bind under another name and rename.
-
-        grpc removes the path that it bound when it ends, whoever's socket is there by then; and
-        nobody can connect before the mode is right.
-        """
-        bound = _bound_path(self.path)
-        mask = os.umask(0o777 & ~SOCKET_MODE)
-        try:
-            server.add_insecure_port(f"unix:{bound}")
-        except RuntimeError as error:
-            raise ConfigError(f"listen: cannot bind {bound}: {error}") from error
-        finally:
-            os.umask(mask)
-        try:
-            bound.chmod(SOCKET_MODE)
-            self._inode = _inode(bound)
-            bound.rename(self.path)
-        except OSError as error:
-            bound.unlink(missing_ok=True)
-            raise ConfigError(f"listen: {self.path}: {error.strerror}") from error
-
-    async def stop(self) -> None:
-        """Idempotent. A socket that a later daemon has put there stays."""
-        server, self._server = self._server, None
-        if server is None:
-            return
-        # First, so that its inode number cannot be another's already: no new client finds the way.
-        if _inode(self.path) == self._inode:
-            self.path.unlink(missing_ok=True)
-        await server.stop(self._grace_s)
-
-    async def __aenter__(self) -> CriServer:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-
-def make_way(path: Path) -> None:
-    """Make the folder of a socket and remove one that nobody answers at; blocks for up to a second."""
-    if len(os.fsencode(_bound_path(path))) > _LONGEST_PATH:
-        raise ConfigError(f"listen: {path} is too long for a socket (unix(7))")
-    _make_folder(path.parent)
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise FailedPrecondition(f"listen: {path} exists and is no socket")
-    if _answers(path):
-        raise AlreadyExists(f"listen: another daemon answers at {path}")
-    path.unlink(missing_ok=True)
-
-
-def _bound_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def _make_folder(folder: Path) -> None:
-    """Others may pass through a folder that we make, not read it; one that is there stays as it is."""
-    try:
-        folder.mkdir(parents=True, exist_ok=False)
-    except FileExistsError:
-        return
-    folder.chmod(FOLDER_MODE)
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(os.fspath(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except TimeoutError:  # its queue is full: somebody holds it
-            return True
-    return True
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
+def cri_server(
+    path: Path | str,
+    runtime: RuntimeVerbs,
+    images: ImageVerbs,
+    calls: Calls,
+    *,
+    node: NodeVerbs | None = None,
+    grace_s: float = 10,
+) -> Server:
+    """RuntimeService, ImageService and, with `node`, our own Node service; `grace_s` as of `Server`."""
+    services = pb.DESCRIPTOR.services_by_name
+    served: list[tuple[ServiceDescriptor, object]] = [
+        (services["RuntimeService"], RuntimeService(runtime)),
+        (services["ImageService"], ImageService(images)),
+    ]
+    if node is not None:
+        served.append((node_pb2.DESCRIPTOR.services_by_name["Node"], NodeService(node)))
+    return Server(path, served, calls, grace_s=grace_s)

@@ -32,7 +32,7 @@ _FEW = 8
 
 
 def _answers_bytes(method: Method) -> Method:
-    """Marks an RPC that encodes its response itself, for `phantom_cri.cri.interceptors.Calls`."""
+    """Marks an RPC that encodes its response itself, for `phantom_cri.rpc.calls.Calls`."""
     method.answers_bytes = True  # type: ignore[attr-defined]
     return method
 

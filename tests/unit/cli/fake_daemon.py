@@ -6,20 +6,14 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
-
-from phantom_cri.api.cri.v1 import api_pb2 as cri
-from phantom_cri.api.phantom.v1 import node_pb2 as wire
 from phantom_cri.codec import Record, replace
-from phantom_cri.cri.image_service import ImageService
-from phantom_cri.cri.interceptors import Calls
-from phantom_cri.cri.node_service import CheckShape, LayerReport, NodeService, PoolShape, ProfileShape
-from phantom_cri.cri.runtime_service import RuntimeService
+from phantom_cri.cri.node_service import CheckShape, LayerReport, PoolShape, ProfileShape
+from phantom_cri.cri.server import cri_server
 from phantom_cri.doctor import Check
 from phantom_cri.errors import NotFound, PhantomError
 from phantom_cri.model import (
@@ -34,6 +28,7 @@ from phantom_cri.model import (
     Streams,
 )
 from phantom_cri.pools import PoolReport, Profile
+from phantom_cri.rpc.calls import Calls
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry.metrics import Metrics
 from phantom_cri.telemetry.tracing import NoTracing
@@ -231,22 +226,10 @@ def _write_log(path: Path, script: Script) -> None:
 @asynccontextmanager
 async def serving(verbs: FakeDaemon, path: Path) -> AsyncIterator[str]:
     """The address of a server over `verbs`."""
-    services: list[tuple[Any, Callable[[Any], object], str]] = [
-        (cri.DESCRIPTOR, RuntimeService, "RuntimeService"),
-        (cri.DESCRIPTOR, ImageService, "ImageService"),
-        (wire.DESCRIPTOR, NodeService, "Node"),
-    ]
+    everything: Any = verbs
     calls = Calls(Metrics(), NoTracing())
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(
-        [calls.handler(file.services_by_name[name], make(verbs)) for file, make, name in services]
-    )
-    server.add_insecure_port(f"unix:{path}")
-    await server.start()
-    try:
+    async with cri_server(path, everything, everything, calls, node=everything, grace_s=0):
         yield f"unix://{path}"
-    finally:
-        await server.stop(0)
 
 
 class Outcome(Record, frozen=True):

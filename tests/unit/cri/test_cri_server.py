@@ -24,11 +24,12 @@ from phantom_cri.api.cri.v1.api_pb2_grpc import ImageServiceStub, RuntimeService
 from phantom_cri.api.phantom.v1 import node_pb2
 from phantom_cri.api.phantom.v1.node_pb2_grpc import NodeStub
 from phantom_cri.cri.chunks import chunks
-from phantom_cri.cri.interceptors import GRPC_CODES, Calls, status_text
 from phantom_cri.cri.node_service import CheckShape, NodeVerbs
-from phantom_cri.cri.server import MESSAGE_LIMIT, CriServer, make_way
+from phantom_cri.cri.server import cri_server
 from phantom_cri.errors import AlreadyExists, ConfigError, FailedPrecondition, InvalidArgument, PhantomError
 from phantom_cri.model import Image, SandboxConfig, SandboxMetadata, SandboxRecord
+from phantom_cri.rpc.calls import GRPC_CODES, Calls, status_text
+from phantom_cri.rpc.server import MESSAGE_LIMIT, make_way
 from phantom_cri.telemetry.logs import fields_of
 from phantom_cri.telemetry.metrics import Metrics
 from phantom_cri.telemetry.tracing import NoTracing, Tracing
@@ -42,7 +43,8 @@ class Wire:
 
     def __init__(self, path: Path) -> None:
         self.verbs, self.image_verbs, self.metrics = FakeRuntime(), FakeImages(), Metrics("0.1.0")
-        self.server = CriServer(path, self.verbs, self.image_verbs, self.metrics, grace_s=0)
+        calls = Calls(self.metrics, NoTracing())
+        self.server = cri_server(path, self.verbs, self.image_verbs, calls, grace_s=0)
 
     def connect(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
@@ -191,7 +193,7 @@ class HealthyNode:
 
 async def test_the_node_service_is_served_where_there_is_a_node(tmp_path: Path, wire: Wire) -> None:
     path, node = tmp_path / "s", cast(NodeVerbs, HealthyNode())
-    server = CriServer(path, wire.verbs, wire.image_verbs, Metrics(), node=node)
+    server = cri_server(path, wire.verbs, wire.image_verbs, Calls(Metrics(), NoTracing()), node=node)
     async with server, grpc.aio.insecure_channel(f"unix:{path}") as channel:
         assert not (await NodeStub(channel).Doctor(node_pb2.DoctorRequest())).checks
     code, _ = await refused(NodeStub(wire.channel).Doctor(node_pb2.DoctorRequest()))
@@ -331,7 +333,7 @@ async def test_a_call_is_a_span_under_its_caller(tmp_path: Path) -> None:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     path, verbs = tmp_path / "s", FakeRuntime()
-    server = CriServer(path, verbs, FakeImages(), Metrics(), Tracing(provider))
+    server = cri_server(path, verbs, FakeImages(), Calls(Metrics(), Tracing(provider)))
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     async with server, grpc.aio.insecure_channel(f"unix:{path}") as channel:
         runtime, metadata = RuntimeServiceStub(channel), (("traceparent", parent),)
