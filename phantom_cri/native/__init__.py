@@ -9,7 +9,7 @@ from pathlib import Path
 
 from phantom_cri.native._native import ffi, lib
 
-__all__ = ["bpf", "fragment_binary", "raise_file_limit", "spawn"]
+__all__ = ["address_of", "bpf", "fragment_binary", "raise_file_limit", "spawn"]
 
 _FRAGMENT = Path(__file__).with_name("fragment")
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -78,3 +78,8 @@ def bpf(command: int, attributes: bytearray) -> int:
     if result < 0:
         raise OSError(-result, f"bpf command {command}: {os.strerror(-result)}")
     return result
+
+
+def address_of(content: bytes) -> int:
+    """Where `content` lies in memory, for a struct that points to it; good as long as `content` lives."""
+    return int(ffi.cast("uintptr_t", ffi.from_buffer(content)))

@@ -1,0 +1,7 @@
+"""BPF programs: loading and attaching them by bpf(2). Who needs one brings its instructions."""
+
+from __future__ import annotations
+
+from phantom_cri.bpf.programs import attach_to_cgroup, load
+
+__all__ = ["attach_to_cgroup", "load"]
