@@ -22,7 +22,7 @@ from phantom_cri.images import ImageService, Limits
 from phantom_cri.lifecycle import gauges, shells, user_namespaces
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.labelling import label_layers
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.node import Handler, Node
 from phantom_cri.lifecycle.node_verbs import NodeVerbs
 from phantom_cri.lifecycle.ownership import Ownership
 from phantom_cri.lifecycle.records import Records
@@ -93,7 +93,7 @@ async def compose(settings: Config, numbers: metrics.Metrics) -> Node:
         criu=Criu(settings.checkpoint.criu),
         home_cgroup=await home_cgroup(settings, tree),
     )
-    add_pools(node)
+    add_pools_and_handlers(node)
     return node
 
 
@@ -193,22 +193,23 @@ async def home_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:
     return tree.launch_fds(path)
 
 
-def add_pools(node: Node) -> None:
-    """One pool for each profile of the configuration; the default handler is always there."""
-    profiles = []
+def add_pools_and_handlers(node: Node) -> None:
+    """One pool for each of the configuration, and the handlers whose pods take fragments from them."""
+    profiles: dict[str, Profile] = {}
     for settings in node.config.pools:
         spaces = settings.namespaces
         profile = Profile(
             name=settings.name,
-            handler=settings.handler,
             host_network=spaces.host_network,
             host_pid=spaces.host_pid,
             host_ipc=spaces.host_ipc,
         )
-        profiles.append(profile)
+        profiles[profile.name] = profile
         node.pools[profile.name] = make_pool(node, profile, settings)
-    node.profiles = tuple(profiles)
-    node.handlers = tuple(dict.fromkeys(("", *(profile.handler for profile in profiles))))
+    node.profiles = tuple(profiles.values())
+    for name, handler in node.config.handlers_by_name().items():
+        own = tuple(profiles[pool.name] for pool in node.config.pools_of(handler))
+        node.handlers[name] = Handler(name, own)
 
 
 def make_pool(node: Node, profile: Profile, settings: PoolConfig) -> Pool[Shell]:

@@ -32,7 +32,7 @@ async def pools(args: Namespace) -> int:
 
 
 def _described(pool: Any) -> dict[str, Any]:
-    profile = {name: getattr(pool.profile, name) for name in ("handler", *_NAMESPACES)}
+    profile = {name: getattr(pool.profile, name) for name in _NAMESPACES}
     numbers = (
         "size",
         "warm",
@@ -81,10 +81,8 @@ def pools_table(found: Any) -> str:
 
 
 def profile_text(profile: Any) -> str:
-    """`pod`, `host_network`, `wasm,host_pid`: what a fragment of the pool was born with."""
-    parts = [profile.handler] if profile.handler else []
-    parts += [name for name in _NAMESPACES if getattr(profile, name)]
-    return ",".join(parts) or "pod"
+    """`pod` or the namespaces of the node that the pool's fragments share: `host_network,host_pid`."""
+    return ",".join(name for name in _NAMESPACES if getattr(profile, name)) or "pod"
 
 
 async def doctor(args: Namespace) -> int:

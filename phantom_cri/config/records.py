@@ -6,6 +6,7 @@ Every key is described in docs/configuration.md; a unit test compares that page 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -77,25 +78,29 @@ class PoolNamespaces(Record, frozen=True):
     host_ipc: bool = False
 
 
+class HandlerConfig(Record, frozen=True):
+    """What a RuntimeClass's `handler` can name. `pools`: names, in order; empty: all."""
+
+    name: str
+    pools: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        fits = self.name == "" or is_label(self.name)
+        check(fits, "name", self.name, "1 to 63 of a-z, 0-9 and -, or empty for the default")
+
+
 class PoolConfig(Record, frozen=True):
-    """`size` warm fragments are kept for pods of this handler and these namespaces."""
+    """`size` warm fragments are kept for pods with these namespaces."""
 
     name: str
     size: int = 8
     max_age: str = "1h"
-    handler: str = ""
     namespaces: PoolNamespaces = PoolNamespaces()
 
     def __post_init__(self) -> None:
         check(is_label(self.name), "name", self.name, "1 to 63 of a-z, 0-9 and -")
         check(0 <= self.size <= 4096, "size", self.size, "between 0 and 4096")
         check(seconds(self.max_age, "max_age") >= 1, "max_age", self.max_age, "1s or longer")
-        check(
-            self.handler == "" or is_label(self.handler),
-            "handler",
-            self.handler,
-            "a handler's name or empty",
-        )
 
     @property
     def max_age_seconds(self) -> float:
@@ -258,6 +263,10 @@ class CheckpointConfig(Record, frozen=True):
         check(is_name or is_absolute(self.criu), "criu", self.criu, "a program's name or absolute path")
 
 
+DEFAULT_HANDLERS = (HandlerConfig(""), HandlerConfig("phantom"))
+"""Pods without a RuntimeClass, and those of the RuntimeClass that the documentation and the chart use."""
+
+
 class Config(Record, frozen=True):
     """The whole configuration of one daemon. Paths are absolute."""
 
@@ -270,6 +279,7 @@ class Config(Record, frozen=True):
     drain_timeout: str = "10s"
     log: LogConfig = LogConfig()
     cgroup: CgroupConfig = CgroupConfig()
+    handlers: tuple[HandlerConfig, ...] = DEFAULT_HANDLERS
     pools: tuple[PoolConfig, ...] = (PoolConfig("default"),)
     network: NetworkConfig = NetworkConfig()
     images: ImagesConfig = ImagesConfig()
@@ -299,21 +309,33 @@ class Config(Record, frozen=True):
         check(is_address(self.metrics_address), "metrics_address", self.metrics_address, "HOST:PORT or empty")
         check(0 <= self.pids_limit <= 1 << 22, "pids_limit", self.pids_limit, "between 0 and 4194304")
         seconds(self.drain_timeout, "drain_timeout")
-        self._check_pools()
+        _check_unique("handlers", [handler.name for handler in self.handlers])
+        _check_unique("pools", [pool.name for pool in self.pools])
+        self._check_pools_are_used()
 
-    def _check_pools(self) -> None:
-        names: set[str] = set()
-        profiles: dict[tuple[str, PoolNamespaces], str] = {}
+    def handlers_by_name(self) -> dict[str, HandlerConfig]:
+        """Those of the file and the default ones, which are always there."""
+        return {handler.name: handler for handler in (*DEFAULT_HANDLERS, *self.handlers)}
+
+    def pools_of(self, handler: HandlerConfig) -> tuple[PoolConfig, ...]:
+        """The pools that a handler takes fragments from, the first that fits a pod's namespaces first."""
+        if not handler.pools:
+            return self.pools
+        by_name = {pool.name: pool for pool in self.pools}
+        return tuple(by_name[name] for name in handler.pools)
+
+    def _check_pools_are_used(self) -> None:
+        names, used = {pool.name for pool in self.pools}, set()
+        for index, handler in enumerate(self.handlers):
+            for name in handler.pools:
+                check(name in names, f"handlers[{index}].pools", name, "the name of a pool in pools")
+        for handler in self.handlers_by_name().values():
+            first: dict[PoolNamespaces, str] = {}
+            for pool in self.pools_of(handler):
+                used.add(first.setdefault(pool.namespaces, pool.name))
         for index, pool in enumerate(self.pools):
-            check(pool.name not in names, f"pools[{index}].name", pool.name, "used once")
-            names.add(pool.name)
-            twin = profiles.setdefault((pool.handler, pool.namespaces), pool.name)
-            check(
-                twin == pool.name,
-                f"pools[{index}]",
-                pool.name,
-                f"for another handler or other namespaces than pool {twin!r}: it would never be used",
-            )
+            wanted = "named by a handler, or the only one with its namespaces: it would never be used"
+            check(pool.name in used, f"pools[{index}]", pool.name, wanted)
 
     @property
     def socket_path(self) -> str:
@@ -323,3 +345,8 @@ class Config(Record, frozen=True):
     @property
     def drain_timeout_seconds(self) -> float:
         return seconds(self.drain_timeout, "drain_timeout")
+
+
+def _check_unique(key: str, names: Sequence[str]) -> None:
+    for index, name in enumerate(names):
+        check(name not in names[:index], f"{key}[{index}].name", name, "used once")

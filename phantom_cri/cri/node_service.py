@@ -26,8 +26,6 @@ _NANOSECONDS = 1_000_000_000
 
 class ProfileShape(Protocol):
     @property
-    def handler(self) -> str: ...
-    @property
     def host_network(self) -> bool: ...
     @property
     def host_pid(self) -> bool: ...
@@ -164,7 +162,6 @@ def _pool(profile: ProfileShape, pool: PoolShape) -> wire.Pool:
     return wire.Pool(
         name=pool.name,
         profile=wire.Profile(
-            handler=profile.handler,
             host_network=profile.host_network,
             host_pid=profile.host_pid,
             host_ipc=profile.host_ipc,

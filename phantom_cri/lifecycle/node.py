@@ -26,6 +26,14 @@ from phantom_cri.telemetry.metrics import Metrics
 log = logging.getLogger("phantom_cri.lifecycle")
 
 
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A runtime handler. `profiles`: of the pools that its pods take fragments from, in order."""
+
+    name: str
+    profiles: tuple[Profile, ...]
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     config: Config
@@ -41,7 +49,7 @@ class Node:
     home_cgroup: LaunchFds  # where fragments live: neither the daemon's cgroup nor a pod's
     profiles: Sequence[Profile] = ()
     pools: dict[str, Pool[Shell]] = field(default_factory=dict)
-    handlers: tuple[str, ...] = ("",)
+    handlers: dict[str, Handler] = field(default_factory=dict)
     cdi: Registry = field(default_factory=lambda: Registry(()))
     events: Events = field(default_factory=Events)
     selinux: Selinux = field(default_factory=Selinux)

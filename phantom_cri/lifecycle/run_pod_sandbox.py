@@ -12,7 +12,7 @@ from phantom_cri.launch import FragmentLost
 from phantom_cri.lifecycle import endings, shells
 from phantom_cri.lifecycle.annotations import tell_unmet
 from phantom_cri.lifecycle.live import Pod
-from phantom_cri.lifecycle.node import Node, Stages, log
+from phantom_cri.lifecycle.node import Handler, Node, Stages, log
 from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import SandboxConfig, SandboxRecord, SelinuxLabels
@@ -31,7 +31,7 @@ async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str) -> st
         return holder.id
     while True:
         with stages.stage("claim"):
-            shell, cold_reason = await obtain(node, config, handler)
+            shell, cold_reason = await obtain(node, config, node.handlers[handler])
         pod = Pod(record=record_of(config, handler, parent, shell, cold_reason), shell=shell)
         try:
             await make_pod(node, pod, shell, stages)
@@ -77,6 +77,7 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
     if handler not in node.handlers:
         raise NotFound(
             f"runtime_handler: no handler {handler!r}; there are {', '.join(map(repr, node.handlers))}"
+            " (configuration: handlers)"
         )
     security = config.security
     if security.run_as_group is not None and security.run_as_user is None:
@@ -106,12 +107,12 @@ def cgroup_parent(cgroups: Cgroups, wanted: str) -> str:
         raise InvalidArgument(f"config.linux.cgroup_parent: {error}") from None
 
 
-async def obtain(node: Node, config: SandboxConfig, handler: str) -> tuple[Shell, str]:
+async def obtain(node: Node, config: SandboxConfig, handler: Handler) -> tuple[Shell, str]:
     """A fragment for this pod, and why it was not a warm one ("" if it was)."""
     namespaces = config.security.namespaces
-    profile = choose(node.profiles, namespaces, handler)
+    profile = choose(handler.profiles, namespaces)
     if profile is None:
-        shell = await shells.birth(node, cold_profile(config, handler), launch.pod_ids(namespaces))
+        shell = await shells.birth(node, cold_profile(config), launch.pod_ids(namespaces))
         return shell, misfit_reason(namespaces)
     pool = node.pools[profile.name]
     claimed = pool.claim()
@@ -122,11 +123,10 @@ async def obtain(node: Node, config: SandboxConfig, handler: str) -> tuple[Shell
     return await shells.birth(node, codec.replace(profile, name="")), reason
 
 
-def cold_profile(config: SandboxConfig, handler: str) -> Profile:
+def cold_profile(config: SandboxConfig) -> Profile:
     namespaces = config.security.namespaces
     return Profile(
         name="",
-        handler=handler,
         host_network=namespaces.network == "node",
         host_pid=namespaces.pid == "node",
         host_ipc=namespaces.ipc == "node",

@@ -73,7 +73,7 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
                 "rootDir": node.config.root,
                 "stateDir": node.config.state,
                 "runtimeVersion": __version__,
-                "runtimeHandlers": node.handlers,
+                "runtimeHandlers": tuple(node.handlers),
                 "cgroupDriver": node.config.cgroup.driver,
                 "cgroupVersion": node.cgroups.version,
                 "cgroups": node.cgroups.features(),

@@ -9,21 +9,20 @@ from phantom_cri.model import NamespaceOptions
 
 
 class Profile(Record, frozen=True):
-    """The namespaces that a fragment shares with the host, and the handler it serves.
+    """The namespaces that a fragment shares with the host.
 
     Everything else (hostname, mounts, environment, DNS, sysctls, cgroup, labels, security
     context) is given at the claim or later, so it never costs the warm path.
     """
 
     name: str
-    handler: str = ""
     host_network: bool = False
     host_pid: bool = False
     host_ipc: bool = False
 
-    def fits(self, namespaces: NamespaceOptions, handler: str) -> bool:
+    def fits(self, namespaces: NamespaceOptions) -> bool:
         own_ids = namespaces.user == "pod"  # every pod's are others: nothing of them can be ready
-        return self.handler == handler and self.key() == namespace_key(namespaces) and not own_ids
+        return self.key() == namespace_key(namespaces) and not own_ids
 
     def key(self) -> tuple[bool, bool, bool]:
         return (self.host_network, self.host_pid, self.host_ipc)
@@ -34,9 +33,9 @@ def namespace_key(namespaces: NamespaceOptions) -> tuple[bool, bool, bool]:
     return (namespaces.network == "node", namespaces.pid == "node", namespaces.ipc == "node")
 
 
-def choose(profiles: Iterable[Profile], namespaces: NamespaceOptions, handler: str) -> Profile | None:
+def choose(profiles: Iterable[Profile], namespaces: NamespaceOptions) -> Profile | None:
     """The first profile that fits, or None: such a pod starts cold."""
-    return next((profile for profile in profiles if profile.fits(namespaces, handler)), None)
+    return next((profile for profile in profiles if profile.fits(namespaces)), None)
 
 
 def misfit_reason(namespaces: NamespaceOptions) -> str:

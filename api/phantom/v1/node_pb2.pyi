@@ -19,16 +19,14 @@ class ListPoolsResponse(_message.Message):
     def __init__(self, pools: _Optional[_Iterable[_Union[Pool, _Mapping]]] = ...) -> None: ...
 
 class Profile(_message.Message):
-    __slots__ = ("handler", "host_network", "host_pid", "host_ipc")
-    HANDLER_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("host_network", "host_pid", "host_ipc")
     HOST_NETWORK_FIELD_NUMBER: _ClassVar[int]
     HOST_PID_FIELD_NUMBER: _ClassVar[int]
     HOST_IPC_FIELD_NUMBER: _ClassVar[int]
-    handler: str
     host_network: bool
     host_pid: bool
     host_ipc: bool
-    def __init__(self, handler: _Optional[str] = ..., host_network: _Optional[bool] = ..., host_pid: _Optional[bool] = ..., host_ipc: _Optional[bool] = ...) -> None: ...
+    def __init__(self, host_network: _Optional[bool] = ..., host_pid: _Optional[bool] = ..., host_ipc: _Optional[bool] = ...) -> None: ...
 
 class Pool(_message.Message):
     __slots__ = ("name", "profile", "size", "warm", "starting", "claimed", "hits", "misses", "retired", "failed_births", "oldest_age", "last_error")

@@ -24,14 +24,15 @@ pytestmark = pytest.mark.root
 
 POOLS = [
     {"name": "default", "size": 2},
-    {"name": "none", "size": 0, "handler": "none"},
-    {"name": "pids", "size": 1, "handler": "pids", "namespaces": {"host_pid": True}},
+    {"name": "none", "size": 0},
+    {"name": "pids", "size": 1, "namespaces": {"host_pid": True}},
 ]
+HANDLERS = [{"name": "", "pools": ["default"]}, {"name": "none", "pools": ["none"]}, {"name": "pids"}]
 
 
 @pytest.fixture
 def daemon(make_daemon: DaemonMaker) -> Daemon:
-    return make_daemon({"pools": POOLS}).start()
+    return make_daemon({"pools": POOLS, "handlers": HANDLERS}).start()
 
 
 @pytest.fixture
@@ -100,3 +101,16 @@ def test_a_fragment_that_dies_in_the_pool_is_nobodys(daemon: Daemon, cri: Cri, t
     cri.remove_pods()
     cri.wait_pools_full()
     wait_until(lambda: len(list((daemon.state / "pods").iterdir())) == 3, "the dead ones' folders to go")
+
+
+def test_the_handlers_that_need_no_configuration(
+    make_daemon: DaemonMaker, busybox_image: str, tmp_path: Path
+) -> None:
+    daemon = make_daemon({"pools": [{"name": "default", "size": 3}]}).start()
+    with closing(Cri(daemon.endpoint)) as cri:
+        cri.wait_pools_full()
+        status = cri.runtime.Status(pb.StatusRequest())
+        assert [handler.name for handler in status.runtime_handlers] == ["", "phantom"]
+        pods = [cri.pod(tmp_path).run_sandbox(handler) for handler in ("", "phantom")]
+        assert [start_of(pod) for pod in pods] == [("default", True, "")] * 2
+        assert pods[1].status.runtime_handler == "phantom"

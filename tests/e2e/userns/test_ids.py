@@ -52,7 +52,7 @@ def many_owners(cri: Cri, registry: Registry, tmp_path: Path) -> Iterator[str]:
 
 
 def test_it_is_announced(cri: Cri) -> None:
-    (handler,) = cri.runtime.Status(pb.StatusRequest()).runtime_handlers
+    handler, _ = cri.runtime.Status(pb.StatusRequest()).runtime_handlers
     assert handler.features.user_namespaces and handler.features.recursive_read_only_mounts
 
 

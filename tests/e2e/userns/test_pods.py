@@ -157,7 +157,7 @@ def test_a_node_that_cannot(make_daemon: DaemonMaker, tmp_path: Path) -> None:
     daemon.root.mkdir()
     subprocess.run(["mount", "-t", "ramfs", "ramfs", str(daemon.root)], check=True)
     cri = Cri(daemon.start().endpoint)
-    (handler,) = cri.runtime.Status(pb.StatusRequest()).runtime_handlers
+    handler, _ = cri.runtime.Status(pb.StatusRequest()).runtime_handlers
     assert not handler.features.user_namespaces
     code, text = refusal(lambda: cri.pod(tmp_path, linux=sandbox(user_namespace())).run_sandbox())
     assert code is grpc.StatusCode.FAILED_PRECONDITION

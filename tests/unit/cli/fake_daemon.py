@@ -187,7 +187,7 @@ class FakeDaemon:
     async def list_pools(self) -> Iterable[tuple[ProfileShape, PoolShape]]:
         report = PoolReport("default", 8, 7, 1, 3, 40, 2, 1, 0, 125.0)
         broken = PoolReport("node", 2, 0, 0, 0, 0, 0, 0, 5, 0.0, "clone: EPERM")
-        return [(Profile("default"), report), (Profile("node", handler="strict", host_network=True), broken)]
+        return [(Profile("default"), report), (Profile("node", host_network=True), broken)]
 
     async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
         pods = [pod for pod in self.pods.values() if pod.id.startswith(sandbox_id)]

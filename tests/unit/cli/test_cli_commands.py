@@ -261,9 +261,9 @@ async def test_images_and_rmi(node: Node) -> None:
 async def test_pools_shows_stock_and_trouble(node: Node) -> None:
     outcome = await node.phantom("pools")
     assert outcome.out.splitlines() == [
-        "POOL      PROFILE               WANTED   WARM   STARTING   CLAIMED   OLDEST      HITS   MISSES   LAST ERROR",  # noqa: E501
-        "default   pod                   8        7      1          3         2 minutes   40     2        -",
-        "node      strict,host_network   2        0      0          0         -           0      0        clone: EPERM",  # noqa: E501
+        "POOL      PROFILE        WANTED   WARM   STARTING   CLAIMED   OLDEST      HITS   MISSES   LAST ERROR",  # noqa: E501
+        "default   pod            8        7      1          3         2 minutes   40     2        -",
+        "node      host_network   2        0      0          0         -           0      0        clone: EPERM",  # noqa: E501
     ]  # fmt: skip
     first = json.loads((await node.phantom("pools", "--json")).out)[0]
     assert (first["size"], first["warm"], first["oldest_age"]) == (8, 7, 125_000_000_000)
