@@ -18,6 +18,7 @@ from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config, PoolConfig, StreamingConfig
 from phantom_cri.cri.server import cri_server
 from phantom_cri.errors import ConfigError, PhantomError
+from phantom_cri.fragments.handle import Shell
 from phantom_cri.images import ImageService, Limits
 from phantom_cri.lifecycle import gauges, shells, user_namespaces
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
@@ -27,7 +28,6 @@ from phantom_cri.lifecycle.node_verbs import NodeVerbs
 from phantom_cri.lifecycle.ownership import Ownership
 from phantom_cri.lifecycle.records import Records
 from phantom_cri.lifecycle.recover import recover
-from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.verbs import PodVerbs
 from phantom_cri.network import NetworkConfig, NetworkDriver
 from phantom_cri.network.builtin import BuiltinNetwork

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
-from phantom_cri import launch
+from phantom_cri import requests
 from phantom_cri.checkpoint import write_archive
 from phantom_cri.concurrency import settled, to_the_end
 from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
@@ -99,7 +99,7 @@ async def _checkpoint(node: Node, target: Running, location: str, timeout_s: int
                 pid,
                 folder / "checkpoint",
                 shared_namespaces(record),
-                launch.parts_mounted(pid),
+                requests.parts_mounted(pid),
                 freezer.folder(record.cgroup),
                 lambda: target.container.checkpoint is not None and target.container.checkpoint.abandoned,
             )

@@ -10,10 +10,10 @@ import signal
 
 from phantom_cri.concurrency import Background
 from phantom_cri.errors import PhantomError
+from phantom_cri.fragments.handle import DEATH_TIMEOUT, Shell
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.records import INTENDED, RECORD
-from phantom_cri.lifecycle.shell import DEATH_TIMEOUT, Shell
 
 END_TIMEOUT = 5.0
 """Seconds within which a killed process must be gone."""

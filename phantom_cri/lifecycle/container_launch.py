@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from phantom_cri import cgroups, launch
+from phantom_cri import cgroups, plans, requests
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.lifecycle.injection import effective, hook_state, make_bundle
 from phantom_cri.lifecycle.live import Container, Pod
@@ -19,8 +19,8 @@ POD_FILES = {"/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts", "/etc/hos
 
 
 def container_launch(
-    node: Node, pod: Pod, container: Container, devices: Sequence[launch.HostDevice]
-) -> launch.ContainerLaunch:
+    node: Node, pod: Pod, container: Container, devices: Sequence[requests.HostDevice]
+) -> plans.ContainerLaunch:
     record = container.record
     pod_folder = node.records.pod_folder(pod.id)
     snapshot = node.images.snapshot_of(record.id, record.layers)
@@ -28,7 +28,7 @@ def container_launch(
     process = process_of(pod, record)
     hooks = record.injection.hooks if record.injection else ()
     bundle = make_bundle(snapshot.folder, record, process) if hooks else ""
-    return launch.ContainerLaunch(
+    return plans.ContainerLaunch(
         config=config,
         process=process,
         user=record.user,
@@ -39,14 +39,14 @@ def container_launch(
         devices=tuple(devices),
         pod_files=tuple((target, os.path.join(pod_folder, name)) for target, name in POD_FILES.items()),
         volumes=tuple(
-            (path, os.path.join(snapshot.folder, launch.volume_folder(path)))
-            for path in launch.anonymous_volumes(config, record.image)
+            (path, os.path.join(snapshot.folder, requests.volume_folder(path)))
+            for path in requests.anonymous_volumes(config, record.image)
         ),
         image_mounts=record.image_mounts,
         hooks=hooks,
         hook_state=hook_state(record, bundle) if hooks else b"",
         bundle=bundle,
-        cgroup_view=launch.CgroupView(*node.cgroups.view(record.cgroup)),
+        cgroup_view=plans.CgroupView(*node.cgroups.view(record.cgroup)),
         sandbox=pod.record.config.security.namespaces,
         hold=True,
         pid_namespace_of=target_of(node, pod, namespaces.target_id) if namespaces.pid == "target" else "",
@@ -56,10 +56,10 @@ def container_launch(
 
 def exec_launch(
     node: Node, pod: Pod, container: Container, command: Sequence[str], *, tty: bool = False
-) -> launch.ExecLaunch:
+) -> plans.ExecLaunch:
     record = container.record
     security = record.config.security
-    return launch.ExecLaunch(
+    return plans.ExecLaunch(
         container_id=record.id,
         command=tuple(command),
         process=process_of(pod, record),
@@ -74,8 +74,10 @@ def exec_launch(
     )
 
 
-def process_of(pod: Pod, record: ContainerRecord) -> launch.Process:
-    return launch.merged(effective(record), record.image, hostname=pod.record.hostname, home=record.user.home)
+def process_of(pod: Pod, record: ContainerRecord) -> requests.Process:
+    return requests.merged(
+        effective(record), record.image, hostname=pod.record.hostname, home=record.user.home
+    )
 
 
 def target_of(node: Node, pod: Pod, target_id: str) -> str:
@@ -99,7 +101,7 @@ def sees_fragment(pod: Pod, record: ContainerRecord) -> bool:
     return pod_has_own and security.namespaces.pid != "container" and not security.privileged
 
 
-def confinement(node: Node, pod: Pod, record: ContainerRecord) -> launch.Confinement:
+def confinement(node: Node, pod: Pod, record: ContainerRecord) -> plans.Confinement:
     """What the policy says; less CAP_SYS_PTRACE for who could take over the fragment by it.
 
     The fragment holds all capabilities and is not dumpable: only that one capability gets a process past
@@ -108,7 +110,7 @@ def confinement(node: Node, pod: Pod, record: ContainerRecord) -> launch.Confine
     policy = node.policy.compile(record.config.security)
     capabilities, seccomp = policy.capabilities, policy.seccomp
     granted = ~SYS_PTRACE if sees_fragment(pod, record) else ~0
-    return launch.Confinement(
+    return plans.Confinement(
         bounding=capabilities.bounding & granted,
         effective=capabilities.effective & granted,
         permitted=capabilities.permitted & granted,
@@ -124,9 +126,9 @@ def confinement(node: Node, pod: Pod, record: ContainerRecord) -> launch.Confine
 
 
 def allowed_devices(
-    record: ContainerRecord, devices: Sequence[launch.HostDevice]
+    record: ContainerRecord, devices: Sequence[requests.HostDevice]
 ) -> tuple[cgroups.DeviceRule, ...]:
     """What its device cgroup allows: what every container may use, and what it was given."""
-    rules = launch.device_rules(record.config, devices)
+    rules = requests.device_rules(record.config, devices)
     own = tuple(cgroups.DeviceRule(*rule) for rule in rules)
     return own if record.config.security.privileged else (*cgroups.DEFAULT_RULES, *own)

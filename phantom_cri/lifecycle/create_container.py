@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Iterator
 
-from phantom_cri import images, launch
+from phantom_cri import images, requests
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.lifecycle import labelling, prepare, states
 from phantom_cri.lifecycle.annotations import tell_unmet
@@ -142,8 +142,8 @@ def check(node: Node, pod: Pod, record: ContainerRecord, image: Image) -> None:
         raise InvalidArgument("config.metadata.name: must not be empty")
     if config.security.privileged and not pod.record.config.security.privileged:
         raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
-    launch.check_container(effective(record), image.config, pod.record.config)
-    launch.check_mapped(record.user, pod.record.config.security.namespaces)
+    requests.check_container(effective(record), image.config, pod.record.config)
+    requests.check_mapped(record.user, pod.record.config.security.namespaces)
     unknown = node.policy.compile(config.security).capabilities.unknown
     if unknown:
         log.warning("container %s: capabilities unknown to this kernel: %s", record.id, ", ".join(unknown))
@@ -157,7 +157,7 @@ def check(node: Node, pod: Pod, record: ContainerRecord, image: Image) -> None:
 
 def give_to_pod(pod: Pod, upper: str) -> None:
     """The container's `/` has the image's owner, as the pod's user namespace counts."""
-    ids = launch.pod_ids(pod.record.config.security.namespaces)
+    ids = requests.pod_ids(pod.record.config.security.namespaces)
     if ids is None:
         return
     of_image = os.stat(upper)
@@ -167,7 +167,7 @@ def give_to_pod(pod: Pod, upper: str) -> None:
 
 async def seed_volumes(node: Node, record: ContainerRecord, image: Image, folder: str) -> None:
     """Anonymous volumes of the image start with what the image has at that path, as in Docker."""
-    for path in launch.anonymous_volumes(effective(record), image.config):
-        target = os.path.join(folder, launch.volume_folder(path))
+    for path in requests.anonymous_volumes(effective(record), image.config):
+        target = os.path.join(folder, requests.volume_folder(path))
         os.mkdir(target, 0o755)
         await asyncio.to_thread(images.seed_volume, record.layers, path, target)

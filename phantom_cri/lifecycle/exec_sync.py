@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from phantom_cri import launch
+from phantom_cri import plans
 from phantom_cri.errors import DeadlineExceeded, InvalidArgument
-from phantom_cri.launch import Exit
+from phantom_cri.fragments import Exit
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.output import Output
 from phantom_cri.lifecycle.running import Running, leave_exec, new_exec_id, running, start_exec
@@ -43,7 +43,7 @@ async def _run(
     exits = target.shell.exec_exit(exec_id)
     undo.push("exit", exits.cancel)
     undo.push("exec", lambda: node.cgroups.end_exec_child(cgroup, exec_id))
-    with Output(limit) as stdout, Output(limit) as stderr, launch.Donations() as donations:
+    with Output(limit) as stdout, Output(limit) as stderr, plans.Donations() as donations:
         donations.give("stdout", stdout.take_writer())
         donations.give("stderr", stderr.take_writer())
         await start_exec(node, target, exec_id, command, donations)

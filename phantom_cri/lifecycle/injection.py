@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from phantom_cri import cdi, codec, launch
+from phantom_cri import cdi, codec, requests
 from phantom_cri.errors import FailedPrecondition, Unimplemented
 from phantom_cri.lifecycle import oci
 from phantom_cri.lifecycle.live import Pod
@@ -47,7 +47,7 @@ def check_hook(hook: InjectedHook) -> None:
         raise FailedPrecondition(f"{field}: is not a program on this node")
 
 
-def make_bundle(folder: str, record: ContainerRecord, process: launch.Process) -> str:
+def make_bundle(folder: str, record: ContainerRecord, process: requests.Process) -> str:
     """A folder as OCI hooks expect it, made below `folder`: what they look for in there is the root's path.
 
     Nothing is ever mounted on its `rootfs` but in the mount namespace of the container's start. Idempotent.
@@ -91,20 +91,20 @@ def effective(record: ContainerRecord) -> ContainerConfig:
     )
 
 
-def all_devices(pod: Pod, record: ContainerRecord) -> tuple[launch.HostDevice, ...]:
+def all_devices(pod: Pod, record: ContainerRecord) -> tuple[requests.HostDevice, ...]:
     """The nodes that the request asks for and those of its CDI devices, which win. As `resolve_devices`.
 
     CDI's owners are the container's ids; the host's own nodes keep theirs.
     """
-    asked = launch.resolve_devices(record.config)
+    asked = requests.resolve_devices(record.config)
     if record.injection is None or not record.injection.devices:
         return asked
-    ids = launch.pod_ids(pod.record.config.security.namespaces)
+    ids = requests.pod_ids(pod.record.config.security.namespaces)
     found = {device.path: device for device in asked}
     for one in record.injection.devices:
         uid = record.user.uid if one.uid is None else one.uid
         gid = record.user.gid if one.gid is None else one.gid
         if ids is not None:
             uid, gid = ids.host_uid(uid) or ids.uid, ids.host_gid(gid) or ids.gid
-        found[one.path] = launch.HostDevice(one.path, one.mode, one.major, one.minor, uid, gid, one.access)
+        found[one.path] = requests.HostDevice(one.path, one.mode, one.major, one.minor, uid, gid, one.access)
     return tuple(found.values())

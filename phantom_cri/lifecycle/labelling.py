@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from phantom_cri import launch
+from phantom_cri import requests
 from phantom_cri.errors import PhantomError, kernel_error
 from phantom_cri.lifecycle.injection import effective
 from phantom_cri.lifecycle.node import Node, log
@@ -33,8 +33,8 @@ async def label_layers(node: Node) -> None:
 
 async def label_sources(node: Node, record: ContainerRecord, labels: SelinuxLabels, folder: str) -> None:
     """`folder`: of its snapshot. Raises InvalidArgument naming the mount, ResourceExhausted, Internal."""
-    for path in launch.anonymous_volumes(effective(record), record.image):
-        volume = os.path.join(folder, launch.volume_folder(path))
+    for path in requests.anonymous_volumes(effective(record), record.image):
+        volume = os.path.join(folder, requests.volume_folder(path))
         await asyncio.to_thread(selinux_files.relabel, volume, labels.mount, f"image.volumes {path!r}")
     for index, mount in enumerate(record.config.mounts):
         if mount.selinux_relabel and mount.image is None:

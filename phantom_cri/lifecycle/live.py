@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from phantom_cri.launch import Plan
-from phantom_cri.lifecycle.shell import Shell
+from phantom_cri.fragments.handle import Shell
 from phantom_cri.model import ContainerRecord, SandboxRecord
+from phantom_cri.plans import Plan
 
 
 @dataclass(slots=True, eq=False)

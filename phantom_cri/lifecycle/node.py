@@ -12,11 +12,11 @@ from phantom_cri.cdi import Registry
 from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config
+from phantom_cri.fragments.handle import Shell
 from phantom_cri.images import ImageService
 from phantom_cri.lifecycle.events import Events
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.records import Records
-from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.network import NetworkDriver
 from phantom_cri.policy import Policy, Selinux
 from phantom_cri.pools import Pool, Profile

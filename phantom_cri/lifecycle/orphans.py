@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from phantom_cri import launch
+from phantom_cri import plans
 from phantom_cri.errors import PhantomError
+from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.node import Node, log
-from phantom_cri.lifecycle.shell import Shell
 
 
 async def end_orphans(node: Node, pod: Pod, shell: Shell) -> None:
@@ -28,4 +28,4 @@ async def _execs(shell: Shell) -> list[str]:
         for fd in (entry.pidfd, entry.console):
             if fd >= 0:
                 os.close(fd)
-    return [entry.process_id for entry in entries if entry.kind == launch.KIND_EXEC]
+    return [entry.process_id for entry in entries if entry.kind == plans.KIND_EXEC]

@@ -12,17 +12,17 @@ from __future__ import annotations
 import asyncio
 import os
 
-from phantom_cri import codec, launch
+from phantom_cri import codec, plans
 from phantom_cri.cgroups import ABSENT, LaunchFds
 from phantom_cri.errors import PhantomError, kernel_error
-from phantom_cri.launch import Plan
+from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import cleanup
 from phantom_cri.lifecycle.container_launch import allowed_devices, container_launch
 from phantom_cri.lifecycle.injection import all_devices
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
-from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.plans import Plan
 
 
 def begin(node: Node, pod: Pod, container: Container) -> None:
@@ -60,13 +60,13 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
             limits = codec.replace(record.resources, pids_limit=node.config.pids_limit)
             devices = all_devices(pod, record)
             await node.cgroups.create_async(record.cgroup, limits, allowed_devices(record, devices))
-        with launch.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
+        with plans.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):
                 donate(node, donations, container, fds)
                 wanted = container_launch(node, pod, container, devices)
-                if shell.has_template and launch.wants_template(wanted):
+                if shell.has_template and plans.wants_template(wanted):
                     shell.has_template, wanted = False, codec.replace(wanted, template=True)
-                plan = launch.container_plan(wanted, donations.names())
+                plan = plans.container_plan(wanted, donations.names())
             with stages.stage("kernel"):
                 undo.push("process", lambda: cleanup.end_process(shell, container))
                 await shell.fragment.prepare(record.id, plan, donations)
@@ -75,7 +75,7 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
     return plan
 
 
-def donate(node: Node, donations: launch.Donations, container: Container, fds: LaunchFds) -> None:
+def donate(node: Node, donations: plans.Donations, container: Container, fds: LaunchFds) -> None:
     """Everything the fragment needs by fd; it never opens a host path itself."""
     donations.lend("host_mounts", node.host_mounts)
     donations.lend("kill", fds.kill)

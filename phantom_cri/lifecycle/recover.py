@@ -13,8 +13,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from phantom_cri import codec, launch
+from phantom_cri import codec, fragments
 from phantom_cri.errors import NotFound, PhantomError
+from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import endings, shells
 from phantom_cri.lifecycle.checkpoint_container import thaw_all
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
@@ -27,7 +28,6 @@ from phantom_cri.lifecycle.records import (
     stored_containers,
     stored_pod,
 )
-from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
 STARTING_TIMEOUT = 5.0
@@ -97,7 +97,7 @@ async def find_shell(folder: str) -> Shell | None:
         await shells.end_stranger(folder)
         return None
     try:
-        shell = Shell(os.path.basename(folder), folder, process, launch.open_process(process))
+        shell = Shell(os.path.basename(folder), folder, process, fragments.open_process(process))
     except NotFound:
         return None
     try:
@@ -174,12 +174,12 @@ async def ask_fragment(node: Node, pod: Pod, shell: Shell, container: Container)
         else:
             await release_cgroup(node, container)  # its start never reached the fragment
         return
-    if entry.state == launch.State.PREPARED:
+    if entry.state == fragments.State.PREPARED:
         close(entry)
         await forget_process(shell, container)
         await release_cgroup(node, container)
         return
-    process = launch.identify(entry.pidfd) if entry.pidfd >= 0 else None
+    process = fragments.identify(entry.pidfd) if entry.pidfd >= 0 else None
     close(entry)
     container.record = codec.replace(
         container.record,
@@ -187,19 +187,19 @@ async def ask_fragment(node: Node, pod: Pod, shell: Shell, container: Container)
         started_at=entry.exit.started_at or container.record.started_at,
         process=process or container.record.process,
     )
-    if entry.state == launch.State.EXITED:
+    if entry.state == fragments.State.EXITED:
         endings.container_exited(node, container.id, entry.exit)
     else:
         node.records.save_container(container)
 
 
-def close(entry: launch.Entry) -> None:
+def close(entry: fragments.Entry) -> None:
     for fd in (entry.pidfd, entry.console):
         if fd >= 0:
             os.close(fd)
 
 
-async def settled(shell: Shell, container_id: str) -> launch.Entry | None:
+async def settled(shell: Shell, container_id: str) -> fragments.Entry | None:
     """The fragment's entry once it is no longer starting; a start that hangs is killed."""
     deadline = time.monotonic() + STARTING_TIMEOUT
     while True:
@@ -207,7 +207,7 @@ async def settled(shell: Shell, container_id: str) -> launch.Entry | None:
             entry = await shell.fragment.get(container_id)
         except NotFound:
             return None
-        if entry.state != launch.State.STARTING:
+        if entry.state != fragments.State.STARTING:
             return entry
         close(entry)
         if time.monotonic() > deadline:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import time
 
-from phantom_cri import codec, launch
+from phantom_cri import codec, plans, requests
 from phantom_cri.cgroups import Cgroups
 from phantom_cri.errors import FailedPrecondition, InvalidArgument, NotFound
-from phantom_cri.launch import FragmentLost
+from phantom_cri.fragments import FragmentLost
+from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import endings, shells
 from phantom_cri.lifecycle.annotations import tell_unmet
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.node import Handler, Node, Stages, log
-from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import SandboxConfig, SandboxRecord, SelinuxLabels
 from phantom_cri.network import identity
@@ -89,14 +89,14 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
             raise InvalidArgument(f"namespace_options.{field}: a pod takes POD or NODE, not {mode.upper()}")
     if namespaces.pid == "target":
         raise InvalidArgument("namespace_options.pid: TARGET is for containers, not for a pod")
-    launch.check_pod_user(namespaces)
+    requests.check_pod_user(namespaces)
     if namespaces.user == "pod" and node.no_user_namespaces:
         raise FailedPrecondition(
             f"namespace_options.userns_options: no user namespaces on this node: {node.no_user_namespaces}"
         )
-    launch.checked_sysctls(config.sysctls, namespaces)
+    plans.checked_sysctls(config.sysctls, namespaces)
     if config.hostname:
-        launch.checked_hostname(config.hostname)
+        plans.checked_hostname(config.hostname)
 
 
 def cgroup_parent(cgroups: Cgroups, wanted: str) -> str:
@@ -112,7 +112,7 @@ async def obtain(node: Node, config: SandboxConfig, handler: Handler) -> tuple[S
     namespaces = config.security.namespaces
     profile = choose(handler.profiles, namespaces)
     if profile is None:
-        shell = await shells.birth(node, cold_profile(config), launch.pod_ids(namespaces))
+        shell = await shells.birth(node, cold_profile(config), requests.pod_ids(namespaces))
         return shell, misfit_reason(namespaces)
     pool = node.pools[profile.name]
     claimed = pool.claim()
@@ -166,13 +166,13 @@ async def give_identity(pod: Pod, shell: Shell, stages: Stages) -> None:
     config = pod.record.config
     host_network = config.security.namespaces.network == "node"
     hostname = pod.record.hostname
-    ids = launch.pod_ids(config.security.namespaces)
+    ids = requests.pod_ids(config.security.namespaces)
     labels = pod.record.selinux
     with stages.stage("identity"):
         for name, content in identity.identity_files(hostname, shell.ips, config.dns, host_network).items():
             _write(os.path.join(shell.folder, name), content, ids.root if ids else None, labels)
     with stages.stage("adopt"):
-        plan = launch.claim_plan(
+        plan = plans.claim_plan(
             None if host_network else hostname, config.sysctls, config.security.namespaces, labels
         )
         await shell.fragment.adopt(plan, claim=True)

@@ -9,13 +9,13 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from phantom_cri import launch
+from phantom_cri import fragments, plans
 from phantom_cri.errors import FailedPrecondition, NotFound, PhantomError
+from phantom_cri.fragments.handle import DEATH_TIMEOUT, Shell
 from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.container_launch import exec_launch
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
-from phantom_cri.lifecycle.shell import DEATH_TIMEOUT, Shell
 from phantom_cri.lifecycle.states import ContainerVerb
 
 
@@ -44,10 +44,10 @@ async def start_exec(
     target: Running,
     exec_id: str,
     command: Sequence[str],
-    donations: launch.Donations,
+    donations: plans.Donations,
     *,
     tty: bool = False,
-) -> launch.Started:
+) -> fragments.Started:
     """Start `command` in a cgroup of its own below the container's; its pidfd is closed already.
 
     `donations`: "stdin", "stdout", "stderr" as far as they are wanted; without any under `tty`. Whoever calls
@@ -60,12 +60,12 @@ async def start_exec(
         for index, procs in enumerate(fds.procs):
             donations.lend(f"procs{index}", procs)
         wanted = exec_launch(node, target.pod, container, command, tty=tty)
-        plan = launch.exec_plan(wanted, donations.names())
+        plan = plans.exec_plan(wanted, donations.names())
         try:
             started = await target.shell.fragment.start(exec_id, plan, donations)
-        except launch.ExecError:
+        except fragments.ExecError:
             raise
-        except (launch.LaunchError, launch.FragmentLost, NotFound) as error:
+        except (fragments.LaunchError, fragments.FragmentLost, NotFound) as error:
             if await _is_over(container):
                 raise FailedPrecondition(
                     f"cannot exec in container {container.id}: it has just ended"

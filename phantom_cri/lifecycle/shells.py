@@ -6,11 +6,11 @@ import asyncio
 import os
 import secrets
 
-from phantom_cri import codec, launch
+from phantom_cri import codec, fragments, plans, requests
 from phantom_cri.errors import PhantomError
+from phantom_cri.fragments.handle import END_TIMEOUT, Shell
 from phantom_cri.lifecycle.cleanup import remove_folder
 from phantom_cri.lifecycle.node import Node, log
-from phantom_cri.lifecycle.shell import END_TIMEOUT, Shell
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ProcessRef
 from phantom_cri.pools import Profile
@@ -19,7 +19,7 @@ PROCESS = "fragment.json"
 """Who the fragment of a pod's folder is: how a later daemon finds it."""
 
 
-async def birth(node: Node, profile: Profile, ids: launch.PodIds | None = None) -> Shell:
+async def birth(node: Node, profile: Profile, ids: requests.PodIds | None = None) -> Shell:
     """A warm fragment, its network wired; `ids`: with the user namespace of the one pod that it is for."""
     shell_id = secrets.token_hex(32)
     folder = node.records.pod_folder(shell_id)
@@ -27,15 +27,15 @@ async def birth(node: Node, profile: Profile, ids: launch.PodIds | None = None) 
         os.makedirs(os.path.join(folder, "containers"), mode=0o711)
         undo.push("folder", lambda: remove_folder(folder))
         home = node.home_cgroup
-        born = await launch.spawn(folder, clone_flags(profile, ids), cgroup_fd=home.clone_into)
-        undo.push("process", lambda: asyncio.to_thread(launch.end, born.pidfd))
+        born = await fragments.spawn(folder, clone_flags(profile, ids), cgroup_fd=home.clone_into)
+        undo.push("process", lambda: asyncio.to_thread(fragments.end, born.pidfd))
         shell = Shell(shell_id, folder, born.process, born.pidfd)
         undo.take_over("process", "fragment", shell.end)
         shell.pool = profile.name
         codec.write_atomically(os.path.join(folder, PROCESS), codec.to_json(born.process))
         await shell.connect()
         if ids:
-            await shell.fragment.adopt(launch.user_namespace_plan(ids))
+            await shell.fragment.adopt(requests.user_namespace_plan(ids))
         batch = b""
         if not profile.host_network:
             undo.push("network", lambda: node.network.release(shell_id))
@@ -43,10 +43,10 @@ async def birth(node: Node, profile: Profile, ids: launch.PodIds | None = None) 
         # A user namespace's pod needs a /sys of its own, and the owners in /dev are others. With SELinux
         # mounts are labelled for their pod.
         template = not profile.host_ipc and ids is None and node.selinux.contexts is None
-        with launch.Donations() as donations:
+        with plans.Donations() as donations:
             for index, procs in enumerate(home.procs):
                 donations.lend(f"procs{index}", procs)
-            plan = launch.birth_plan(
+            plan = plans.birth_plan(
                 batch,
                 len(home.procs),
                 ipv6=any(":" in ip for ip in shell.ips),
@@ -89,7 +89,9 @@ async def end_stranger(folder: str) -> None:
     """End a fragment that was born but not recorded, if there is one: by its socket alone."""
     gone = asyncio.Event()
     try:
-        fragment = launch.Fragment.connect(os.path.join(folder, launch.SOCKET), lambda event: gone.set())
+        fragment = fragments.Fragment.connect(
+            os.path.join(folder, fragments.SOCKET), lambda event: gone.set()
+        )
     except PhantomError:
         return
     try:
@@ -102,16 +104,16 @@ async def end_stranger(folder: str) -> None:
         fragment.close()
 
 
-def clone_flags(profile: Profile, ids: launch.PodIds | None) -> int:
+def clone_flags(profile: Profile, ids: requests.PodIds | None) -> int:
     """The namespaces that a fragment of this profile is born in; those of a user namespace come with that."""
     if ids:
-        return launch.CLONE_NEWNS | launch.CLONE_NEWPID
-    flags = launch.CLONE_NEWNS
+        return plans.CLONE_NEWNS | plans.CLONE_NEWPID
+    flags = plans.CLONE_NEWNS
     if not profile.host_network:
         # CRI: a pod on the host's network has the host's name too.
-        flags |= launch.CLONE_NEWNET | launch.CLONE_NEWUTS
+        flags |= plans.CLONE_NEWNET | plans.CLONE_NEWUTS
     if not profile.host_pid:
-        flags |= launch.CLONE_NEWPID
+        flags |= plans.CLONE_NEWPID
     if not profile.host_ipc:
-        flags |= launch.CLONE_NEWIPC
+        flags |= plans.CLONE_NEWIPC
     return flags

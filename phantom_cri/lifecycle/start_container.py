@@ -9,13 +9,13 @@ import time
 from phantom_cri import codec
 from phantom_cri.concurrency import to_the_end
 from phantom_cri.errors import FailedPrecondition, Internal, PhantomError
-from phantom_cri.launch import LaunchError
+from phantom_cri.fragments import LaunchError
+from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import endings, states
 from phantom_cri.lifecycle.cleanup import end_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.prepare import prepared
-from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.undo import Undo
 
 START_ERROR = 128

@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 
-from phantom_cri import launch
+from phantom_cri import fragments, plans, requests
 from phantom_cri.errors import PhantomError
 from phantom_cri.images import Snapshot
 from phantom_cri.lifecycle.cleanup import remove_folder
@@ -46,25 +46,25 @@ async def _try(node: Node) -> None:
         undo.push("folder", lambda: remove_folder(folder))
         undo.push("snapshot", lambda: node.images.drop_snapshot(trial))
         wanted = _container(node.images.snapshot_of(trial, ()))
-        born = await launch.spawn(folder, launch.CLONE_NEWNS | launch.CLONE_NEWPID)
-        undo.push("fragment", lambda: asyncio.to_thread(launch.end, born.pidfd))
-        fragment = launch.Fragment.connect(os.path.join(folder, launch.SOCKET), lambda event: None)
+        born = await fragments.spawn(folder, plans.CLONE_NEWNS | plans.CLONE_NEWPID)
+        undo.push("fragment", lambda: asyncio.to_thread(fragments.end, born.pidfd))
+        fragment = fragments.Fragment.connect(os.path.join(folder, fragments.SOCKET), lambda event: None)
         undo.push("connection", fragment.close)
-        await fragment.adopt(launch.user_namespace_plan(launch.PodIds(_FIRST, _COUNT, _FIRST, _COUNT)))
-        with launch.Donations() as donations:
+        await fragment.adopt(requests.user_namespace_plan(requests.PodIds(_FIRST, _COUNT, _FIRST, _COUNT)))
+        with plans.Donations() as donations:
             donations.lend("host_mounts", node.host_mounts)
-            await fragment.prepare(trial, launch.container_plan(wanted, donations.names()), donations)
+            await fragment.prepare(trial, plans.container_plan(wanted, donations.names()), donations)
 
 
-def _container(snapshot: Snapshot) -> launch.ContainerLaunch:
+def _container(snapshot: Snapshot) -> plans.ContainerLaunch:
     volume = os.path.join(snapshot.folder, "volume")
     for path in (snapshot.upper, snapshot.work, volume):
         os.makedirs(path, 0o755)
     os.chown(snapshot.upper, _FIRST, _FIRST)
     mount = Mount(container_path="/volume", host_path=volume, uid_mappings=_MAPPING, gid_mappings=_MAPPING)
-    return launch.ContainerLaunch(
+    return plans.ContainerLaunch(
         config=ContainerConfig(metadata=ContainerMetadata(name="trial"), image=ImageSpec(), mounts=(mount,)),
-        process=launch.Process(args=("/trial",), env=(), cwd="/"),
+        process=requests.Process(args=("/trial",), env=(), cwd="/"),
         user=User(),
         layers=snapshot.lower,
         upper=snapshot.upper,

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "phantom_cri"
 
 BASE = {"errors", "model", "usage", "codec", "concurrency", "native", "api", ""}
-ROOMS = {"launch", "images", "network", "policy", "pools", "cgroups", "checkpoint", "cdi"}
+ROOMS = {"plans", "requests", "fragments", "images", "network", "policy", "pools", "cgroups", "checkpoint", "cdi"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "codec": set(),
@@ -27,6 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cgroups": {"errors", "model", "usage", "codec", "concurrency", "native", "bpf", "cgroups"},
     "lifecycle": {*BASE, *ROOMS, "lifecycle", "streaming", "config", "telemetry", "doctor"} - {"api"},
     "bpf": {"native", "bpf"},
+    "plans": {"errors", "model", "codec", "plans", "requests"},
+    "requests": {"errors", "model", "codec", "plans", "requests"},
+    "fragments": {"errors", "model", "codec", "concurrency", "native", "plans", "fragments"},
     "rpc": {"errors", "rpc", "telemetry"},
     "cri": {*BASE, "cri", "rpc"},
     "streaming": {"errors", "codec", "concurrency", "streaming"},

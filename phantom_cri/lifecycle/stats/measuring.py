@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
 from typing import NamedTuple, TypeVar
 
-from phantom_cri import launch
+from phantom_cri import fragments
 from phantom_cri.cgroups import open_files_limit
 from phantom_cri.errors import SHORTAGES, NotFound, kernel_error
 from phantom_cri.lifecycle.live import Container, Pod
@@ -107,7 +107,7 @@ class Measuring:
             if record.config.security.namespaces.network != "node":
                 interfaces = read_interfaces(record.fragment.pid)
             timestamp = time.time_ns()
-            figures = launch.read_figures(record.fragment.pid)
+            figures = fragments.read_figures(record.fragment.pid)
         except OSError as error:
             if error.errno in SHORTAGES:  # ours, and no word about the pod
                 raise kernel_error(f"stats of pod sandbox {record.id}", error.errno or 0) from error

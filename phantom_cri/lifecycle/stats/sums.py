@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from phantom_cri.launch import Figures
+from phantom_cri.fragments import Figures
 from phantom_cri.usage import CgroupUsage, CpuUsage, IoUsage, MemoryUsage, TaskUsage
 
 _NO_IO = IoUsage(None, None)

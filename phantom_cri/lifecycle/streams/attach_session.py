@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from phantom_cri import launch
+from phantom_cri import plans
 from phantom_cri.errors import FailedPrecondition, NotFound, ResourceExhausted
-from phantom_cri.launch import FragmentLost
+from phantom_cri.fragments import FragmentLost
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.running import Running, running
@@ -38,7 +38,7 @@ class AttachSession(ClientPipes):
     async def join(self, target: Running, streams: Streams) -> None:
         config = self.container.record.config
         wants_stdin = streams.stdin and config.stdin
-        with launch.Donations() as writers:
+        with plans.Donations() as writers:
             stdout = writers.give("stdout", self.make_roomy_stdout()) if streams.stdout else -1
             wants_stderr = streams.stderr and not config.tty
             stderr = writers.give("stderr", self.make_roomy_stderr()) if wants_stderr else -1

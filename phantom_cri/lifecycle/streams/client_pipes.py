@@ -12,7 +12,7 @@ import struct
 import termios
 from collections.abc import Callable, Iterable
 
-from phantom_cri import launch
+from phantom_cri import fragments
 
 _SO_SNDBUFFORCE = 32  # include/uapi/asm-generic/socket.h
 
@@ -59,11 +59,11 @@ class ClientPipes:
 
     def take_terminal(self, master: int, *, stdin: bool, stdout: bool) -> None:
         """Takes over a pty's master, for input and output as asked, and always for its size."""
-        self.terminal = launch.moved_up(master)
+        self.terminal = fragments.moved_up(master)
         if stdin:
-            self.stdin = launch.moved_up(os.dup(self.terminal))
+            self.stdin = fragments.moved_up(os.dup(self.terminal))
         if stdout:
-            self.stdout = launch.moved_up(os.dup(self.terminal))
+            self.stdout = fragments.moved_up(os.dup(self.terminal))
 
     def resize(self, width: int, height: int) -> None:
         if self.terminal >= 0:
@@ -114,7 +114,7 @@ def _ours(fd: int, other: int) -> int:
         os.close(fd)
         os.close(other)
         raise
-    return launch.moved_up(fd)
+    return fragments.moved_up(fd)
 
 
 async def all_hung_up(fds: Iterable[int], seconds: float) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from phantom_cri import launch
+from phantom_cri import plans
 from phantom_cri.errors import Internal
-from phantom_cri.launch import Exit
+from phantom_cri.fragments import Exit
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.running import leave_exec, new_exec_id, running, start_exec
@@ -52,7 +52,7 @@ async def open_exec(node: Node, container_id: str, command: Sequence[str], strea
     async with Undo("Exec") as undo:
         session = ExecSession(node, target.container, exec_id, target.shell.exec_exit(exec_id))
         undo.push("exec", session.close)
-        with launch.Donations() as donations:
+        with plans.Donations() as donations:
             if not streams.tty:
                 _donate_pipes(session, donations, streams)
             started = await start_exec(node, target, exec_id, command, donations, tty=streams.tty)
@@ -64,7 +64,7 @@ async def open_exec(node: Node, container_id: str, command: Sequence[str], strea
     return session
 
 
-def _donate_pipes(session: ExecSession, donations: launch.Donations, streams: Streams) -> None:
+def _donate_pipes(session: ExecSession, donations: plans.Donations, streams: Streams) -> None:
     if streams.stdin:
         donations.give("stdin", session.make_stdin())
     if streams.stdout:

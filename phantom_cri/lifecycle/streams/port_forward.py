@@ -7,10 +7,10 @@ import os
 import socket
 
 from phantom_cri.errors import FailedPrecondition, Unavailable
-from phantom_cri.launch import LaunchError
+from phantom_cri.fragments import LaunchError
+from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.node import Node
-from phantom_cri.lifecycle.shell import Shell
 
 LOCALHOST = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 

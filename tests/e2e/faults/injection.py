@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from phantom_cri import images, launch, native
+from phantom_cri import fragments, images, native, plans, requests
 from phantom_cri.cgroups.freezer import Freezer
 from phantom_cri.errors import Internal
 from phantom_cri.images import trash
@@ -43,10 +43,10 @@ HARMLESS = frozenset(
     getpid getppid getuid geteuid getgid getegid umask uname urandom getrandom getcwd fspath
     major minor makedev cpu_count sched_getaffinity""".split()  # noqa: SIM905
 )
-NEVER_FAILS = ("Events.emit", "launch.moved_up")
+NEVER_FAILS = ("Events.emit", "fragments.moved_up")
 """Ours that nobody has to expect an error of: what they are made of is wired instead."""
 SOCKET_CALLS = ("bind", "connect", "listen", "sendmsg", "send", "recv")
-OURS = str(Path(launch.__file__).parents[1])
+OURS = str(Path(native.__file__).parents[1])
 PASSED_THROUGH = tuple(
     str(Path(os.__file__).with_name(f"{name}.py"))
     for name in ("os", "pathlib", "shutil", "tarfile", "tempfile")
@@ -150,7 +150,7 @@ def room_calls(node: Node) -> Iterator[tuple[Any, str, str]]:
     """Every public method of the rooms' objects, and every function that they export."""
     rooms = [getattr(node, field.name) for field in dataclasses.fields(node)]
     classes = {type(room) for room in rooms if _has_behaviour(type(room))}
-    classes |= {launch.Fragment, Freezer, Reader}
+    classes |= {fragments.Fragment, Freezer, Reader}
     for owner in sorted(classes, key=lambda one: one.__name__):
         for name in dir(owner):
             function = inspect.getattr_static(owner, name)
@@ -161,7 +161,7 @@ def room_calls(node: Node) -> Iterator[tuple[Any, str, str]]:
                 and said not in NEVER_FAILS
             ):
                 yield owner, name, said
-    for module in (launch, images, identity):
+    for module in (fragments, plans, requests, images, identity):
         for name, function in list(vars(module).items()):
             is_ours = isinstance(function, types.FunctionType) and function.__module__.startswith(
                 "phantom_cri"

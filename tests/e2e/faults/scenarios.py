@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from phantom_cri import codec
+from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import shells
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
-from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.model import (
     Capabilities,
     ContainerSecurity,

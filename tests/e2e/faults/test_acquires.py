@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from phantom_cri.errors import PhantomError
-from phantom_cri.launch.fragment import Fragment
+from phantom_cri.fragments.client import Fragment
 from tests.e2e.faults.bed import Bed, fragments
 from tests.e2e.faults.catalogue import VERBS
 from tests.e2e.faults.injection import Cancelled, Faults, Point, armed, os_error, usual_failure

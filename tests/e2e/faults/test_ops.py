@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from phantom_cri import codec, launch
+from phantom_cri import codec, fragments, plans
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.launch import LaunchError, ops
-from phantom_cri.launch.fragment import Fragment
-from phantom_cri.launch.message import Type
-from phantom_cri.launch.op import Op
-from phantom_cri.launch.plan import Plan
+from phantom_cri.fragments import LaunchError
+from phantom_cri.fragments.client import Fragment
+from phantom_cri.fragments.message import Type
 from phantom_cri.lifecycle import shells
+from phantom_cri.plans import ops
+from phantom_cri.plans.op import Op
+from phantom_cri.plans.plan import Plan
 from tests.e2e.faults.bed import Bed
 from tests.e2e.faults.scenarios import Birth, ExecSync, Scenario, StartInUserNamespace, StartUnprepared
 from tests.e2e.faults.test_acquires import one_fault, run
@@ -29,7 +30,7 @@ FAILS = ops.Rlimit(99, 0, 0)
 """setrlimit(2) of a resource that no kernel knows: EINVAL wherever in a plan it stands."""
 
 BROKEN: dict[type[Op], tuple[Callable[[Any], Op], int]] = {
-    ops.JoinNs: (lambda op: ops.JoinNs(op.slot, launch.CLONE_NEWUTS), errno.EINVAL),
+    ops.JoinNs: (lambda op: ops.JoinNs(op.slot, plans.CLONE_NEWUTS), errno.EINVAL),
     ops.JoinProcess: (lambda op: ops.JoinProcess("nobody", op.nstypes), errno.ESRCH),
     ops.Unshare: (lambda op: ops.Unshare(1 << 40), errno.EINVAL),
     ops.OpenTree: (lambda op: ops.OpenTree(op.slot, "/not/there", 0), errno.ENOENT),
@@ -191,16 +192,16 @@ def test_a_refused_claim_can_be_sent_again(bed: Bed) -> None:
         before = bed.traces()
         shell = await shells.birth(bed.node, bed.node.profiles[0])
         born = bed.traces()
-        claim = launch.claim_plan("claimed", {"net.core.somaxconn": "77", "kernel.msgmax": "4096"})
+        claim = plans.claim_plan("claimed", {"net.core.somaxconn": "77", "kernel.msgmax": "4096"})
         good = list(claim.ops())
         for index in range(len(good) + 1):
             with pytest.raises(LaunchError) as refused:
                 await shell.fragment.adopt(with_ops(claim, [*good[:index], FAILS, *good[index:]]), claim=True)
             assert misjudged(refused.value, index, FAILS, errno.EINVAL) == ""
-            assert (await shell.fragment.hello()).phase == launch.Phase.WARM
+            assert (await shell.fragment.hello()).phase == fragments.Phase.WARM
         assert await bed.left_since(born) == ""
         await shell.fragment.adopt(claim, claim=True)
-        assert (await shell.fragment.hello()).phase == launch.Phase.CLAIMED
+        assert (await shell.fragment.hello()).phase == fragments.Phase.CLAIMED
         await shells.end(bed.node, shell)
         await asyncio.sleep(0)
         assert await bed.changed_since(before) == ""

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from phantom_cri import launch
+from phantom_cri import fragments, plans, requests
 from phantom_cri.cgroups import Cgroups, LaunchFds
-from phantom_cri.launch import CgroupView, ContainerLaunch, Exit, Fragment, Started
+from phantom_cri.fragments import Exit, Fragment, Started
 from phantom_cri.model import (
     ContainerConfig,
     ContainerMetadata,
@@ -24,14 +24,13 @@ from phantom_cri.model import (
     Resources,
     User,
 )
+from phantom_cri.plans import CgroupView, ContainerLaunch
 
-OWN = (
-    launch.CLONE_NEWNS | launch.CLONE_NEWPID | launch.CLONE_NEWUTS | launch.CLONE_NEWIPC | launch.CLONE_NEWNET
-)
+OWN = plans.CLONE_NEWNS | plans.CLONE_NEWPID | plans.CLONE_NEWUTS | plans.CLONE_NEWIPC | plans.CLONE_NEWNET
 # CHOWN to SETFCAP without what is dropped by default elsewhere: Docker's fourteen.
 USUAL_CAPABILITIES = 0xA80425FB
 EVERYTHING = int(Path("/proc/self/status").read_text().split("CapBnd:")[1].split()[0], 16)
-USUAL = launch.Confinement(
+USUAL = plans.Confinement(
     bounding=USUAL_CAPABILITIES,
     effective=USUAL_CAPABILITIES,
     permitted=USUAL_CAPABILITIES,
@@ -63,10 +62,10 @@ def own_pids(**more: Any) -> dict[str, Any]:
 class Pod:
     """What a test has: run containers, exec into them, wait for their exits."""
 
-    def __init__(self, folder: Path, rootfs: Path, cgroups: Cgroups, born: launch.Born) -> None:
+    def __init__(self, folder: Path, rootfs: Path, cgroups: Cgroups, born: fragments.Born) -> None:
         self.folder, self.rootfs, self.cgroups, self.born = folder, rootfs, cgroups, born
         self.cgroup = f"/phantom-launch-{secrets.token_hex(4)}"
-        self.events: list[launch.Event] = []
+        self.events: list[fragments.Event] = []
         self.modes = NamespaceOptions()
         self.reaped = False
         self._seen = asyncio.Event()
@@ -76,9 +75,9 @@ class Pod:
         self.fragment = self.connect()
 
     def connect(self) -> Fragment:
-        return Fragment.connect(str(self.folder / launch.SOCKET), self._event)
+        return Fragment.connect(str(self.folder / fragments.SOCKET), self._event)
 
-    def _event(self, event: launch.Event) -> None:
+    def _event(self, event: fragments.Event) -> None:
         self.events.append(event)
         self._seen.set()
 
@@ -86,7 +85,7 @@ class Pod:
         async with asyncio.timeout(10):
             while True:
                 for event in self.events:
-                    if isinstance(event, launch.Exited) and event.process_id == process_id:
+                    if isinstance(event, fragments.Exited) and event.process_id == process_id:
                         return event.exit
                 self._seen.clear()
                 await self._seen.wait()
@@ -102,13 +101,13 @@ class Pod:
             (layer / name).mkdir(parents=True)
         made: dict[str, Any] = {
             "config": asked,
-            "process": launch.merged(asked, IMAGE, hostname="pod", home="/root"),
+            "process": requests.merged(asked, IMAGE, hostname="pod", home="/root"),
             "user": User(groups=(0,)),
             "layers": (str(self.rootfs),),
             "upper": str(layer / "upper"),
             "work": str(layer / "work"),
             "confinement": USUAL,
-            "devices": launch.resolve_devices(asked),
+            "devices": requests.resolve_devices(asked),
             "sandbox": self.modes,
             "cgroup_view": self._view(f"{self.cgroup}/{container_id}"),
         }
@@ -128,11 +127,11 @@ class Pod:
         self.cgroups.create(group, Resources(), None)
         self._groups.append(group)
         log = str(self.folder / f"{container_id}.log")
-        with launch.Donations() as donations, self.cgroups.launch_fds(group) as fds:
+        with plans.Donations() as donations, self.cgroups.launch_fds(group) as fds:
             donations.lend("host_mounts", self._host_mounts)
             _lend(donations, fds)
             donations.open("log", log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            plan = launch.container_plan(made, donations.names())
+            plan = plans.container_plan(made, donations.names())
             started = await self.fragment.start(container_id, plan, donations)
         self._fds += [fd for fd in (started.pidfd, started.console) if fd >= 0]
         return started
@@ -153,15 +152,15 @@ class Pod:
         made: dict[str, Any] = {
             "container_id": container_id,
             "command": command,
-            "process": launch.merged(config("true"), IMAGE, hostname="pod", home="/root"),
+            "process": requests.merged(config("true"), IMAGE, hostname="pod", home="/root"),
             "user": User(groups=(0,)),
             "confinement": USUAL,
         }
-        with launch.Donations() as donations, self.cgroups.launch_fds(f"{self.cgroup}/{container_id}") as fds:
+        with plans.Donations() as donations, self.cgroups.launch_fds(f"{self.cgroup}/{container_id}") as fds:
             _lend(donations, fds)
             donations.give("stdout", writer)
             donations.lend("stderr", writer)
-            plan = launch.exec_plan(launch.ExecLaunch(**(made | fields)), donations.names())
+            plan = plans.exec_plan(plans.ExecLaunch(**(made | fields)), donations.names())
             started = await self.fragment.start(exec_id, plan, donations)
         os.close(started.pidfd)
         exit = await self.wait(exec_id)
@@ -172,7 +171,7 @@ class Pod:
         self._fds.remove(fd)
 
     async def close(self) -> None:
-        with contextlib.suppress(launch.FragmentLost):
+        with contextlib.suppress(fragments.FragmentLost):
             await self.fragment.shutdown()
         self.fragment.close()
         if not self.reaped:
@@ -183,7 +182,7 @@ class Pod:
             await self.cgroups.remove_async(group)
 
 
-def _lend(donations: launch.Donations, fds: LaunchFds) -> None:
+def _lend(donations: plans.Donations, fds: LaunchFds) -> None:
     for name, fd in (("cgroup", fds.clone_into), ("kill", fds.kill), ("oom", fds.oom)):
         if fd is not None and fd >= 0:
             donations.lend(name, fd)
@@ -195,14 +194,14 @@ def _lend(donations: launch.Donations, fds: LaunchFds) -> None:
 async def running_pod(
     folder: Path, rootfs: Path, cgroups: Cgroups, *, flags: int = OWN, modes: NamespaceOptions | None = None
 ) -> AsyncIterator[Pod]:
-    born = await launch.spawn(str(folder), flags)
+    born = await fragments.spawn(str(folder), flags)
     pod = Pod(folder, rootfs, cgroups, born)
     pod.modes = modes or NamespaceOptions()
     try:
         await pod.fragment.hello()
-        await pod.fragment.adopt(launch.birth_plan(), None)
-        hostname = "pod" if flags & launch.CLONE_NEWUTS else None
-        await pod.fragment.adopt(launch.claim_plan(hostname, {}), claim=True)
+        await pod.fragment.adopt(plans.birth_plan(), None)
+        hostname = "pod" if flags & plans.CLONE_NEWUTS else None
+        await pod.fragment.adopt(plans.claim_plan(hostname, {}), claim=True)
         yield pod
     finally:
         await pod.close()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from phantom_cri import codec
-from phantom_cri.launch import Confinement
 from phantom_cri.model import Device, EnvVar, User
+from phantom_cri.plans import Confinement
 from tests.e2e.launch.pod import EVERYTHING, USUAL, USUAL_CAPABILITIES, Pod, config, mount, own_pids
 
 pytestmark = pytest.mark.root

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from phantom_cri import launch
+from phantom_cri import fragments, plans
 from phantom_cri.errors import Internal, InvalidArgument
-from phantom_cri.launch import LaunchError, bits, ops
-from phantom_cri.launch.plan import Plan
-from phantom_cri.launch.spawn import spawn_here
+from phantom_cri.fragments import LaunchError
+from phantom_cri.fragments.spawn import spawn_here
+from phantom_cri.plans import bits, ops
+from phantom_cri.plans.plan import Plan
 from tests.e2e.launch.pod import Pod, config, mount, open_fds, text_of
 
 pytestmark = pytest.mark.root
 
 
-async def refused(pod: Pod, container_id: str, made: launch.ContainerLaunch) -> LaunchError:
+async def refused(pod: Pod, container_id: str, made: plans.ContainerLaunch) -> LaunchError:
     with pytest.raises(LaunchError) as found:
         await pod.start(container_id, made)
     return found.value
@@ -53,7 +54,7 @@ async def test_a_working_folder_that_is_a_file(pod: Pod) -> None:
 
 
 async def test_a_filter_that_is_none(pod: Pod) -> None:
-    confinement = launch.Confinement(seccomp=b"\xff" * 16)
+    confinement = plans.Confinement(seccomp=b"\xff" * 16)
     error = await refused(pod, "a", pod.request("a", config(), confinement=confinement))
     assert "load a seccomp filter of 2 instructions: EINVAL" in str(error)
 
@@ -86,7 +87,7 @@ async def test_nothing_is_left_of_a_failed_start(pod: Pod, tmp_path: Path) -> No
 async def test_sysctls_belong_to_the_pod(pod: Pod) -> None:
     wished = {"net.core.somaxconn": "77", "kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "99"}
     before = text_of("/proc/sys/net/core/somaxconn")
-    await pod.fragment.adopt(launch.claim_plan("other", wished))
+    await pod.fragment.adopt(plans.claim_plan("other", wished))
     files = "net/core/somaxconn kernel/shm_rmid_forced fs/mqueue/msg_max"
     _, lines = await pod.run("a", config(f"cd /proc/sys; cat {files}; hostname"))
     assert lines == ["77", "1", "99", "other"]
@@ -94,23 +95,23 @@ async def test_sysctls_belong_to_the_pod(pod: Pod) -> None:
 
 
 async def test_ports_below_1024_are_for_all(pod: Pod) -> None:
-    await pod.fragment.adopt(launch.birth_plan(own_network=True))
+    await pod.fragment.adopt(plans.birth_plan(own_network=True))
     _, lines = await pod.run("a", config("cat /proc/sys/net/ipv4/ip_unprivileged_port_start"))
     assert lines == ["0"]
 
 
 async def test_identities_that_the_kernel_refuses(pod: Pod) -> None:
     with pytest.raises(InvalidArgument, match=r"sysctls: net/none: this kernel has none of that name"):
-        await pod.fragment.adopt(launch.claim_plan("x", {"net.none": "1"}))
+        await pod.fragment.adopt(plans.claim_plan("x", {"net.none": "1"}))
     with pytest.raises(InvalidArgument, match=r"sysctls: net/core/somaxconn: the kernel refuses .* 'many'"):
-        await pod.fragment.adopt(launch.claim_plan(None, {"net.core.somaxconn": "many"}))
+        await pod.fragment.adopt(plans.claim_plan(None, {"net.core.somaxconn": "many"}))
     with pytest.raises(LaunchError, match=r"op 1, wire the network, 16 bytes of rtnetlink: EINVAL"):
-        await pod.fragment.adopt(launch.birth_plan(bytes(16)))
+        await pod.fragment.adopt(plans.birth_plan(bytes(16)))
 
 
 async def test_a_fragment_is_claimed_once(pod: Pod) -> None:
     with pytest.raises(LaunchError, match="adopt: request: EBUSY"):
-        await pod.fragment.adopt(launch.claim_plan("again", {}), claim=True)
+        await pod.fragment.adopt(plans.claim_plan("again", {}), claim=True)
 
 
 # ---- birth
@@ -122,24 +123,24 @@ def test_a_birth_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Internal, match=f"spawn a fragment in {folder}: EINVAL"):
         spawn_here(str(folder), 1 << 60)
     with pytest.raises(Internal, match="EBADF"):
-        spawn_here(str(folder), launch.CLONE_NEWNS, cgroup_fd=os.open("/dev/null", os.O_RDONLY))
+        spawn_here(str(folder), plans.CLONE_NEWNS, cgroup_fd=os.open("/dev/null", os.O_RDONLY))
     assert os.listdir(folder) == []
     (tmp_path / "file").touch()
     with pytest.raises(Internal, match=r"open .*/file/pod: ENOTDIR"):
-        spawn_here(str(tmp_path / "file/pod"), launch.CLONE_NEWNS)
+        spawn_here(str(tmp_path / "file/pod"), plans.CLONE_NEWNS)
     assert sorted(open_fds()) == sorted([*before, "/dev/null"])
 
 
 async def test_a_folder_with_a_long_name(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 100) / ("y" * 64)
     folder.parent.mkdir()
-    born = await launch.spawn(str(folder), launch.CLONE_NEWNS)
-    fragment = launch.Fragment.connect(str(folder / launch.SOCKET), lambda event: None)
-    assert (await fragment.hello()).phase == launch.Phase.WARM
+    born = await fragments.spawn(str(folder), plans.CLONE_NEWNS)
+    fragment = fragments.Fragment.connect(str(folder / fragments.SOCKET), lambda event: None)
+    assert (await fragment.hello()).phase == fragments.Phase.WARM
     await fragment.shutdown()
     fragment.close()
     ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-    launch.watch_death(born.pidfd, ended.set_result)
+    fragments.watch_death(born.pidfd, ended.set_result)
     async with asyncio.timeout(5):
         assert await ended == 0
     os.close(born.pidfd)

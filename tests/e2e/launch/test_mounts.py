@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.launch import Confinement
-from phantom_cri.launch.mounts import check_mounts
 from phantom_cri.model import Mount, Propagation
+from phantom_cri.plans import Confinement
+from phantom_cri.requests.mounts import check_mounts
 from tests.e2e.harness.waiting import wait_until
 from tests.e2e.launch.pod import EVERYTHING, Pod, config, mount
 

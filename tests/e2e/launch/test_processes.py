@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from phantom_cri import launch
+from phantom_cri import fragments, plans, requests
 from phantom_cri.cgroups import Cgroups
 from phantom_cri.errors import AlreadyExists, NotFound
-from phantom_cri.launch import KIND_CONTAINER, Exit, Phase, State
+from phantom_cri.fragments import Exit, Phase, State
 from phantom_cri.model import NamespaceOptions, User
+from phantom_cri.plans import KIND_CONTAINER
 from tests.e2e.harness.waiting import wait_until
 from tests.e2e.launch.pod import IMAGE, USUAL, Pod, config, own_pids, running_pod
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.root
 FOREVER = "echo ready; trap 'exit 7' TERM; while :; do sleep 0.01; done"
 
 
-async def ready(pod: Pod, container_id: str, **fields: object) -> launch.Started:
+async def ready(pod: Pod, container_id: str, **fields: object) -> fragments.Started:
     started = await pod.start(container_id, config(FOREVER, **fields))  # type: ignore[arg-type]
     wait_until(lambda: pod.log(container_id), f"container {container_id} to be ready")
     return started
@@ -60,7 +61,7 @@ async def test_exec_has_the_containers_credentials(pod: Pod) -> None:
 )
 async def test_exec_of_what_cannot_be_executed(pod: Pod, command: str, text: str) -> None:
     await ready(pod, "a")
-    with pytest.raises(launch.ExecError) as refused:
+    with pytest.raises(fragments.ExecError) as refused:
         await pod.exec("a", command)
     assert str(refused.value) == text
     assert [entry.process_id for entry in await pod.fragment.list_processes()] == ["a"]
@@ -68,7 +69,7 @@ async def test_exec_of_what_cannot_be_executed(pod: Pod, command: str, text: str
 
 async def test_start_of_what_cannot_be_executed(pod: Pod) -> None:
     with pytest.raises(
-        launch.ExecError, match=r'exec: "nothing": executable file not found in \$PATH'
+        fragments.ExecError, match=r'exec: "nothing": executable file not found in \$PATH'
     ) as refused:
         await pod.start("a", config(command=("nothing",)))
     assert (refused.value.exit_code, refused.value.reason) == (128, "StartError")
@@ -78,7 +79,7 @@ async def test_start_of_what_cannot_be_executed(pod: Pod) -> None:
 
 async def test_exec_in_what_is_gone(pod: Pod) -> None:
     await pod.run("a", config("true", security=own_pids()))
-    with pytest.raises(launch.LaunchError, match="join mount namespace of process a: ESRCH"):
+    with pytest.raises(fragments.LaunchError, match="join mount namespace of process a: ESRCH"):
         await pod.exec("a", "true")
 
 
@@ -88,10 +89,10 @@ async def test_exec_in_what_is_gone(pod: Pod) -> None:
 async def test_signals(pod: Pod) -> None:
     started = await ready(pod, "a")
     assert started.process is not None
-    assert started.process == launch.identify(started.pidfd)
+    assert started.process == fragments.identify(started.pidfd)
     await pod.fragment.signal("a", signal.SIGTERM)
     assert (await pod.wait("a")).code == 7
-    assert launch.identify(started.pidfd) is None
+    assert fragments.identify(started.pidfd) is None
     await ready(pod, "b")
     await pod.fragment.signal("b", signal.SIGKILL, everything=True)
     exit = await pod.wait("b")
@@ -103,16 +104,16 @@ async def test_signals(pod: Pod) -> None:
 async def test_ids_are_taken_once(pod: Pod) -> None:
     await ready(pod, "a")
     with pytest.raises(AlreadyExists, match="start a"):
-        await pod.fragment.start("a", launch.claim_plan(None, {}))
-    with pytest.raises(launch.LaunchError, match=r"start \.\./x: request: EINVAL"):
-        await pod.fragment.start("../x", launch.claim_plan(None, {}))
+        await pod.fragment.start("a", plans.claim_plan(None, {}))
+    with pytest.raises(fragments.LaunchError, match=r"start \.\./x: request: EINVAL"):
+        await pod.fragment.start("../x", plans.claim_plan(None, {}))
 
 
 async def test_entries_outlive_their_processes(pod: Pod) -> None:
     started = await ready(pod, "a")
     entry = await pod.fragment.get("a")
     assert (entry.kind, entry.state) == (KIND_CONTAINER, State.RUNNING)
-    assert launch.identify(entry.pidfd) == started.process
+    assert fragments.identify(entry.pidfd) == started.process
     os.close(entry.pidfd)
     await pod.fragment.signal("a", signal.SIGTERM)
     exit = await pod.wait("a")
@@ -141,7 +142,7 @@ async def test_a_log_is_reopened(pod: Pod) -> None:
 async def test_a_second_connection_goes_on(pod: Pod) -> None:
     await ready(pod, "a")
     pod.fragment.close()
-    with pytest.raises(launch.FragmentLost):
+    with pytest.raises(fragments.FragmentLost):
         await pod.fragment.list_processes()
     assert pod.events == []
     pod.fragment = pod.connect()
@@ -154,21 +155,21 @@ async def test_a_second_connection_goes_on(pod: Pod) -> None:
 async def test_the_death_of_a_fragment_is_told(pod: Pod) -> None:
     await ready(pod, "a")
     deaths: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-    pidfd = launch.open_process(pod.born.process)
+    pidfd = fragments.open_process(pod.born.process)
     copy = os.dup(pod.born.pidfd)
-    launch.watch_death(copy, deaths.set_result)
+    fragments.watch_death(copy, deaths.set_result)
     waiting = asyncio.create_task(pod.fragment.signal("a", 0))
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     async with asyncio.timeout(10):
         assert await deaths == 137
         await asyncio.gather(waiting, return_exceptions=True)
-        while launch.Lost() not in pod.events:  # noqa: ASYNC110 - a condition of the loop itself
+        while fragments.Lost() not in pod.events:  # noqa: ASYNC110 - a condition of the loop itself
             await asyncio.sleep(0)
-    with pytest.raises(launch.FragmentLost, match="forget a: the fragment is gone"):
+    with pytest.raises(fragments.FragmentLost, match="forget a: the fragment is gone"):
         await pod.fragment.forget("a")
     with pytest.raises(NotFound):
-        launch.open_process(pod.born.process)
-    with pytest.raises(launch.FragmentLost):
+        fragments.open_process(pod.born.process)
+    with pytest.raises(fragments.FragmentLost):
         pod.connect()
     os.close(pidfd)
     os.close(copy)
@@ -205,7 +206,7 @@ async def test_a_target_is_joined(pod: Pod) -> None:
 
 async def test_the_hosts_namespaces(tmp_path: Path, rootfs: Path, cgroups: Cgroups) -> None:
     modes = NamespaceOptions(network="node", pid="node", ipc="node")
-    async with running_pod(tmp_path / "host", rootfs, cgroups, flags=launch.CLONE_NEWNS, modes=modes) as pod:
+    async with running_pod(tmp_path / "host", rootfs, cgroups, flags=plans.CLONE_NEWNS, modes=modes) as pod:
         script = (
             "hostname; for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; grep -c shm /proc/mounts"
         )
@@ -263,7 +264,7 @@ async def test_no_working_folder_outside(pod: Pod, fd: int) -> None:
     """CVE-2024-21626: a folder's fd that is still open is a way out of the new root."""
     made = pod.request("a", config("ls / /proc/self/cwd/ | sort | tr '\\n' ' '", working_dir="/way"))
     (Path(made.upper) / "way").symlink_to(f"/proc/self/fd/{fd}")
-    with pytest.raises(launch.LaunchError):
+    with pytest.raises(fragments.LaunchError):
         _, lines = await pod.run("a", made)
         pytest.fail(f"entered fd {fd}: {lines}")
 
@@ -273,7 +274,7 @@ async def test_no_program_from_outside(pod: Pod, fd: int) -> None:
     made = pod.request(
         "a", config(command=(f"/proc/self/fd/{fd}/../../../../../../../../../../bin/sh", "-c", "true"))
     )
-    with pytest.raises(launch.ExecError):
+    with pytest.raises(fragments.ExecError):
         await pod.run("a", made)
         pytest.fail(f"executed through fd {fd}")
 
@@ -288,8 +289,8 @@ async def test_exit_records_say_the_same(pod: Pod) -> None:
 async def test_an_exec_is_not_led_out_by_its_container(pod: Pod) -> None:
     """The container's own processes may put any link where the next exec starts."""
     await ready(pod, "a", security=own_pids())
-    image = launch.merged(config("true", working_dir="/way"), IMAGE)
+    image = requests.merged(config("true", working_dir="/way"), IMAGE)
     for fd in range(3, 20):
         await pod.exec("a", "ln", "-sfn", f"/proc/self/fd/{fd}", "/way")
-        with pytest.raises(launch.LaunchError, match="change directory to /way: E"):
+        with pytest.raises(fragments.LaunchError, match="change directory to /way: E"):
             await pod.exec("a", "ls", process=image)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from phantom_cri.launch.processes import pid_of
+from phantom_cri.fragments.processes import pid_of
 from tests.e2e.native import raw
 from tests.e2e.native.raw import Fragment, Message, Op, Plan
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from phantom_cri.launch.processes import pid_of
+from phantom_cri.fragments.processes import pid_of
 from tests.e2e.native import raw
 from tests.e2e.native.bed import Bed, children_of, fds_of, is_gone
 from tests.e2e.native.raw import Fragment, Plan, Refused, eventually

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from phantom_cri.launch.processes import pid_of
+from phantom_cri.fragments.processes import pid_of
 from tests.e2e.native import raw
 from tests.e2e.native.bed import FIRST_SLOT, Bed, children_of, fds_of, is_gone, mounts_of, start
 from tests.e2e.native.raw import Fragment, Op, Refused, eventually

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from phantom_cri.launch import Figures
+from phantom_cri.fragments import Figures
 from phantom_cri.lifecycle.stats.measuring import has_own_cgroup
 from phantom_cri.lifecycle.stats.rates import LONGEST_NS, Rates
 from phantom_cri.lifecycle.stats.sums import add, of_process, time_only

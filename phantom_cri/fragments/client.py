@@ -1,0 +1,377 @@
+"""The daemon's end of a fragment's socket (native/protocol.h).
+
+No task for each message: a request is a future, found again by its serial. Events come through one callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from phantom_cri.codec import Record
+from phantom_cri.errors import SHORTAGES, DataLoss, FailedPrecondition, PhantomError, kernel_error
+from phantom_cri.fragments.connection import Connection, connected
+from phantom_cri.fragments.failure import FragmentLost, refusal
+from phantom_cri.fragments.message import LAYOUT, Exit, Message, Phase, State, Type, pack, unpack
+from phantom_cri.fragments.processes import Started, identify
+from phantom_cri.plans import bits
+from phantom_cri.plans.donations import Donations
+from phantom_cri.plans.plan import Plan, sealed
+
+_VERBS = {
+    Type.HELLO: "hello",
+    Type.ADOPT: "adopt",
+    Type.START: "start",
+    Type.GO: "start",
+    Type.SIGNAL: "signal",
+    Type.REOPEN: "reopen the log of",
+    Type.LIST: "list",
+    Type.GET: "get",
+    Type.FORGET: "forget",
+    Type.SHUTDOWN: "shut down",
+    Type.CLOSE_STDIN: "close stdin of",
+    Type.ATTACH: "attach to",
+    Type.SOCKET: "make a socket",
+}
+
+
+class Exited(Record, frozen=True):
+    """A process ended. `kind`: KIND_CONTAINER or KIND_EXEC."""
+
+    process_id: str
+    kind: int
+    exit: Exit
+
+
+class Resync(Record, frozen=True):
+    """Events were lost because we were slow: ask `list_processes`."""
+
+
+class Lost(Record, frozen=True):
+    """The connection is gone, and most likely the fragment with it. The last event."""
+
+
+Event = Exited | Resync | Lost
+
+
+class Hello(NamedTuple):
+    version: int
+    phase: Phase
+
+
+class Entry(NamedTuple):
+    """A process as the fragment holds it. The fds (-1: none) are the caller's, `pid` the fragment's view."""
+
+    process_id: str
+    kind: int
+    state: State
+    pid: int
+    exit: Exit
+    pidfd: int = -1
+    console: int = -1
+
+
+class Attached(NamedTuple):
+    """A client of a process's output. The console (-1: none) is the caller's.
+
+    detached: done when the pipes are closed, with False when the client was too slow; FragmentLost.
+    """
+
+    console: int
+    detached: asyncio.Future[bool]
+
+
+class _Request:
+    """What waits for its answer: what was asked, for the error's words, and what came of it."""
+
+    __slots__ = ("done", "entries", "fds", "plan", "process_id", "type")
+
+    def __init__(self, type: Type, process_id: str, plan: Plan | None, done: asyncio.Future[Message]) -> None:
+        self.type = type
+        self.process_id = process_id
+        self.plan = plan
+        self.done = done
+        self.entries: list[Entry] = []
+        self.fds: list[int] = []
+
+    def discard(self) -> None:
+        """Close what came for a caller that is gone."""
+        for fd in (*self.fds, *[fd for entry in self.entries for fd in (entry.pidfd, entry.console)]):
+            if fd >= 0:
+                os.close(fd)
+
+
+class Fragment:
+    """A connection to one fragment; belongs to one loop. Every request raises FragmentLost when it is gone.
+
+    A request that is cancelled is carried out all the same; its answer is thrown away.
+    """
+
+    def __init__(self, peer: socket.socket, on_event: Callable[[Event], None]) -> None:
+        """Takes over a connected, non-blocking socket."""
+        self._loop = asyncio.get_running_loop()
+        self._connection = Connection(peer, LAYOUT.size + bits.TEXT_MAX, self._packet, self._lost)
+        self._on_event = on_event
+        self._serial = 0
+        self._waiting: dict[int, _Request] = {}
+        self._attached: dict[int, asyncio.Future[bool]] = {}
+        self._end = "the fragment is gone"
+
+    @classmethod
+    def connect(cls, path: str, on_event: Callable[[Event], None]) -> Fragment:
+        """Connect to the socket at `path`: needs no help of its owner.
+
+        Raises FragmentLost, ResourceExhausted when it is us who have no fd left.
+        """
+        try:
+            return cls(connected(path), on_event)
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                raise kernel_error(f"connect to {path}", error.errno or 0) from error
+            raise FragmentLost(f"connect to {path}: {error.strerror}") from error
+
+    async def hello(self) -> Hello:
+        """Subscribe to events. Raises FailedPrecondition when the fragment speaks another version."""
+        answer = await self._ask(Type.HELLO)
+        if answer.value != bits.VERSION:
+            raise FailedPrecondition(f"the fragment speaks protocol {answer.value}, we speak {bits.VERSION}")
+        return Hello(answer.value, Phase(answer.value2))
+
+    async def adopt(self, plan: Plan, donations: Donations | None = None, *, claim: bool = False) -> None:
+        """Run a plan in the fragment itself; `claim` makes a warm fragment a pod's. Raises LaunchError."""
+        await self._answer(self._send_plan(Type.ADOPT, "", plan, donations, bits.FLAG_CLAIM if claim else 0))
+
+    async def start(self, process_id: str, plan: Plan, donations: Donations | None = None) -> Started:
+        """Start a process; returns once its execve succeeded. Raises LaunchError, AlreadyExists."""
+        return await self._started(self._send_plan(Type.START, process_id, plan, donations))
+
+    async def prepare(self, process_id: str, plan: Plan, donations: Donations | None = None) -> None:
+        """As `start` with a plan that holds, up to its execve, where the process waits for `go`."""
+        request = self._send_plan(Type.START, process_id, plan, donations)
+        await self._answer(request)
+        for fd in request.fds:
+            os.close(fd)
+
+    async def go(self, process_id: str, plan: Plan) -> Started:
+        """Let a prepared process execve; `plan` is what it was prepared by. Raises LaunchError, NotFound."""
+        return await self._started(self._send(Type.GO, process_id, plan=plan))
+
+    async def _started(self, request: _Request) -> Started:
+        answer = await self._answer(request)
+        if not request.fds:
+            raise DataLoss(f"start {request.process_id}: the fragment sent no pidfd")
+        pidfd, console = (*request.fds, -1)[:2]
+        try:
+            return Started(identify(pidfd), pidfd, console, answer.exit.started_at)
+        except BaseException:
+            request.discard()
+            raise
+
+    async def signal(self, process_id: str, number: int, *, everything: bool = False) -> None:
+        """Signal the first process, or all that is in its cgroup. Raises NotFound when it has ended."""
+        flags = bits.FLAG_ALL if everything else 0
+        await self._ask(Type.SIGNAL, process_id, flags=flags, value=number)
+
+    async def reopen_log(self, process_id: str, fd: int) -> None:
+        """From now on log to `fd`, which stays the caller's to close. Raises NotFound."""
+        await self._ask(Type.REOPEN, process_id, fds=[fd])
+
+    async def close_stdin(self, process_id: str) -> None:
+        """Close the fragment's end of a stdin pipe: end of file, once all others are closed too."""
+        await self._ask(Type.CLOSE_STDIN, process_id)
+
+    async def attach(
+        self,
+        process_id: str,
+        *,
+        stdout: int = -1,
+        stderr: int = -1,
+        console: bool = False,
+        once: bool = False,
+    ) -> Attached:
+        """From now on copy what a container writes into the writing ends of pipes, which stay the caller's.
+
+        console: the process's input is wanted; `once`: for us alone, so that our closing it ends the input. A
+        pipe without room for all of a piece is closed: nothing waits for us. Raises NotFound (it has ended),
+        ResourceExhausted (too many clients).
+        """
+        wanted = {bits.FLAG_STDOUT: stdout, bits.FLAG_STDERR: stderr}
+        flags = sum(flag for flag, fd in wanted.items() if fd >= 0)
+        flags |= bits.FLAG_INPUT * console | bits.FLAG_ONCE * once
+        request = self._send(
+            Type.ATTACH, process_id, flags=flags, fds=[fd for fd in wanted.values() if fd >= 0]
+        )
+        # Here already: that it has ended may come along with the answer.
+        serial, detached = self._serial, self._loop.create_future()
+        self._attached[serial] = detached
+        detached.add_done_callback(lambda _: self._attached.pop(serial, None))
+        try:
+            await self._answer(request)
+        except BaseException:
+            detached.cancel()
+            raise
+        return Attached((*request.fds, -1)[0], detached)
+
+    async def tcp_socket(self, family: int) -> int:
+        """A non-blocking socket of AF_INET or AF_INET6 in the pod's network, for the caller to close."""
+        request = self._send(Type.SOCKET, "", value=family)
+        await self._answer(request)
+        if not request.fds:
+            raise DataLoss("make a socket: the fragment sent none")
+        return request.fds[0]
+
+    async def list_processes(self) -> list[Entry]:
+        request = self._send(Type.LIST, "")
+        await self._answer(request)
+        return request.entries
+
+    async def get(self, process_id: str) -> Entry:
+        """What is known of one process, with a pidfd while it runs. Raises NotFound."""
+        request = self._send(Type.GET, process_id)
+        await self._answer(request)
+        if not request.entries:
+            raise DataLoss(f"get {process_id}: the fragment sent no entry")
+        return request.entries[0]
+
+    async def forget(self, process_id: str) -> None:
+        """Drop an ended process and its exit record; one that is not known is fine."""
+        await self._ask(Type.FORGET, process_id)
+
+    async def shutdown(self) -> None:
+        """Kill everything and end. The fragment's own end is seen through its pidfd."""
+        await self._ask(Type.SHUTDOWN)
+
+    def close(self) -> None:
+        """Hang up; the fragment goes on. Requests under way raise FragmentLost; no event follows."""
+        self._connection.close()
+        for request in self._waiting.values():
+            if not request.done.done():
+                request.done.set_exception(self._gone(request.type, request.process_id))
+        self._waiting.clear()
+        for detached in list(self._attached.values()):
+            if not detached.done():
+                detached.set_exception(FragmentLost(self._end))
+                detached.exception()  # told to whoever asks; a client that has gone does not
+
+    async def _ask(
+        self, type: Type, process_id: str = "", *, flags: int = 0, value: int = 0, fds: Sequence[int] = ()
+    ) -> Message:
+        return await self._answer(self._send(type, process_id, flags=flags, value=value, fds=fds))
+
+    def _send_plan(
+        self, type: Type, process_id: str, plan: Plan, donations: Donations | None, flags: int = 0
+    ) -> _Request:
+        fds = (donations or Donations()).in_order(plan.donated)
+        memfd = sealed(plan.encode())
+        try:
+            return self._send(type, process_id, flags=flags, fds=[memfd, *fds], plan=plan)
+        finally:
+            os.close(memfd)
+
+    def _send(
+        self,
+        type: Type,
+        process_id: str,
+        *,
+        flags: int = 0,
+        value: int = 0,
+        fds: Sequence[int] = (),
+        plan: Plan | None = None,
+    ) -> _Request:
+        if not self._connection.is_open:
+            raise self._gone(type, process_id)
+        self._serial += 1
+        packet = pack(type, self._serial, process_id=process_id, flags=flags, value=value)
+        try:
+            self._connection.send(packet, fds)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._gone(type, process_id) from error
+        except OSError as error:
+            raise kernel_error(f"{_VERBS[type]} {process_id}".strip(), error.errno or 0) from error
+        request = _Request(type, process_id, plan, self._loop.create_future())
+        self._waiting[self._serial] = request
+        return request
+
+    async def _answer(self, request: _Request) -> Message:
+        try:
+            return await request.done
+        except BaseException:
+            request.discard()
+            raise
+
+    def _packet(self, packet: bytes, fds: list[int]) -> None:
+        try:
+            message = unpack(packet)
+            if message.type == Type.EXITED:
+                self._on_event(Exited(message.process_id, message.flags, message.exit))
+            elif message.type == Type.RESYNC:
+                self._on_event(Resync())
+            elif message.type == Type.DETACHED:
+                self._detach(message)
+            elif message.type == Type.ENTRY:
+                self._listed(message, fds)
+            else:
+                self._answered(message, fds)
+        except DataLoss as error:
+            self._end = str(error)
+            self._lost()
+
+    def _listed(self, message: Message, fds: list[int]) -> None:
+        request = self._waiting.get(message.serial)
+        if request is None or request.done.done():
+            return
+        request.entries.append(_entry(message, fds))
+        if request.type == Type.GET:
+            del self._waiting[message.serial]
+            request.done.set_result(message)
+
+    def _answered(self, message: Message, fds: list[int]) -> None:
+        request = self._waiting.pop(message.serial, None)
+        if request is None or request.done.done():
+            return
+        if message.type == Type.OK:
+            request.fds = _taken(fds)
+            request.done.set_result(message)
+        else:
+            request.done.set_exception(_refused(request, message))
+
+    def _detach(self, message: Message) -> None:
+        detached = self._attached.get(message.serial)
+        if detached is not None and not detached.done():
+            detached.set_result(message.error == 0)
+
+    def _gone(self, type: Type, process_id: str) -> FragmentLost:
+        return FragmentLost(f"{_VERBS[type]} {process_id}".strip() + f": {self._end}")
+
+    def _lost(self) -> None:
+        self.close()
+        self._on_event(Lost())
+
+
+def _entry(message: Message, fds: list[int]) -> Entry:
+    try:
+        state = State(message.value)
+    except ValueError:
+        raise DataLoss(f"the fragment has {message.process_id} in unknown state {message.value}") from None
+    return Entry(message.process_id, message.flags, state, message.value2, message.exit, *_taken(fds))
+
+
+def _taken(fds: list[int]) -> list[int]:
+    """Pidfd and console, in this order; what is more than that stays, to be closed."""
+    taken = fds[:2]
+    del fds[:2]
+    return taken
+
+
+def _refused(request: _Request, message: Message) -> PhantomError:
+    return refusal(
+        f"{_VERBS[request.type]} {request.process_id}".strip(),
+        number=message.error,
+        stage=message.value,
+        index=message.value2,
+        text=message.text,
+        plan=request.plan,
+    )

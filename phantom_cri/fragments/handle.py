@@ -1,0 +1,162 @@
+"""One living fragment as the daemon knows it: its client, its death, its events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from phantom_cri import fragments, plans
+from phantom_cri.errors import Internal, PhantomError
+from phantom_cri.fragments import Event, Exit, Exited, Fragment, FragmentLost, Lost
+from phantom_cri.model import ProcessRef
+
+END_TIMEOUT = 5.0
+"""Seconds that a fragment gets to end its processes by itself before it is killed."""
+
+DEATH_TIMEOUT = 1.0
+"""Seconds within which a death of a fragment or a container that has happened is told."""
+
+CHECK_TIMEOUT = 2.0
+"""Seconds within which an idle fragment must answer a health check."""
+
+
+class Shell:
+    """What a pool keeps and a pod runs in. `id` is also the sandbox id of the pod that claims it."""
+
+    def __init__(self, shell_id: str, folder: str, process: ProcessRef, pidfd: int) -> None:
+        """Takes over `pidfd`. `folder` is STATE/pods/ID."""
+        self.id, self.folder, self.process = shell_id, folder, process
+        self.pool = ""  # "" when born for one pod
+        self.ips: tuple[str, ...] = ()
+        self.has_template = False  # /dev and /sys are ready for the first container
+        self.born_at = time.monotonic()
+        self.on_exit: Callable[[str, Exit], None] = lambda container_id, exit: None
+        self.on_death: Callable[[], None] = lambda: None
+        self._pidfd = pidfd
+        self._fragment: Fragment | None = None
+        self._dead = asyncio.Event()
+        self._exec_exits: dict[str, asyncio.Future[Exit]] = {}
+        self._early: dict[str, Exit] = {}
+        self._catching_up: asyncio.Task[None] | None = None
+        self._unwatch = fragments.watch_death(pidfd, lambda status: self._died())
+
+    async def connect(self) -> None:
+        """Connect and say hello. Raises FragmentLost, FailedPrecondition (another protocol version)."""
+        fragment = Fragment.connect(os.path.join(self.folder, fragments.SOCKET), self._event)
+        try:
+            await fragment.hello()
+        except BaseException:
+            fragment.close()
+            raise
+        self._fragment = fragment
+
+    @property
+    def fragment(self) -> Fragment:
+        if self._fragment is None:
+            raise FragmentLost(f"the fragment of {self.id} is not connected")
+        return self._fragment
+
+    def alive(self) -> bool:
+        return not self._dead.is_set()
+
+    async def dies_within(self, seconds: float) -> bool:
+        """What fails while the pod is being ended fails in many ways, and before the death is told."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._dead.wait()
+        return not self.alive()
+
+    async def check(self) -> bool:
+        """Whether it still answers."""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                await self.fragment.hello()
+        except (TimeoutError, PhantomError):
+            return False
+        return True
+
+    async def end(self) -> None:
+        """Let it kill and reap its processes and flush their logs, then be sure it is gone; idempotent."""
+        if self.alive():
+            try:
+                async with asyncio.timeout(END_TIMEOUT):
+                    await self.fragment.shutdown()
+                    await self._dead.wait()
+            except (TimeoutError, PhantomError):
+                self.kill()
+                await self._dead.wait()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+        if self._fragment is not None:
+            self._fragment.close()
+            self._fragment = None
+
+    def kill(self) -> None:
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def exec_exit(self, exec_id: str) -> asyncio.Future[Exit]:
+        """Will hold how this exec ends; FragmentLost when the fragment goes first. Ask before the start."""
+        future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._exec_exits[exec_id] = future
+        future.add_done_callback(lambda _: self._exec_exits.pop(exec_id, None))
+        return future
+
+    def keep_early_exit(self, container_id: str, exit: Exit) -> None:
+        """An exit that was told before its start was recorded."""
+        self._early[container_id] = exit
+
+    def take_early_exit(self, container_id: str) -> Exit | None:
+        return self._early.pop(container_id, None)
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, Exited):
+            self._exited(event)
+        elif isinstance(event, Lost) and self._fragment is None:
+            return  # we hung up, or never got as far as hello
+        elif self.alive() and (self._catching_up is None or self._catching_up.done()):
+            self._catching_up = asyncio.create_task(self._catch_up(isinstance(event, Lost)))
+
+    def _exited(self, event: Exited) -> None:
+        if event.kind == plans.KIND_CONTAINER:
+            self.on_exit(event.process_id, event.exit)
+            return
+        future = self._exec_exits.get(event.process_id)
+        if future is not None and not future.done():
+            future.set_result(event.exit)
+
+    async def _catch_up(self, reconnect: bool) -> None:
+        """Events were lost: ask for what they told. A fragment that does not answer is no use to its pod."""
+        try:
+            if reconnect:
+                await self.connect()
+            known = {entry.process_id for entry in await self._entries()}
+        except PhantomError:
+            self.kill()
+            return
+        for exec_id, future in list(self._exec_exits.items()):
+            if exec_id not in known and not future.done():
+                future.set_exception(Internal(f"exec {exec_id}: it ended unseen, its exit code is lost"))
+
+    async def _entries(self) -> list[fragments.Entry]:
+        entries = await self.fragment.list_processes()
+        for entry in entries:
+            for fd in (entry.pidfd, entry.console):
+                if fd >= 0:
+                    os.close(fd)
+            if entry.state == fragments.State.EXITED:
+                self._exited(Exited(entry.process_id, entry.kind, entry.exit))
+        return entries
+
+    def _died(self) -> None:
+        os.close(self._pidfd)
+        self._dead.set()
+        for future in list(self._exec_exits.values()):
+            if not future.done():
+                future.set_exception(FragmentLost("the pod ended during the exec"))
+        self.on_death()

@@ -1,0 +1,46 @@
+"""The plan language: what a fragment shall do, as frozen values that print themselves and become bytes.
+
+`container_plan`, `exec_plan`, `claim_plan` and `birth_plan` make plans; `Donations` owns the fds that travel
+along.
+"""
+
+from __future__ import annotations
+
+from phantom_cri.plans.adopt_plan import birth_plan, checked_hostname, checked_sysctls, claim_plan
+from phantom_cri.plans.bits import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    KIND_CONTAINER,
+    KIND_EXEC,
+)
+from phantom_cri.plans.container_plan import container_plan, wants_template
+from phantom_cri.plans.donations import Donations
+from phantom_cri.plans.exec_plan import ExecLaunch, exec_plan
+from phantom_cri.plans.plan import Plan
+from phantom_cri.plans.spec import CgroupView, Confinement, ContainerLaunch
+
+__all__ = [
+    "CLONE_NEWIPC",
+    "CLONE_NEWNET",
+    "CLONE_NEWNS",
+    "CLONE_NEWPID",
+    "CLONE_NEWUTS",
+    "KIND_CONTAINER",
+    "KIND_EXEC",
+    "CgroupView",
+    "Confinement",
+    "ContainerLaunch",
+    "Donations",
+    "ExecLaunch",
+    "Plan",
+    "birth_plan",
+    "checked_hostname",
+    "checked_sysctls",
+    "claim_plan",
+    "container_plan",
+    "exec_plan",
+    "wants_template",
+]

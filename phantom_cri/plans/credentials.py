@@ -1,0 +1,48 @@
+"""Who a process is and what it may: the ops between its root and its execve.
+
+Order, as runc has it: a filter goes in last where no_new_privs allows that to an unprivileged process, else
+before the capabilities are dropped, as it takes CAP_SYS_ADMIN then (seccomp(2)).
+The folder is changed as the user but still with all capabilities: so a folder of root's with mode 0700 is as
+good as one on an NFS export that squashes root.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from phantom_cri.model import User
+from phantom_cri.plans.ops import (
+    Bounding,
+    Capabilities,
+    Chdir,
+    Ids,
+    NoNewPrivs,
+    Op,
+    Seccomp,
+    Umask,
+    pack_groups,
+)
+from phantom_cri.plans.plan import Block
+from phantom_cri.plans.spec import Confinement
+
+_UMASK = 0o022
+
+
+@lru_cache(maxsize=256)
+def credentials(confinement: Confinement, user: User, cwd: str) -> Block:
+    made: list[Op] = [Umask(_UMASK), Bounding(confinement.bounding)]
+    filters = [Seccomp(confinement.seccomp, confinement.seccomp_flags)] if confinement.seccomp else []
+    if confinement.no_new_privs:
+        made.append(NoNewPrivs())
+    else:
+        made += filters
+    made += [
+        Ids(user.uid, user.gid, pack_groups(user.groups)),
+        Chdir(cwd),
+        Capabilities(
+            confinement.effective, confinement.permitted, confinement.inheritable, confinement.ambient
+        ),
+    ]
+    if confinement.no_new_privs:
+        made += filters
+    return Block(*made)

@@ -1,0 +1,166 @@
+"""Device nodes of a container: those it asks for, or all of the host's when it is privileged."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from phantom_cri.codec import Record, replace
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.model import ContainerConfig, Device
+from phantom_cri.plans.ops import Mkdir, Mknod, Symlink
+from phantom_cri.plans.paths import clean, host_path
+from phantom_cri.plans.plan import Block
+
+_NOT_DEVICES = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"})
+"""Folders below /dev that hold no device nodes of the host's, or other containers' ones."""
+
+
+class HostDevice(Record, frozen=True):
+    """A node to make: `path` in the container, the rest as on the host; `mode` carries S_IFCHR or S_IFBLK.
+
+    `access`: of r, w, m for the device cgroup; empty: it says nothing of this node.
+    """
+
+    path: str
+    mode: int
+    major: int
+    minor: int
+    uid: int = 0
+    gid: int = 0
+    access: str = "rwm"
+
+
+class DeviceRule(NamedTuple):
+    """What the device cgroup shall allow. `kind`: "c", "b" or "a" for both; None: any number."""
+
+    kind: Literal["a", "b", "c"]
+    major: int | None
+    minor: int | None
+    access: str
+
+
+ALL_DEVICES = (DeviceRule("a", None, None, "rwm"),)
+
+
+def resolve_devices(config: ContainerConfig) -> tuple[HostDevice, ...]:
+    """The nodes of `config.devices`; of a privileged container, all of the host's.
+
+    Symlinks are followed, a folder stands for all device nodes below it.
+    Raises InvalidArgument naming field and value.
+    """
+    found: dict[str, HostDevice] = {}
+    if config.security.privileged:
+        found = {device.path: device for device in _below("/dev", "/dev", "rwm")}
+    for index, device in enumerate(config.devices):
+        for node in _resolve(device, f"devices[{index}]"):
+            found[node.path] = node
+    return tuple(found.values())
+
+
+def device_rules(config: ContainerConfig, devices: Sequence[HostDevice]) -> tuple[DeviceRule, ...]:
+    """What the container may use beyond what every container may; `devices` from `resolve_devices`."""
+    if config.security.privileged:
+        return ALL_DEVICES
+    return tuple(
+        DeviceRule("b" if stat.S_ISBLK(node.mode) else "c", node.major, node.minor, node.access)
+        for node in devices
+        if node.access and not stat.S_ISFIFO(node.mode)
+    )
+
+
+def _resolve(device: Device, field: str) -> list[HostDevice]:
+    if not device.permissions or set(device.permissions) - set("rwm"):
+        raise InvalidArgument(f"{field}.permissions: {device.permissions!r} is not made of r, w and m")
+    source = host_path(device.host_path, f"{field}.host_path")
+    target = clean(device.container_path or source, f"{field}.container_path")
+    try:
+        status = os.stat(source)
+        if stat.S_ISDIR(status.st_mode):
+            nodes = list(_below(source, target, device.permissions))
+        else:
+            nodes = [_node(status, target, device.permissions)] if _is_device(status) else []
+    except OSError as error:
+        raise InvalidArgument(f"{field}.host_path: {source}: {error.strerror}") from None
+    if not nodes:
+        raise InvalidArgument(f"{field}.host_path: {source} is not a device node, nor has any below it")
+    return nodes
+
+
+def _is_device(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
+
+
+def _node(status: os.stat_result, path: str, access: str) -> HostDevice:
+    major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+    return HostDevice(path, status.st_mode, major, minor, status.st_uid, status.st_gid, access)
+
+
+def _below(folder: str, target: str, access: str) -> Iterator[HostDevice]:
+    """All device nodes below a folder of the host; links and what vanishes meanwhile are left out."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            path = f"{target}/{entry.name}"
+            if stat.S_ISDIR(status.st_mode) and entry.name not in _NOT_DEVICES:
+                yield from _below(entry.path, path, access)
+            elif _is_device(status) and entry.name != "console":
+                yield _node(status, path, access)
+
+
+def _standard(name: str, major: int, minor: int) -> HostDevice:
+    return HostDevice(f"/dev/{name}", stat.S_IFCHR | 0o666, major, minor)
+
+
+STANDARD = (
+    _standard("null", 1, 3),
+    _standard("zero", 1, 5),
+    _standard("full", 1, 7),
+    _standard("random", 1, 8),
+    _standard("urandom", 1, 9),
+    _standard("tty", 5, 0),
+)
+"""What every container has (OCI runtime spec, "Default Devices"; numbers: admin-guide/devices.txt)."""
+
+_LINKS = (
+    Symlink("/proc/self/fd", "/dev/fd"),
+    Symlink("/proc/self/fd/0", "/dev/stdin"),
+    Symlink("/proc/self/fd/1", "/dev/stdout"),
+    Symlink("/proc/self/fd/2", "/dev/stderr"),
+    Symlink("/proc/kcore", "/dev/core"),
+    Symlink("pts/ptmx", "/dev/ptmx"),
+)
+
+
+@lru_cache(maxsize=64)
+def dev_block(devices: tuple[HostDevice, ...], root: tuple[int, int] = (0, 0)) -> Block:
+    """The ops that fill a new /dev: standard nodes and links, and `devices`, whose paths win.
+
+    root: the host's ids of the container's root. `devices` keep the owners that they have on the host: one
+    that only the host's root may open is not for the root of a user namespace.
+    """
+    paths = {device.path for device in devices} | {link.path for link in _LINKS}
+    uid, gid = root
+    nodes = [replace(device, uid=uid, gid=gid) for device in STANDARD if device.path not in paths]
+    asked = [device for device in devices if all(device.path != link.path for link in _LINKS)]
+    made: list[Mkdir | Mknod | Symlink] = []
+    folders = {"/", "/dev"}
+    for node in (*nodes, *asked):
+        made += _missing_folders(node.path, folders, root)
+        made.append(Mknod(node.path, node.mode, node.major, node.minor, node.uid, node.gid))
+    return Block(*made, *_LINKS)
+
+
+def _missing_folders(path: str, known: set[str], root: tuple[int, int]) -> list[Mkdir]:
+    folder = path.rpartition("/")[0] or "/"
+    if folder in known:
+        return []
+    above = _missing_folders(folder, known, root)
+    known.add(folder)
+    return [*above, Mkdir(folder, 0o755, *root)]

@@ -1,0 +1,162 @@
+"""The mounts that a container asks for: what is refused, and how each becomes a bind.
+
+Rules of CRI and containerd: every bind brings its submounts along; plain `readonly` leaves those writable,
+`recursive_read_only` does not; a missing host path is made, as a folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.model import ContainerConfig, ImageConfig, ImageMount, Mount
+from phantom_cri.plans import bits
+from phantom_cri.plans.paths import clean, covers, host_path
+from phantom_cri.requests.mountinfo import HostMount, mount_holding
+
+_PROPAGATION = {
+    "private": bits.MS_PRIVATE,
+    "host_to_container": bits.MS_SLAVE,
+    "bidirectional": bits.MS_SHARED,
+}
+
+_OPTIONS = {name: attribute for attribute, name in bits.MOUNT_ATTRIBUTES.items()}
+
+_MAY_COVER_PROC = frozenset(
+    f"/proc/{name}"
+    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
+) | {"/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled"}
+"""What a container may have its own version of (LXCFS); other files below /proc carry its confinement."""
+
+
+class Bind(NamedTuple):
+    """`source` on the host, OPEN_* `how`; `target` in the container with MOUNT_ATTR_*, MS_* and ATTACH_*."""
+
+    source: str
+    target: str
+    how: int = bits.OPEN_RECURSIVE
+    attributes: int = 0
+    propagation: int = bits.MS_PRIVATE
+    flags: int = bits.ATTACH_CREATE
+    stack: tuple[str, ...] = ()  # in place of `source`: read-only folders, top first, or one file
+    is_mapped: bool = False  # what the host's root owns there belongs to the pod's
+
+
+def binds(config: ContainerConfig, images: Sequence[ImageMount] = ()) -> list[Bind]:
+    """The binds of `config.mounts`, as they were given. Raises InvalidArgument naming field and value.
+
+    `images`: what the mounts of images came to, in their order; where it matters.
+    """
+    found = iter(images)
+    return [
+        _bind(mount, f"mounts[{index}]")
+        if mount.image is None
+        else _image_bind(mount, f"ImageVolumeMountFailed: mounts[{index}]", next(found, None))
+        for index, mount in enumerate(config.mounts)
+    ]
+
+
+def check_mounts(config: ContainerConfig, holding: Callable[[str], HostMount | None] = mount_holding) -> None:
+    """Refuse what cannot be mounted: InvalidArgument, Unimplemented.
+
+    Walks a host path only where propagation depends on it: a dead NFS server would hold up whoever asks. All
+    the others are first walked by the container's own process.
+    """
+    binds(config)
+    for index, mount in enumerate(config.mounts):
+        if mount.propagation != "private":
+            _check_propagation(mount, f"mounts[{index}]", holding)
+
+
+def _bind(mount: Mount, field: str) -> Bind:
+    _check_supported(mount, field)
+    target = clean("/" + mount.container_path, f"{field}.container_path")
+    source = host_path(mount.host_path, f"{field}.host_path")
+    _check_target(source, target, field)
+    flags = bits.ATTACH_CREATE | (bits.ATTACH_RECURSIVE if mount.recursive_read_only else 0)
+    attributes = bits.MOUNT_ATTR_RDONLY if mount.readonly else 0
+    for option in mount.options:
+        attributes |= _OPTIONS.get(option, 0)
+    return Bind(
+        source,
+        target,
+        bits.OPEN_CREATE | (0 if "bind" in mount.options else bits.OPEN_RECURSIVE),
+        attributes,
+        _PROPAGATION[mount.propagation],
+        flags,
+        is_mapped=bool(mount.uid_mappings),
+    )
+
+
+def _image_bind(mount: Mount, field: str, image: ImageMount | None) -> Bind:
+    """Never "noexec": programs are what such images are for (KEP-4639)."""
+    if mount.host_path:
+        raise InvalidArgument(f"{field}.host_path: {mount.host_path!r} beside an image")
+    if not mount.readonly:
+        raise InvalidArgument(f"{field}.readonly: a mount of an image must be read-only")
+    if mount.propagation != "private":
+        raise InvalidArgument(f"{field}.propagation: {mount.propagation!r} means nothing for an image")
+    if mount.image_sub_path.startswith("/") or ".." in mount.image_sub_path.split("/"):
+        raise InvalidArgument(f'{field}.image_sub_path: {mount.image_sub_path!r} is absolute or has a ".."')
+    target = clean("/" + mount.container_path, f"{field}.container_path")
+    _check_target("", target, field)
+    return Bind("", target, 0, bits.MOUNT_ATTR_RDONLY, stack=image.stack if image else ())
+
+
+def _check_supported(mount: Mount, field: str) -> None:
+    if mount.propagation not in _PROPAGATION:
+        raise InvalidArgument(f"{field}.propagation: {mount.propagation!r} is not known")
+    if not mount.recursive_read_only:
+        return
+    if not mount.readonly:
+        raise InvalidArgument(f"RROUnsupported: {field}.recursive_read_only: needs readonly")
+    if mount.propagation != "private":
+        raise InvalidArgument(
+            f"RROUnsupported: {field}.recursive_read_only: needs private propagation, not {mount.propagation}"
+        )
+
+
+def _check_target(source: str, target: str, field: str) -> None:
+    if target == "/":
+        raise InvalidArgument(f"{field}.container_path: '/' is the container's root and cannot be covered")
+    if target == "/proc" and source.rstrip("/") != "/proc":
+        raise InvalidArgument(f"{field}.container_path: only the host's /proc can be mounted on /proc")
+    if target.startswith("/proc/") and target not in _MAY_COVER_PROC:
+        raise InvalidArgument(
+            f"{field}.container_path: {target} cannot be covered, because it is inside /proc"
+        )
+
+
+def _check_propagation(mount: Mount, field: str, holding: Callable[[str], HostMount | None]) -> None:
+    """Without a shared mount underneath, the kernel would take the wish and do nothing."""
+    found = holding(os.path.realpath(mount.host_path))
+    if found is None:
+        raise InvalidArgument(f"{field}.host_path: no mount holds {mount.host_path}")
+    if mount.propagation == "bidirectional" and not found.shared:
+        kinds = "a shared mount"
+    elif mount.propagation == "host_to_container" and not (found.shared or found.slave):
+        kinds = "a shared or slave mount"
+    else:
+        return
+    raise InvalidArgument(
+        f'{field}: path "{mount.host_path}" is mounted on "{found.path}" but it is not {kinds}'
+    )
+
+
+def anonymous_volumes(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
+    """The image's volumes that no mount of the request covers. Raises InvalidArgument on a bad path."""
+    asked = [bind.target for bind in binds(config)]
+    found = []
+    for path in sorted(image.volumes):
+        target = clean("/" + path, "image.volumes")
+        _check_target("", target, "image.volumes")
+        if not any(covers(above, target) for above in asked):
+            found.append(target)
+    return tuple(found)
+
+
+def volume_folder(path: str) -> str:
+    """A folder name for the anonymous volume at `path`: one component, different for different paths."""
+    return "volume" + path.replace("%", "%25").replace("/", "%2F")

@@ -1,0 +1,123 @@
+"""A pod's user namespace: what may be asked for, and which of the host's ids its own are.
+
+Rules: those of the kubelet and of containerd's CRI plugin. Inside, ids count from 0; outside, none of them is
+the host's root.
+"""
+
+from __future__ import annotations
+
+from phantom_cri.codec import Record
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.model import ContainerConfig, IdMapping, NamespaceOptions, User
+from phantom_cri.plans import bits
+from phantom_cri.plans.ops import UserNamespace
+from phantom_cri.plans.plan import Plan
+
+_IDS = (1 << 32) - 1
+"""How many there are: the last number means "no id" (linux/uidgid.h)."""
+
+OWNED = bits.CLONE_NEWNET | bits.CLONE_NEWIPC | bits.CLONE_NEWUTS
+"""What belongs to the pod's user namespace; mount and cgroup namespaces are each container's."""
+
+
+class PodIds(Record, frozen=True):
+    """Ids from 0 to `count` inside are the host's from `uid` or `gid` on."""
+
+    uid: int
+    uid_count: int
+    gid: int
+    gid_count: int
+
+    @property
+    def root(self) -> tuple[int, int]:
+        return self.uid, self.gid
+
+    def host_uid(self, inside: int) -> int | None:
+        return self.uid + inside if 0 <= inside < self.uid_count else None
+
+    def host_gid(self, inside: int) -> int | None:
+        return self.gid + inside if 0 <= inside < self.gid_count else None
+
+
+def pod_ids(options: NamespaceOptions) -> PodIds | None:
+    """Of a pod that `check_pod_user` let pass; None when its ids are the host's."""
+    if options.user != "pod":
+        return None
+    (uids,), (gids,) = options.uids, options.gids
+    return PodIds(uids.host_id, uids.length, gids.host_id, gids.length)
+
+
+def user_namespace_plan(ids: PodIds) -> Plan:
+    """First of all for a fragment that was born in the host's network, ipc and uts namespaces."""
+    return Plan(parts=(UserNamespace(ids.uid, ids.uid_count, ids.gid, ids.gid_count, OWNED),))
+
+
+def check_pod_user(options: NamespaceOptions, field: str = "namespace_options") -> None:
+    """Of a pod. Raises InvalidArgument naming the field and the value."""
+    users = f"{field}.userns_options"
+    if options.user == "node":
+        if options.uids or options.gids:
+            raise InvalidArgument(f"{users}: mappings of ids with mode NODE, which has none")
+        return
+    if options.user != "pod":
+        raise InvalidArgument(f"{users}.mode: a pod takes POD or NODE, not {options.user.upper()}")
+    _check_mapping(options.uids, f"{users}.uids")
+    _check_mapping(options.gids, f"{users}.gids")
+    if options.uids[0].length != options.gids[0].length:
+        raise InvalidArgument(
+            f"{users}.gids: {options.gids[0].length} ids, but uids has {options.uids[0].length}"
+        )
+    for name, mode in (("network", options.network), ("pid", options.pid), ("ipc", options.ipc)):
+        if mode == "node":
+            raise InvalidArgument(f"{field}.{name}: NODE is not possible with a user namespace")
+
+
+def _check_mapping(mappings: tuple[IdMapping, ...], field: str) -> None:
+    if len(mappings) != 1:
+        raise InvalidArgument(f"{field}: exactly one mapping is possible, not {len(mappings)}")
+    mapping = mappings[0]
+    if mapping.container_id != 0:
+        raise InvalidArgument(f"{field}: id 0 must be mapped, but the first one is {mapping.container_id}")
+    if mapping.length == 0:
+        raise InvalidArgument(f"{field}: a mapping of no ids")
+    if mapping.host_id == 0:
+        raise InvalidArgument(f"{field}: host_id 0 would make its root the host's")
+    if mapping.host_id + mapping.length > _IDS:
+        raise InvalidArgument(f"{field}: no {mapping.length} ids follow {mapping.host_id}")
+
+
+def check_container_user(config: ContainerConfig, pod: NamespaceOptions) -> None:
+    """Of a container: it shares the pod's ids. Raises InvalidArgument naming the field and the value."""
+    asked = config.security.namespaces
+    if asked.user != pod.user:
+        raise InvalidArgument(
+            f"namespace_options.userns_options: {asked.user.upper()}, but the pod has {pod.user.upper()}"
+        )
+    if (asked.uids, asked.gids) != (pod.uids, pod.gids):
+        raise InvalidArgument("namespace_options.userns_options: its mappings are not those of the pod")
+    for index, mount in enumerate(config.mounts):
+        field = f"mounts[{index}]"
+        mapped = mount.uid_mappings or mount.gid_mappings
+        if mapped and pod.user != "pod":
+            raise InvalidArgument(f"{field}.uidMappings: the pod has no user namespace")
+        if mapped and (mount.uid_mappings, mount.gid_mappings) != (pod.uids, pod.gids):
+            raise InvalidArgument(f"{field}.uidMappings, gidMappings: they are not those of the pod")
+        if pod.user == "pod" and mount.propagation == "bidirectional":
+            raise InvalidArgument(
+                f"{field}.propagation: mounts made in a user namespace never reach the host "
+                f"(mount_namespaces(7)): BIDIRECTIONAL is not possible"
+            )
+
+
+def check_mapped(user: User, pod: NamespaceOptions) -> None:
+    """Raises InvalidArgument for a process's user or group that the pod's user namespace lacks."""
+    ids = pod_ids(pod)
+    if ids is None:
+        return
+    if ids.host_uid(user.uid) is None:
+        raise InvalidArgument(f"user {user.uid}: the pod's user namespace has {ids.uid_count} ids from 0 on")
+    for group in (user.gid, *user.groups):
+        if ids.host_gid(group) is None:
+            raise InvalidArgument(
+                f"group {group}: the pod's user namespace has {ids.gid_count} ids from 0 on"
+            )
