@@ -22,7 +22,7 @@ from phantom_cri.launch.bits import (
     KIND_EXEC,
 )
 from phantom_cri.launch.checks import check_container, check_namespaces
-from phantom_cri.launch.container_launch import CgroupView, Confinement, ContainerLaunch
+from phantom_cri.launch.container_launch import CgroupView, ContainerLaunch
 from phantom_cri.launch.container_plan import container_plan, wants_template
 from phantom_cri.launch.descriptors import moved_up
 from phantom_cri.launch.devices import DeviceRule, HostDevice, device_rules, resolve_devices
@@ -58,7 +58,6 @@ __all__ = [
     "Attached",
     "Born",
     "CgroupView",
-    "Confinement",
     "ContainerLaunch",
     "DeviceRule",
     "Donations",

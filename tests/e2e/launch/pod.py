@@ -14,6 +14,8 @@ from phantom_cri import launch
 from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.launch import CgroupView, ContainerLaunch, Exit, Fragment, Started
 from phantom_cri.model import (
+    CapabilitySets,
+    CompiledPolicy,
     ContainerConfig,
     ContainerMetadata,
     ContainerSecurity,
@@ -31,12 +33,11 @@ OWN = (
 # CHOWN to SETFCAP without what is dropped by default elsewhere: Docker's fourteen.
 USUAL_CAPABILITIES = 0xA80425FB
 EVERYTHING = int(Path("/proc/self/status").read_text().split("CapBnd:")[1].split()[0], 16)
-USUAL = launch.Confinement(
-    bounding=USUAL_CAPABILITIES,
-    effective=USUAL_CAPABILITIES,
-    permitted=USUAL_CAPABILITIES,
-    masked=("/proc/kcore", "/proc/keys", "/sys/firmware", "/not/there"),
-    readonly=("/proc/sys", "/proc/bus"),
+UNLIMITED = CompiledPolicy(capabilities=CapabilitySets(EVERYTHING, EVERYTHING, EVERYTHING))
+USUAL = CompiledPolicy(
+    capabilities=CapabilitySets(USUAL_CAPABILITIES, USUAL_CAPABILITIES, USUAL_CAPABILITIES),
+    masked_paths=("/proc/kcore", "/proc/keys", "/sys/firmware", "/not/there"),
+    readonly_paths=("/proc/sys", "/proc/bus"),
 )
 IMAGE = ImageConfig(cmd=("/bin/sh",), env=("PATH=/usr/bin:/bin",))
 
@@ -107,7 +108,7 @@ class Pod:
             "layers": (str(self.rootfs),),
             "upper": str(layer / "upper"),
             "work": str(layer / "work"),
-            "confinement": USUAL,
+            "policy": USUAL,
             "devices": launch.resolve_devices(asked),
             "sandbox": self.modes,
             "cgroup_view": self._view(f"{self.cgroup}/{container_id}"),
@@ -155,7 +156,7 @@ class Pod:
             "command": command,
             "process": launch.merged(config("true"), IMAGE, hostname="pod", home="/root"),
             "user": User(groups=(0,)),
-            "confinement": USUAL,
+            "policy": USUAL,
         }
         with launch.Donations() as donations, self.cgroups.launch_fds(f"{self.cgroup}/{container_id}") as fds:
             _lend(donations, fds)

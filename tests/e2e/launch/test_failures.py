@@ -13,6 +13,7 @@ from phantom_cri.errors import Internal, InvalidArgument
 from phantom_cri.launch import LaunchError, bits, ops
 from phantom_cri.launch.plan import Plan
 from phantom_cri.launch.spawn import spawn_here
+from phantom_cri.model import CompiledPolicy
 from tests.e2e.launch.pod import Pod, config, mount, open_fds, text_of
 
 pytestmark = pytest.mark.root
@@ -53,8 +54,8 @@ async def test_a_working_folder_that_is_a_file(pod: Pod) -> None:
 
 
 async def test_a_filter_that_is_none(pod: Pod) -> None:
-    confinement = launch.Confinement(seccomp=b"\xff" * 16)
-    error = await refused(pod, "a", pod.request("a", config(), confinement=confinement))
+    policy = CompiledPolicy(seccomp=b"\xff" * 16)
+    error = await refused(pod, "a", pod.request("a", config(), policy=policy))
     assert "load a seccomp filter of 2 instructions: EINVAL" in str(error)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from phantom_cri import codec
-from phantom_cri.launch import Confinement, ContainerLaunch, merged
+from phantom_cri.launch import ContainerLaunch, merged
 from phantom_cri.model import (
+    CapabilitySets,
+    CompiledPolicy,
     ContainerConfig,
     ContainerMetadata,
     ContainerSecurity,
@@ -42,6 +44,6 @@ def launch_of(config: ContainerConfig, **fields: Any) -> ContainerLaunch:
         "layers": ("/layers/b", "/layers/a"),
         "upper": "/c/upper",
         "work": "/c/work",
-        "confinement": Confinement(bounding=1, effective=1, permitted=1),
+        "policy": CompiledPolicy(capabilities=CapabilitySets(1, 1, 1)),
     }
     return ContainerLaunch(**(made | fields))
