@@ -17,10 +17,10 @@ from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config, PoolConfig, StreamingConfig
 from phantom_cri.cri.server import cri_server
-from phantom_cri.errors import ConfigError, PhantomError
+from phantom_cri.errors import PhantomError
 from phantom_cri.fragments.handle import Shell
 from phantom_cri.images import ImageService, Limits
-from phantom_cri.lifecycle import gauges, shells, user_namespaces
+from phantom_cri.lifecycle import confinement, gauges, shells, user_namespaces
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.labelling import label_layers
 from phantom_cri.lifecycle.node import Handler, Node
@@ -33,7 +33,7 @@ from phantom_cri.network import NetworkConfig, NetworkDriver
 from phantom_cri.network.builtin import BuiltinNetwork
 from phantom_cri.network.cni import CniConfig
 from phantom_cri.network.cni.driver import CniNetwork
-from phantom_cri.policy import AppArmor, Policy, Selinux, apparmor, load_policies
+from phantom_cri.policy import AppArmor, KeptPolicies, PolicyBook, Selinux, apparmor
 from phantom_cri.pools import Pool, Profile
 from phantom_cri.rpc.calls import Calls
 from phantom_cri.streaming import StreamServer
@@ -66,6 +66,7 @@ async def serve(settings: Config) -> None:
         node = await compose(settings, numbers)
         await label_layers(node)
         await recover(node)
+        confinement.drop_unused(node)
         node.no_user_namespaces = await user_namespaces.obstacle(node)
         await run(node, traces)
     finally:
@@ -84,7 +85,8 @@ async def compose(settings: Config, numbers: metrics.Metrics) -> Node:
         images=make_images(settings),
         network=make_network(settings),
         cgroups=tree,
-        policy=load_policy(settings),
+        policies=load_policies(settings),
+        kept_policies=KeptPolicies(os.path.join(settings.state, "policies")),
         metrics=numbers,
         streams=make_streams(settings.streaming),
         cdi=Registry(settings.cdi.spec_dirs),
@@ -122,17 +124,10 @@ def make_streams(wanted: StreamingConfig) -> StreamServer:
     )
 
 
-def load_policy(settings: Config) -> Policy:
-    """The policy that pods get by default. Raises ConfigError naming what there is."""
+def load_policies(settings: Config) -> PolicyBook:
+    """Raises ConfigError naming the file and what is wrong, or what there is for `policy.default`."""
     folder = Path(settings.policy.directory or POLICIES)
-    found = load_policies(folder)
-    policy = found.get(settings.policy.default)
-    if policy is None:
-        raise ConfigError(
-            f"policy.default: there is no {settings.policy.default!r}, only {', '.join(sorted(found))}"
-        )
-    policy.apparmor = load_apparmor(folder)
-    return policy
+    return PolicyBook.load(folder, settings.policy.default, load_apparmor(folder))
 
 
 def load_apparmor(folder: Path) -> AppArmor:

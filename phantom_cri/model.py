@@ -176,6 +176,40 @@ class ContainerSecurity(Record, frozen=True):
     apparmor: SecurityProfile | None = None
 
 
+class CapabilitySets(Record, frozen=True):
+    """Capabilities of a new process, as masks by CAP_* number (capabilities(7))."""
+
+    bounding: int = 0
+    effective: int = 0
+    permitted: int = 0
+    inheritable: int = 0
+    ambient: int = 0
+
+
+class CompiledPolicy(Record, frozen=True):
+    """All that a policy says about the processes of one container. Paths that an image lacks are skipped.
+
+    seccomp: struct sock_filter[], empty for none; seccomp_flags: SECCOMP_FILTER_FLAG_*.
+    apparmor: name of a loaded profile, empty for unconfined.
+    """
+
+    name: str = ""
+    capabilities: CapabilitySets = CapabilitySets()
+    no_new_privs: bool = False
+    seccomp: bytes = b""
+    seccomp_flags: int = 0
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    apparmor: str = ""
+
+
+class PolicyRef(Record, frozen=True):
+    """Which policy holds a container. `hash`: of the whole CompiledPolicy, SHA-256 in hex."""
+
+    name: str
+    hash: str
+
+
 class ContainerMetadata(Record, frozen=True):
     name: str
     attempt: int = 0
@@ -338,6 +372,7 @@ class ContainerRecord(Record, frozen=True):
     injection: Injection | None = None  # None: it asked for no CDI device
     image_mounts: tuple[ImageMount, ...] = ()  # one for each of config.mounts with an image, in their order
     selinux: SelinuxLabels | None = None
+    policy: PolicyRef | None = None  # None: of a daemon that recorded none
 
 
 class ContainerEvent(Record, frozen=True):

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 from phantom_cri import cgroups, plans, requests
 from phantom_cri.errors import InvalidArgument
+from phantom_cri.lifecycle.confinement import policy_of
 from phantom_cri.lifecycle.injection import effective, hook_state, make_bundle
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.model import ContainerRecord
-
-SYS_PTRACE = 1 << 19  # linux/capability.h
 
 POD_FILES = {"/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts", "/etc/hostname": "hostname"}
 """Where a container finds its pod's files, unless a mount of its own is there."""
@@ -35,7 +34,7 @@ def container_launch(
         layers=snapshot.lower,
         upper=snapshot.upper,
         work=snapshot.work,
-        confinement=confinement(node, pod, record),
+        policy=policy_of(node, pod, container),
         devices=tuple(devices),
         pod_files=tuple((target, os.path.join(pod_folder, name)) for target, name in POD_FILES.items()),
         volumes=tuple(
@@ -64,7 +63,7 @@ def exec_launch(
         command=tuple(command),
         process=process_of(pod, record),
         user=record.user,
-        confinement=confinement(node, pod, record),
+        policy=policy_of(node, pod, container),
         own_pid_namespace=security.namespaces.pid in ("container", "target"),
         own_cgroup_namespace=node.cgroups.version == "v2" and not security.privileged,
         user_namespace=pod.record.config.security.namespaces.user == "pod",
@@ -90,39 +89,6 @@ def target_of(node: Node, pod: Pod, target_id: str) -> str:
     # A target that itself shares the pod's pid namespace has none of its own to be named by.
     own = target.record.config.security.namespaces
     return "" if own.pid == "pod" else own.target_id if own.pid == "target" else target.id
-
-
-def sees_fragment(pod: Pod, record: ContainerRecord) -> bool:
-    """Whether the container shares a pid namespace of the pod's own, where the fragment is process 1."""
-    security = record.config.security
-    of_pod = pod.record.config.security.namespaces
-    # From a user namespace nobody reaches the fragment, which is outside of it.
-    pod_has_own = of_pod.pid != "node" and of_pod.user == "node"
-    return pod_has_own and security.namespaces.pid != "container" and not security.privileged
-
-
-def confinement(node: Node, pod: Pod, record: ContainerRecord) -> plans.Confinement:
-    """What the policy says; less CAP_SYS_PTRACE for who could take over the fragment by it.
-
-    The fragment holds all capabilities and is not dumpable: only that one capability gets a process past
-    it (ptrace(2), "Ptrace access mode checking"). It comes along with "ALL"; asked for by name it is refused.
-    """
-    policy = node.policy.compile(record.config.security)
-    capabilities, seccomp = policy.capabilities, policy.seccomp
-    granted = ~SYS_PTRACE if sees_fragment(pod, record) else ~0
-    return plans.Confinement(
-        bounding=capabilities.bounding & granted,
-        effective=capabilities.effective & granted,
-        permitted=capabilities.permitted & granted,
-        inheritable=capabilities.inheritable & granted,
-        ambient=capabilities.ambient & granted,
-        no_new_privs=policy.no_new_privs,
-        seccomp=seccomp.bpf if seccomp else b"",
-        seccomp_flags=seccomp.flags if seccomp else 0,
-        masked=policy.masked_paths,
-        readonly=policy.readonly_paths,
-        apparmor=policy.apparmor,
-    )
 
 
 def allowed_devices(

@@ -8,17 +8,17 @@ import secrets
 import time
 from collections.abc import Iterator
 
-from phantom_cri import images, requests
+from phantom_cri import codec, images, requests
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from phantom_cri.lifecycle import labelling, prepare, states
+from phantom_cri.lifecycle import confinement, labelling, prepare, states
 from phantom_cri.lifecycle.annotations import tell_unmet
-from phantom_cri.lifecycle.container_launch import sees_fragment
 from phantom_cri.lifecycle.injection import effective, find_injection, injected
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.stop_container import signal_name
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount
+from phantom_cri.policy import reference
 
 
 async def create_container(node: Node, sandbox_id: str, config: ContainerConfig) -> str:
@@ -34,11 +34,13 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
         record = record_of(node, pod, config, image)
         if injection is not None:
             record = injected(record, injection)
-    check(node, pod, record, image)
+    check(pod, record, image)
     node.cgroups.check(record.resources)
+    policy = confinement.decide(node, pod, record)
+    record = codec.replace(record, policy=reference(policy))
     async with Undo("CreateContainer") as undo:
         with stages.stage("record"):
-            container = Container(record)
+            container = Container(record, policy=policy)
             undo.push("record", lambda: node.records.forget_container(container))
             node.records.intend_container(record)
         with stages.stage("snapshot"):
@@ -52,6 +54,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
         states.next_sandbox_state(pod.record.state, "create container in", pod.id)  # it may have stopped
         twin(node, pod, config)  # or its name may be taken by now
         with stages.stage("record"):
+            confinement.keep(node, policy)
             node.records.commit_container(pod, container)
         undo.keep()
     node.observe(pod, "create", stages)
@@ -135,7 +138,7 @@ def log_path(pod: Pod, config: ContainerConfig) -> str:
     return path
 
 
-def check(node: Node, pod: Pod, record: ContainerRecord, image: Image) -> None:
+def check(pod: Pod, record: ContainerRecord, image: Image) -> None:
     """All that can be refused now, as the tools expect, rather than at the start."""
     config = record.config
     if not config.metadata.name:
@@ -144,15 +147,6 @@ def check(node: Node, pod: Pod, record: ContainerRecord, image: Image) -> None:
         raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
     requests.check_container(effective(record), image.config, pod.record.config)
     requests.check_mapped(record.user, pod.record.config.security.namespaces)
-    unknown = node.policy.compile(config.security).capabilities.unknown
-    if unknown:
-        log.warning("container %s: capabilities unknown to this kernel: %s", record.id, ", ".join(unknown))
-    asked = {name.upper().removeprefix("CAP_") for name in config.security.capabilities.add}
-    if "SYS_PTRACE" in asked and sees_fragment(pod, record):
-        raise InvalidArgument(
-            "capabilities.add: 'SYS_PTRACE' in the pod's shared pid namespace would give the container "
-            "the pod's fragment, and with it the node: give it a pid namespace of its own"
-        )
 
 
 def give_to_pod(pod: Pod, upper: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from phantom_cri.fragments.handle import Shell
-from phantom_cri.model import ContainerRecord, SandboxRecord
+from phantom_cri.model import CompiledPolicy, ContainerRecord, SandboxRecord
 from phantom_cri.plans import Plan
 
 
@@ -27,6 +27,7 @@ class Container:
     stop_sent: bool = False  # the stop signal goes out once, whatever the number of callers
     has_cgroup: bool = False
     checkpoint: UnderWay | None = None
+    policy: CompiledPolicy | None = None  # None: an earlier daemon made the container, and nobody asked yet
     preparation: asyncio.Task[Plan] | None = None  # until it is used, or given up
 
     @property

@@ -18,7 +18,7 @@ from phantom_cri.lifecycle.events import Events
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.records import Records
 from phantom_cri.network import NetworkDriver
-from phantom_cri.policy import Policy, Selinux
+from phantom_cri.policy import KeptPolicies, PolicyBook, Selinux
 from phantom_cri.pools import Pool, Profile
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry.metrics import Metrics
@@ -41,7 +41,8 @@ class Node:
     images: ImageService
     network: NetworkDriver
     cgroups: Cgroups
-    policy: Policy
+    policies: PolicyBook
+    kept_policies: KeptPolicies
     metrics: Metrics
     streams: StreamServer
     host_mounts: int  # fd of the mount namespace that host paths are meant in

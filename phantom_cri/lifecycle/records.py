@@ -3,6 +3,7 @@
     STATE/pods/ID/pod.json                     a pod that is ready or was
     STATE/pods/ID/pod.json.new                 a pod being made: undone by the next daemon
     STATE/pods/ID/containers/ID.json[.new]     the same for its containers
+    STATE/policies/HASH.json                   what a policy said when a container was created (policy.kept)
 
 `intend` writes the whole record before anything is acquired, `commit` is a rename after it
 worked. So a crash at any moment leaves either nothing to know of or a record that says

@@ -20,7 +20,7 @@ from phantom_cri.plans.container_plan import container_plan, wants_template
 from phantom_cri.plans.donations import Donations
 from phantom_cri.plans.exec_plan import ExecLaunch, exec_plan
 from phantom_cri.plans.plan import Plan
-from phantom_cri.plans.spec import CgroupView, Confinement, ContainerLaunch
+from phantom_cri.plans.spec import CgroupView, ContainerLaunch
 
 __all__ = [
     "CLONE_NEWIPC",
@@ -31,7 +31,6 @@ __all__ = [
     "KIND_CONTAINER",
     "KIND_EXEC",
     "CgroupView",
-    "Confinement",
     "ContainerLaunch",
     "Donations",
     "ExecLaunch",

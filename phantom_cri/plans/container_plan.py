@@ -107,7 +107,7 @@ def _if_donated(name: str, donated: Sequence[str]) -> str:
 
 
 def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Parts:
-    config, process = launch.config, launch.process
+    config, process, policy = launch.config, launch.process, launch.policy
     ids = pod_ids(launch.sandbox)
     pod_root = ids.root if ids else (0, 0)
     shape = _shape(launch)
@@ -142,10 +142,10 @@ def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Par
         *([Mkdir(process.cwd, 0o755, *pod_root)] if process.cwd != "/" else []),
         *hooked,
         # Not earlier: the hooks would be confined too. Not later: only the fragment's own /proc is trusted.
-        labelled(launch.confinement.apparmor, launch.labels),
-        _closing(launch.confinement.masked, launch.confinement.readonly, config.security.readonly_rootfs),
+        labelled(policy.apparmor, launch.labels),
+        _closing(policy.masked_paths, policy.readonly_paths, config.security.readonly_rootfs),
         *([_entered_user(shape.cgroup == "v2" and not shape.privileged)] if ids else []),
-        credentials(launch.confinement, launch.user, process.cwd),
+        credentials(policy, launch.user, process.cwd),
         Exec(process.args[0], process.args, process.env),
     ]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from phantom_cri.model import User
+from phantom_cri.model import CompiledPolicy, User
 from phantom_cri.plans.ops import (
     Bounding,
     Capabilities,
@@ -23,26 +23,24 @@ from phantom_cri.plans.ops import (
     pack_groups,
 )
 from phantom_cri.plans.plan import Block
-from phantom_cri.plans.spec import Confinement
 
 _UMASK = 0o022
 
 
 @lru_cache(maxsize=256)
-def credentials(confinement: Confinement, user: User, cwd: str) -> Block:
-    made: list[Op] = [Umask(_UMASK), Bounding(confinement.bounding)]
-    filters = [Seccomp(confinement.seccomp, confinement.seccomp_flags)] if confinement.seccomp else []
-    if confinement.no_new_privs:
+def credentials(policy: CompiledPolicy, user: User, cwd: str) -> Block:
+    sets = policy.capabilities
+    made: list[Op] = [Umask(_UMASK), Bounding(sets.bounding)]
+    filters = [Seccomp(policy.seccomp, policy.seccomp_flags)] if policy.seccomp else []
+    if policy.no_new_privs:
         made.append(NoNewPrivs())
     else:
         made += filters
     made += [
         Ids(user.uid, user.gid, pack_groups(user.groups)),
         Chdir(cwd),
-        Capabilities(
-            confinement.effective, confinement.permitted, confinement.inheritable, confinement.ambient
-        ),
+        Capabilities(sets.effective, sets.permitted, sets.inheritable, sets.ambient),
     ]
-    if confinement.no_new_privs:
+    if policy.no_new_privs:
         made += filters
     return Block(*made)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from phantom_cri.codec import Record
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.model import SelinuxLabels, User
+from phantom_cri.model import CompiledPolicy, SelinuxLabels, User
 from phantom_cri.plans import bits
 from phantom_cri.plans.container_plan import (
     CGROUP_FD,
@@ -20,12 +20,11 @@ from phantom_cri.plans.container_plan import (
 from phantom_cri.plans.credentials import credentials
 from phantom_cri.plans.ops import Exec, JoinProcess, JoinUser
 from phantom_cri.plans.plan import Plan
-from phantom_cri.plans.spec import Confinement
 from phantom_cri.requests.process import Process, with_terminal
 
 
 class ExecLaunch(Record, frozen=True):
-    """`process`, `user`, `confinement`: the container's. `own_pid_namespace`: its pid mode is CONTAINER.
+    """`process`, `user`, `policy`: the container's. `own_pid_namespace`: its pid mode is CONTAINER.
 
     user_namespace: its pod has one.
     """
@@ -34,7 +33,7 @@ class ExecLaunch(Record, frozen=True):
     command: tuple[str, ...]
     process: Process
     user: User
-    confinement: Confinement = Confinement()
+    policy: CompiledPolicy = CompiledPolicy()
     own_pid_namespace: bool = False
     own_cgroup_namespace: bool = False
     user_namespace: bool = False
@@ -54,10 +53,10 @@ def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
     return Plan(
         parts=(
             entering(launch.oom_score_adj, procs_slots(donated)),
-            labelled(launch.confinement.apparmor, launch.labels),
+            labelled(launch.policy.apparmor, launch.labels),
             JoinProcess(launch.container_id, namespaces),
             *([JoinUser()] if launch.user_namespace else []),
-            credentials(launch.confinement, launch.user, process.cwd),
+            credentials(launch.policy, launch.user, process.cwd),
             Exec(checked(launch.command)[0], launch.command, _environment(launch)),
         ),
         kind=bits.KIND_EXEC,

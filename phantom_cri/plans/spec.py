@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from phantom_cri.codec import Record
 from phantom_cri.model import (
+    CompiledPolicy,
     ContainerConfig,
     ImageMount,
     InjectedHook,
@@ -15,26 +16,6 @@ from phantom_cri.requests.devices import HostDevice
 from phantom_cri.requests.process import Process
 
 Pairs = tuple[tuple[str, str], ...]
-
-
-class Confinement(Record, frozen=True):
-    """What a policy says of one container. Capability sets are masks by CAP_* number.
-
-    seccomp: struct sock_filter[], empty for none; seccomp_flags: SECCOMP_FILTER_FLAG_*.
-    apparmor: name of a loaded profile, empty for unconfined.
-    """
-
-    bounding: int = 0
-    effective: int = 0
-    permitted: int = 0
-    inheritable: int = 0
-    ambient: int = 0
-    no_new_privs: bool = False
-    seccomp: bytes = b""
-    seccomp_flags: int = 0
-    masked: tuple[str, ...] = ()
-    readonly: tuple[str, ...] = ()
-    apparmor: str = ""
 
 
 class CgroupView(Record, frozen=True):
@@ -67,7 +48,7 @@ class ContainerLaunch(Record, frozen=True):
     layers: tuple[str, ...]
     upper: str
     work: str
-    confinement: Confinement = Confinement()
+    policy: CompiledPolicy = CompiledPolicy()
     devices: tuple[HostDevice, ...] = ()
     pod_files: Pairs = ()
     volumes: Pairs = ()

@@ -1,22 +1,26 @@
 """Policies as data (`policies/*.yaml`), compiled into what a container's process is held to.
 
-`load_policies(folder)` at start; `Policy.compile(security)` for each container.
+`PolicyBook.load(folder)` at start; `Policy.compile(security)` once for each container; `KeptPolicies` for the
+daemons that come after.
 """
 
 from __future__ import annotations
 
 from phantom_cri.policy.apparmor import AppArmor
-from phantom_cri.policy.capabilities import CapabilitySets, names_in
-from phantom_cri.policy.policy import CompiledPolicy, Policy, SeccompFilter, load_policies
+from phantom_cri.policy.book import PolicyBook
+from phantom_cri.policy.capabilities import names_in, unknown_names
+from phantom_cri.policy.kept import KeptPolicies, reference
+from phantom_cri.policy.policy import Policy, SeccompFilter
 from phantom_cri.policy.selinux import Selinux
 
 __all__ = [
     "AppArmor",
-    "CapabilitySets",
-    "CompiledPolicy",
+    "KeptPolicies",
     "Policy",
+    "PolicyBook",
     "SeccompFilter",
     "Selinux",
-    "load_policies",
     "names_in",
+    "reference",
+    "unknown_names",
 ]

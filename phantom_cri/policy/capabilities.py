@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from phantom_cri.errors import FailedPrecondition
-from phantom_cri.model import ContainerSecurity
+from phantom_cri.model import Capabilities, CapabilitySets, ContainerSecurity
 
 # In the order of their numbers: include/uapi/linux/capability.h
 NAMES: tuple[str, ...] = (
@@ -57,22 +56,6 @@ NAMES: tuple[str, ...] = (
 )
 NUMBERS = {name: number for number, name in enumerate(NAMES)}
 ALL = "ALL"
-
-
-class CapabilitySets(NamedTuple):
-    """Bit masks for the new process.
-
-    `missing`: asked for by ALL or privileged, and not ours to give. `unknown`: names in the request that the
-    running kernel has no capability for.
-    """
-
-    bounding: int
-    effective: int
-    permitted: int
-    inheritable: int
-    ambient: int
-    missing: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
 
 
 def normalise(name: str) -> str:
@@ -125,29 +108,29 @@ def capability_sets(security: ContainerSecurity, default: frozenset[str]) -> Cap
     if _has_all(wished.add_ambient):
         ambient |= known_to_kernel() & grantable()
     if security.privileged:
-        granted, missing = known_to_kernel(), known_to_kernel() & ~grantable()
+        granted = known_to_kernel()
     else:
         added, dropped = _masks(wished.add), _masks(wished.drop)
-        granted, missing = mask_of(default), 0
-        if _has_all(wished.add):
-            granted, missing = known_to_kernel(), known_to_kernel() & ~grantable()
+        granted = known_to_kernel() if _has_all(wished.add) else mask_of(default)
         if _has_all(wished.drop):
-            granted, missing = 0, 0
+            granted = 0
         granted = (granted | added | ambient) & ~dropped
         ambient &= ~dropped
         _require((added | ambient) & ~dropped)
-        missing &= granted
     granted &= grantable()
-    every = (*wished.add, *wished.drop, *wished.add_ambient)
     return CapabilitySets(
         bounding=granted,
         effective=granted,
         permitted=granted,
         inheritable=ambient & granted,
         ambient=ambient & granted,
-        missing=tuple(sorted(names_in(missing))),
-        unknown=tuple(name for name in every if not _bit(name) and not _has_all((name,))),
     )
+
+
+def unknown_names(wished: Capabilities) -> tuple[str, ...]:
+    """Names in a request that the running kernel has no capability for."""
+    every = (*wished.add, *wished.drop, *wished.add_ambient)
+    return tuple(name for name in every if not _bit(name) and not _has_all((name,)))
 
 
 def _masks(names: tuple[str, ...]) -> int:

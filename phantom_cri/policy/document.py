@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
-from phantom_cri.codec import DecodeError, Record, from_yaml, replace
+from phantom_cri.codec import DecodeError, Record, from_yaml, replace, to_json
 from phantom_cri.errors import ConfigError
 from phantom_cri.policy import libseccomp
 from phantom_cri.policy.capabilities import normalise
@@ -55,7 +57,12 @@ class SeccompDocument(Record, frozen=True):
     withdraw: tuple[Withdrawal, ...] = ()
 
 
+Unmask = Literal["allowed", "never"]
+
+
 class PolicyDocument(Record, frozen=True):
+    """`unmask`: whether a container that lists no path at all has none masked (procMount: Unmasked)."""
+
     name: str
     seccomp: SeccompDocument
     capabilities: tuple[str, ...]
@@ -63,6 +70,7 @@ class PolicyDocument(Record, frozen=True):
     readonly_paths: tuple[str, ...]
     extends: str = ""
     no_new_privs: bool = False
+    unmask: Unmask = "never"
 
 
 class PolicySource(Record, frozen=True):
@@ -74,6 +82,21 @@ class PolicySource(Record, frozen=True):
     masked_paths: tuple[str, ...]
     readonly_paths: tuple[str, ...]
     no_new_privs: bool
+    unmask: Unmask
+
+    @property
+    def digest(self) -> str:
+        """Of what it says, on any day and in any process: nodes with the same have the same policy."""
+        said = (
+            self.name,
+            self.profile.digest,
+            sorted(self.capabilities),
+            self.masked_paths,
+            self.readonly_paths,
+            self.no_new_privs,
+            self.unmask,
+        )
+        return hashlib.sha256(to_json(said)).hexdigest()
 
 
 def read_policy(path: Path) -> PolicySource:
@@ -104,6 +127,7 @@ def read_policy(path: Path) -> PolicySource:
         masked_paths=_paths(source, "masked_paths", document.masked_paths),
         readonly_paths=_paths(source, "readonly_paths", document.readonly_paths),
         no_new_privs=document.no_new_privs,
+        unmask=document.unmask,
     )
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Generic, NamedTuple, TypeVar
 
-from phantom_cri.codec import Record, to_json
-from phantom_cri.errors import ConfigError
-from phantom_cri.model import ContainerSecurity, SecurityProfile
-from phantom_cri.policy.apparmor import NO_APPARMOR
-from phantom_cri.policy.capabilities import CapabilitySets, capability_sets, names_in
+from phantom_cri.model import CapabilitySets, CompiledPolicy, ContainerSecurity, SecurityProfile
+from phantom_cri.policy.apparmor import NO_APPARMOR, AppArmor
+from phantom_cri.policy.capabilities import capability_sets, names_in
 from phantom_cri.policy.compiler import compile_filter
 from phantom_cri.policy.document import PolicySource, read_policy
 from phantom_cri.policy.oci import file_version, read_profile
@@ -28,63 +24,37 @@ V = TypeVar("V")
 
 
 class SeccompFilter(NamedTuple):
-    """`bpf`: struct sock_filter records for seccomp(SECCOMP_SET_MODE_FILTER, flags); `digest`: of both."""
+    """`bpf`: struct sock_filter records for seccomp(SECCOMP_SET_MODE_FILTER, flags)."""
 
     bpf: bytes
     flags: int
-    digest: str
-
-
-class CompiledPolicy(Record, frozen=True, dict=True):
-    """All that policy says about one container's process. Paths that an image lacks are skipped."""
-
-    name: str
-    seccomp: SeccompFilter | None
-    capabilities: CapabilitySets
-    masked_paths: tuple[str, ...]
-    readonly_paths: tuple[str, ...]
-    no_new_privs: bool
-    apparmor: str = ""  # profile, "" for unconfined
-
-    @cached_property
-    def hash(self) -> str:
-        """The same for the same policy on any day and in any process; hex."""
-        said = (
-            self.name,
-            self.seccomp.digest if self.seccomp else "",
-            self.capabilities,
-            self.masked_paths,
-            self.readonly_paths,
-            self.no_new_privs,
-            self.apparmor,
-        )
-        return hashlib.sha256(to_json(said)).hexdigest()
 
 
 class Policy:
     """One policy of `policies/*.yaml`. Filters are compiled once for each profile and set of capabilities.
 
-    `apparmor`: what the host has of it; nothing until somebody sets it.
+    `digest`: of what the file says. `apparmor`: what the host has of it.
     """
 
-    def __init__(self, source: PolicySource) -> None:
-        self.name = source.name
+    def __init__(self, source: PolicySource, apparmor: AppArmor = NO_APPARMOR) -> None:
+        self.name, self.digest = source.name, source.digest
         self.default_capabilities = source.capabilities
         self.masked_paths = source.masked_paths
         self.readonly_paths = source.readonly_paths
         self.no_new_privs = source.no_new_privs
-        self.apparmor = NO_APPARMOR
+        self.unmask = source.unmask
+        self._apparmor = apparmor
         self._profile = source.profile
         self._filters: _Recent[tuple[str, frozenset[str], str], SeccompFilter] = _Recent(_MOST_FILTERS)
         self._files: _Recent[tuple[str, Hashable], Profile] = _Recent(_MOST_FILES)
 
     @classmethod
-    def load(cls, path: Path) -> Policy:
+    def load(cls, path: Path, apparmor: AppArmor = NO_APPARMOR) -> Policy:
         """Read, check and compile for the default capabilities, so that no container waits for it.
 
         Raises ConfigError naming the file, the key and the value.
         """
-        policy = cls(read_policy(path))
+        policy = cls(read_policy(path), apparmor)
         for capabilities in (policy.default_capabilities, frozenset[str]()):
             policy._filter(policy._profile, capabilities)
         return policy
@@ -111,40 +81,43 @@ class Policy:
         return capability_sets(security, self.default_capabilities)
 
     def compile(self, security: ContainerSecurity) -> CompiledPolicy:
-        """All of it. Raises what `seccomp`, `capabilities` and `AppArmor.profile_of` raise.
-
-        The lists of paths are the request's own (CRI: empty means none); whoever asks without a kubelet takes
-        `masked_paths` and `readonly_paths` of the policy. Privileged has neither.
-        """
+        """All of it. Raises what `seccomp`, `capabilities` and `AppArmor.profile_of` raise."""
         capabilities = self.capabilities(security)
         held = names_in(capabilities.permitted)
+        seccomp = self.seccomp(security.seccomp, held, security.privileged)
+        masked, readonly = self._paths(security)
         return CompiledPolicy(
             name=self.name,
-            seccomp=self.seccomp(security.seccomp, held, security.privileged),
             capabilities=capabilities,
-            masked_paths=() if security.privileged else security.masked_paths,
-            readonly_paths=() if security.privileged else security.readonly_paths,
             no_new_privs=security.no_new_privs or (self.no_new_privs and not security.privileged),
-            apparmor=self.apparmor.profile_of(security),
+            seccomp=seccomp.bpf if seccomp else b"",
+            seccomp_flags=seccomp.flags if seccomp else 0,
+            masked_paths=masked,
+            readonly_paths=readonly,
+            apparmor=self._apparmor.profile_of(security),
         )
+
+    def _paths(self, security: ContainerSecurity) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Masked and read-only ones: the policy's and the request's together.
+
+        None for a privileged container, as in CRI; nor for one that asks for none under a policy that lets
+        it: a kubelet sends no path at all for procMount Unmasked, and CRI has no other word for it.
+        """
+        masked, readonly = security.masked_paths, security.readonly_paths
+        if security.privileged or (self.unmask == "allowed" and not masked and not readonly):
+            return (), ()
+        masked = tuple(dict.fromkeys((*self.masked_paths, *masked)))
+        readonly = tuple(dict.fromkeys((*self.readonly_paths, *readonly)))
+        hidden = frozenset(masked)
+        return masked, tuple(path for path in readonly if path not in hidden)
 
     def _filter(self, profile: Profile, capabilities: frozenset[str]) -> SeccompFilter:
         relevant = capabilities & profile.capabilities_that_matter
 
         def build() -> SeccompFilter:
-            bpf = compile_filter(profile, relevant)
-            digest = hashlib.sha256(bpf + profile.flags.to_bytes(4, "little")).hexdigest()
-            return SeccompFilter(bpf, profile.flags, digest)
+            return SeccompFilter(compile_filter(profile, relevant), profile.flags)
 
         return self._filters.get((profile.digest, relevant, MACHINE), build)
-
-
-def load_policies(folder: Path) -> dict[str, Policy]:
-    """Every `*.yaml` in the folder by its name. Raises ConfigError: none there, or one that is wrong."""
-    policies = {path.stem: Policy.load(path) for path in sorted(folder.glob("*.yaml"))}
-    if not policies:
-        raise ConfigError(f"policies: {folder}: no *.yaml there")
-    return policies
 
 
 class _Recent(Generic[K, V]):

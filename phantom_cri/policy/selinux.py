@@ -7,6 +7,7 @@ categories of its own, on its processes as on its files, and all of its containe
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import secrets
@@ -16,6 +17,8 @@ from typing import NamedTuple
 
 from phantom_cri.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, kernel_error
 from phantom_cri.model import ContainerSecurity, SandboxSecurity, SelinuxLabels, SelinuxOptions
+
+log = logging.getLogger(__name__)
 
 _UNCONSTRAINED = ("spc_t", "unconfined_t")
 """Types of SELinux' reference policies for containers that nothing holds in."""
@@ -118,7 +121,11 @@ def _settings(path: Path) -> dict[str, str]:
 
 
 class Selinux:
-    """Who is labelled how. `contexts` None: nobody is, and `obstacle` says why."""
+    """Who is labelled how. `contexts` None: nobody is, and `obstacle` says why.
+
+    On a host without SELinux requests for labels are ignored, as containerd and CRI-O do: Kubernetes' own
+    conformance tests send `level: s0` to any host. Where SELinux is there and cannot label, they are refused.
+    """
 
     def __init__(
         self,
@@ -128,6 +135,7 @@ class Selinux:
     ) -> None:
         self.contexts, self.obstacle, self._canonical = contexts, obstacle, canonical
         self._holders: dict[str, set[str]] = {}  # of each level: pods
+        self._told = False
 
     @classmethod
     def load(cls) -> Selinux:
@@ -227,11 +235,19 @@ class Selinux:
     def _refuse(self, security: ContainerSecurity | SandboxSecurity) -> None:
         """A label that would hold a process in and cannot be given is refused, not left out.
 
-        Those that set one free are common where nobody has SELinux, and mean nothing there.
+        Those that set one free mean nothing where nobody is labelled. Without SELinux all are ignored.
         """
         asked = security.selinux
-        if asked is None or security.privileged or asked.type in _UNCONSTRAINED:
+        if asked is None or not any((asked.user, asked.role, asked.type, asked.level)):
             return
-        if any((asked.user, asked.role, asked.type, asked.level)):
+        if not self.is_enabled:
+            self._ignore(asked)
+        elif not security.privileged and asked.type not in _UNCONSTRAINED:
             why = self.obstacle if self.contexts is None else "its pod was made without labels"
             raise FailedPrecondition(f"{_FIELD}: {asked}: {why}")
+
+    def _ignore(self, asked: SelinuxOptions) -> None:
+        """Logged once: a kubelet may ask with every pod."""
+        if not self._told:
+            self._told = True
+            log.warning("%s are ignored (%s): %s; this is logged once", _FIELD, asked, self.obstacle)

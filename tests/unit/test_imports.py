@@ -12,7 +12,18 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "phantom_cri"
 
 BASE = {"errors", "model", "usage", "codec", "concurrency", "native", "api", ""}
-ROOMS = {"plans", "requests", "fragments", "images", "network", "policy", "pools", "cgroups", "checkpoint", "cdi"}
+ROOMS = {
+    "plans",
+    "requests",
+    "fragments",
+    "images",
+    "network",
+    "policy",
+    "pools",
+    "cgroups",
+    "checkpoint",
+    "cdi",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "codec": set(),
@@ -25,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "telemetry": {"errors", "codec", "api"},
     **{room: {"errors", "model", "usage", "codec", "concurrency", "native", room} for room in ROOMS},
     "cgroups": {"errors", "model", "usage", "codec", "concurrency", "native", "bpf", "cgroups"},
-    "lifecycle": {*BASE, *ROOMS, "lifecycle", "streaming", "config", "telemetry", "doctor"} - {"api"},
+    "lifecycle": {*BASE, *ROOMS, "requests", "plans", "fragments", "lifecycle", "streaming", "config", "telemetry", "doctor"} - {"api"},
     "bpf": {"native", "bpf"},
     "plans": {"errors", "model", "codec", "plans", "requests"},
     "requests": {"errors", "model", "codec", "plans", "requests"},

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,23 +123,22 @@ def test_a_privileged_container_goes_without_masks_whatever_is_sent(make_pod: Po
 
 
 @pytest.mark.skipif(Path("/sys/fs/selinux/enforce").exists(), reason="this host has SELinux")
-def test_a_selinux_label_that_the_host_cannot_give(cri: Cri, make_pod: PodMaker) -> None:
-    """Refused where it would hold something in; charts send one that sets free to any host."""
-    for options in ({"level": "s0:c1,c2"}, {"type": "container_t"}, {"user": "u"}, {"role": "r"}):
-        label = pb.SELinuxOption(**options)
-        context = pb.LinuxSandboxSecurityContext(selinux_options=label)
-        for call in (
-            partial(make_pod, linux=pb.LinuxPodSandboxConfig(security_context=context)),
-            partial(make_pod().create, "true", linux=linux(selinux_options=label)),
-        ):
-            code, text = refusal(call)
-            assert code is grpc.StatusCode.FAILED_PRECONDITION
-            assert next(iter(options.values())) in text
-    assert not cri.containers()
-    free = pb.SELinuxOption(level="s0", type="spc_t")
-    context = pb.LinuxSandboxSecurityContext(selinux_options=free)
-    pod = make_pod(linux=pb.LinuxPodSandboxConfig(security_context=context))
-    assert pod.run("echo fine", linux=linux(selinux_options=free)).output == "fine"
+def test_without_selinux_labels_are_ignored(daemon: Daemon, busybox_image: str, tmp_path: Path) -> None:
+    """As by the peers; Kubernetes' conformance tests send `level: s0`. A volume to relabel stays as it is."""
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume/file").write_text("content")
+    volume = pb.Mount(host_path=str(tmp_path / "volume"), container_path="/volume", selinux_relabel=True)
+    with closing(Cri(daemon.endpoint)) as cri:
+        cri.pull(busybox_image)
+        for options in ({"level": "s0"}, {"type": "container_t"}, {"user": "u"}, {"role": "r"}):
+            label = pb.SELinuxOption(**options)
+            context = pb.LinuxSandboxSecurityContext(selinux_options=label)
+            pod = cri.pod(tmp_path, linux=pb.LinuxPodSandboxConfig(security_context=context)).run_sandbox()
+            container = pod.start("sleep 100", mounts=[volume], linux=linux(selinux_options=label))
+            assert container.tell("cat /volume/file") == "content"
+            pod.remove()
+    assert not os.listxattr(tmp_path / "volume/file")
+    assert daemon.log_text().count("selinux_options are ignored") == 1
 
 
 # --- devices ---------------------------------------------------------------

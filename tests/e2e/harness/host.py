@@ -139,7 +139,7 @@ def _network_namespaces(folder: Path) -> set[str]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """All but the snapshots made ahead: their number moves, and the next start takes them."""
+    """All but what is kept for the next container: snapshots made ahead, and compiled policies."""
     for path, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".spare-")]
+        folders[:] = [name for name in folders if not name.startswith(".spare-") and name != "policies"]
         yield from (os.path.join(path, name) for name in (*folders, *files))

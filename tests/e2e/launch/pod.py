@@ -14,6 +14,8 @@ from phantom_cri import fragments, plans, requests
 from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.fragments import Exit, Fragment, Started
 from phantom_cri.model import (
+    CapabilitySets,
+    CompiledPolicy,
     ContainerConfig,
     ContainerMetadata,
     ContainerSecurity,
@@ -30,12 +32,11 @@ OWN = plans.CLONE_NEWNS | plans.CLONE_NEWPID | plans.CLONE_NEWUTS | plans.CLONE_
 # CHOWN to SETFCAP without what is dropped by default elsewhere: Docker's fourteen.
 USUAL_CAPABILITIES = 0xA80425FB
 EVERYTHING = int(Path("/proc/self/status").read_text().split("CapBnd:")[1].split()[0], 16)
-USUAL = plans.Confinement(
-    bounding=USUAL_CAPABILITIES,
-    effective=USUAL_CAPABILITIES,
-    permitted=USUAL_CAPABILITIES,
-    masked=("/proc/kcore", "/proc/keys", "/sys/firmware", "/not/there"),
-    readonly=("/proc/sys", "/proc/bus"),
+UNLIMITED = CompiledPolicy(capabilities=CapabilitySets(EVERYTHING, EVERYTHING, EVERYTHING))
+USUAL = CompiledPolicy(
+    capabilities=CapabilitySets(USUAL_CAPABILITIES, USUAL_CAPABILITIES, USUAL_CAPABILITIES),
+    masked_paths=("/proc/kcore", "/proc/keys", "/sys/firmware", "/not/there"),
+    readonly_paths=("/proc/sys", "/proc/bus"),
 )
 IMAGE = ImageConfig(cmd=("/bin/sh",), env=("PATH=/usr/bin:/bin",))
 
@@ -106,7 +107,7 @@ class Pod:
             "layers": (str(self.rootfs),),
             "upper": str(layer / "upper"),
             "work": str(layer / "work"),
-            "confinement": USUAL,
+            "policy": USUAL,
             "devices": requests.resolve_devices(asked),
             "sandbox": self.modes,
             "cgroup_view": self._view(f"{self.cgroup}/{container_id}"),
@@ -154,7 +155,7 @@ class Pod:
             "command": command,
             "process": requests.merged(config("true"), IMAGE, hostname="pod", home="/root"),
             "user": User(groups=(0,)),
-            "confinement": USUAL,
+            "policy": USUAL,
         }
         with plans.Donations() as donations, self.cgroups.launch_fds(f"{self.cgroup}/{container_id}") as fds:
             _lend(donations, fds)

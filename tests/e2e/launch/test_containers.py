@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from phantom_cri import codec
-from phantom_cri.model import Device, EnvVar, User
-from phantom_cri.plans import Confinement
-from tests.e2e.launch.pod import EVERYTHING, USUAL, USUAL_CAPABILITIES, Pod, config, mount, own_pids
+from phantom_cri.model import CapabilitySets, CompiledPolicy, Device, EnvVar, User
+from tests.e2e.launch.pod import UNLIMITED, USUAL, USUAL_CAPABILITIES, Pod, config, mount, own_pids
 
 pytestmark = pytest.mark.root
 
@@ -88,14 +87,16 @@ async def test_devices(pod: Pod, tmp_path: Path) -> None:
 
 
 async def test_masked_and_read_only_paths(pod: Pod) -> None:
-    confinement = codec.replace(
-        USUAL, masked=(*USUAL.masked, "/etc/passwd", "/home"), readonly=(*USUAL.readonly, "/tmp")
+    policy = codec.replace(
+        USUAL,
+        masked_paths=(*USUAL.masked_paths, "/etc/passwd", "/home"),
+        readonly_paths=(*USUAL.readonly_paths, "/tmp"),
     )
     script = (
         "wc -c < /etc/passwd; ls -A /home | wc -l; touch /home/x; touch /tmp/x;"
         "echo 1 > /proc/sys/kernel/panic; wc -c < /proc/keys; ls /sys/firmware | wc -l"
     )
-    _, lines = await pod.run("a", config(script), confinement=confinement)
+    _, lines = await pod.run("a", config(script), policy=policy)
     assert lines == [
         "0",
         "0",
@@ -123,13 +124,12 @@ async def test_shm_belongs_to_the_pod(pod: Pod) -> None:
 
 
 async def test_privileged(pod: Pod) -> None:
-    everything = Confinement(EVERYTHING, EVERYTHING, EVERYTHING)
     asked = config(
         "test -e /dev/loop-control && echo host; mount -t tmpfs t /tmp && echo mounted;"
         "grep ' /sys ' /proc/self/mounts | cut -d' ' -f4 | cut -d, -f1",
         security={"privileged": True},
     )
-    _, lines = await pod.run("a", asked, confinement=everything)
+    _, lines = await pod.run("a", asked, policy=UNLIMITED)
     assert lines == ["host", "mounted", "rw"]
 
 
@@ -171,8 +171,8 @@ async def test_a_user_has_none(pod: Pod) -> None:
 
 async def test_ambient_capabilities_survive_for_a_user(pod: Pod) -> None:
     bind = 1 << 10  # CAP_NET_BIND_SERVICE
-    confinement = Confinement(bind, bind, bind, bind, bind)
-    _, lines = await pod.run("a", config(STATUS), user=User(uid=1000, gid=1000), confinement=confinement)
+    policy = CompiledPolicy(capabilities=CapabilitySets(bind, bind, bind, bind, bind))
+    _, lines = await pod.run("a", config(STATUS), user=User(uid=1000, gid=1000), policy=policy)
     seen = status_of(lines)
     assert [seen[name] for name in ("CapAmb", "CapEff", "CapBnd")] == [f"{bind:016x}"] * 3
 
@@ -190,12 +190,8 @@ SETHOSTNAME = {"x86_64": 170, "aarch64": 161}[os.uname().machine]
 @pytest.mark.parametrize("no_new_privs", [True, False])
 @pytest.mark.parametrize("uid", [0, 1000])
 async def test_a_filter_holds(pod: Pod, no_new_privs: bool, uid: int) -> None:
-    confinement = Confinement(
-        EVERYTHING, EVERYTHING, EVERYTHING, no_new_privs=no_new_privs, seccomp=deny(SETHOSTNAME)
-    )
-    _, lines = await pod.run(
-        "a", config(f"{STATUS}; hostname x"), confinement=confinement, user=User(uid=uid, gid=uid)
-    )
+    policy = codec.replace(UNLIMITED, no_new_privs=no_new_privs, seccomp=deny(SETHOSTNAME))
+    _, lines = await pod.run("a", config(f"{STATUS}; hostname x"), policy=policy, user=User(uid=uid, gid=uid))
     seen = status_of(lines[:-1])
     assert (seen["Seccomp"], seen["NoNewPrivs"]) == ("2", str(int(no_new_privs)))
     assert lines[-1] == "hostname: sethostname: Operation not permitted"

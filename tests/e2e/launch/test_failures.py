@@ -12,6 +12,7 @@ from phantom_cri import fragments, plans
 from phantom_cri.errors import Internal, InvalidArgument
 from phantom_cri.fragments import LaunchError
 from phantom_cri.fragments.spawn import spawn_here
+from phantom_cri.model import CompiledPolicy
 from phantom_cri.plans import bits, ops
 from phantom_cri.plans.plan import Plan
 from tests.e2e.launch.pod import Pod, config, mount, open_fds, text_of
@@ -54,8 +55,8 @@ async def test_a_working_folder_that_is_a_file(pod: Pod) -> None:
 
 
 async def test_a_filter_that_is_none(pod: Pod) -> None:
-    confinement = plans.Confinement(seccomp=b"\xff" * 16)
-    error = await refused(pod, "a", pod.request("a", config(), confinement=confinement))
+    policy = CompiledPolicy(seccomp=b"\xff" * 16)
+    error = await refused(pod, "a", pod.request("a", config(), policy=policy))
     assert "load a seccomp filter of 2 instructions: EINVAL" in str(error)
 
 

@@ -10,10 +10,9 @@ import pytest
 
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import Mount, Propagation
-from phantom_cri.plans import Confinement
 from phantom_cri.requests.mounts import check_mounts
 from tests.e2e.harness.waiting import wait_until
-from tests.e2e.launch.pod import EVERYTHING, Pod, config, mount
+from tests.e2e.launch.pod import UNLIMITED, Pod, config, mount
 
 pytestmark = pytest.mark.root
 
@@ -122,7 +121,7 @@ async def propagating(pod: Pod, volume: Path, propagation: Propagation, script: 
         mounts=(Mount(container_path="/v", host_path=str(volume), propagation=propagation),),
     )
     check_mounts(asked)
-    await pod.start("a", asked, confinement=Confinement(EVERYTHING, EVERYTHING, EVERYTHING))
+    await pod.start("a", asked, policy=UNLIMITED)
     wait_until(lambda: (pod.folder / "a.log").read_text(), "the container to be ready")
 
 

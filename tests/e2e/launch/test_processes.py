@@ -17,7 +17,7 @@ from phantom_cri.fragments import Exit, Phase, State
 from phantom_cri.model import NamespaceOptions, User
 from phantom_cri.plans import KIND_CONTAINER
 from tests.e2e.harness.waiting import wait_until
-from tests.e2e.launch.pod import IMAGE, USUAL, Pod, config, own_pids, running_pod
+from tests.e2e.launch.pod import IMAGE, USUAL_CAPABILITIES, Pod, config, own_pids, running_pod
 
 pytestmark = pytest.mark.root
 
@@ -46,7 +46,7 @@ async def test_exec_has_the_containers_credentials(pod: Pod) -> None:
     await ready(pod, "a")
     user = User(uid=1000, gid=1001, groups=(1001, 1234))
     _, output = await pod.exec("a", "sh", "-c", "id -u; id -G; grep CapBnd /proc/self/status", user=user)
-    assert output == f"1000\n1001 1234\nCapBnd:\t{USUAL.bounding:016x}\n"
+    assert output == f"1000\n1001 1234\nCapBnd:\t{USUAL_CAPABILITIES:016x}\n"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from phantom_cri.model import SecurityProfile
-from phantom_cri.policy import Policy, load_policies
+from phantom_cri.policy import PolicyBook
 
 pytestmark = [
     pytest.mark.root,
@@ -28,16 +28,16 @@ Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def policies() -> dict[str, Policy]:
-    return load_policies(POLICIES)
+def policies() -> PolicyBook:
+    return PolicyBook.load(POLICIES)
 
 
 @pytest.fixture
-def launch(policies: dict[str, Policy], tmp_path: Path) -> Launch:
+def launch(policies: PolicyBook, tmp_path: Path) -> Launch:
     """launch(policy name, mode, arguments…) in a process of its own under that policy's filter."""
 
     def run(name: str, mode: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        policy = policies[name]
+        policy = policies.get(name)
         compiled = policy.seccomp(SecurityProfile(), policy.default_capabilities, False)
         assert compiled is not None
         (tmp_path / "filter").write_bytes(compiled.bpf)

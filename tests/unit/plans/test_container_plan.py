@@ -7,6 +7,8 @@ import pytest
 from phantom_cri import codec
 from phantom_cri.errors import Internal, InvalidArgument
 from phantom_cri.model import (
+    CapabilitySets,
+    CompiledPolicy,
     ImageConfig,
     ImageMount,
     ImageSpec,
@@ -15,7 +17,7 @@ from phantom_cri.model import (
     Resources,
     User,
 )
-from phantom_cri.plans import CgroupView, Confinement, ExecLaunch, bits, container_plan, exec_plan
+from phantom_cri.plans import CgroupView, ExecLaunch, bits, container_plan, exec_plan
 from phantom_cri.plans.ops import Capabilities, Chdir, Ids, NoNewPrivs, Seccomp
 from phantom_cri.requests import merged
 from tests.unit.plans.decoder import decode
@@ -62,12 +64,16 @@ def test_a_usual_container_on_v2() -> None:
         resources=Resources(oom_score_adj=500),
         security={"namespaces": NamespaceOptions(pid="container"), "no_new_privs": True},
     )
-    confinement = Confinement(
-        0xFF, 0xF, 0xF, 0, 0, True, bytes(16), 0, ("/proc/kcore", "/sys/firmware"), ("/proc/sys",)
+    policy = CompiledPolicy(
+        capabilities=CapabilitySets(0xFF, 0xF, 0xF),
+        no_new_privs=True,
+        seccomp=bytes(16),
+        masked_paths=("/proc/kcore", "/sys/firmware"),
+        readonly_paths=("/proc/sys",),
     )
     launch = launch_of(
         config,
-        confinement=confinement,
+        policy=policy,
         user=User(uid=1000, gid=1000, groups=(1000, 50000)),
         pod_files=(("/etc/resolv.conf", "/pod/resolv.conf"), ("/etc/hosts", "/pod/hosts")),
         cgroup_view=CgroupView(),
@@ -237,8 +243,8 @@ def test_streams() -> None:
 
 @pytest.mark.parametrize("no_new_privs", [True, False])
 def test_the_filter_is_loaded_where_it_can_be(no_new_privs: bool) -> None:
-    confinement = Confinement(no_new_privs=no_new_privs, seccomp=bytes(8))
-    kinds = [type(op) for op in container_plan(launch_of(container(), confinement=confinement), V2).ops()]
+    policy = CompiledPolicy(no_new_privs=no_new_privs, seccomp=bytes(8))
+    kinds = [type(op) for op in container_plan(launch_of(container(), policy=policy), V2).ops()]
     order = [kind for kind in kinds if kind in (NoNewPrivs, Seccomp, Ids, Chdir, Capabilities)]
     if no_new_privs:
         assert order == [NoNewPrivs, Ids, Chdir, Capabilities, Seccomp]
@@ -260,7 +266,7 @@ def test_what_the_node_does_for_a_container() -> None:
     hook = InjectedHook("createContainer", "/bin/hook", ("hook", "ldcache"), ("A=b",), 5)
     launch = launch_of(
         config,
-        confinement=Confinement(1, 1, 1, masked=("/x",), apparmor="web"),
+        policy=CompiledPolicy(masked_paths=("/x",), apparmor="web"),
         image_mounts=(ImageMount("sha256:1", ("/i/2", "/i/1"), ("/i/2", "/i/1")),),
         hooks=(hook,),
         hook_state=b"{}",
@@ -311,7 +317,7 @@ def test_an_exec() -> None:
         command=("ls", "-l"),
         process=codec.replace(PROCESS, cwd="/srv"),
         user=User(uid=5, gid=6, groups=(6,)),
-        confinement=Confinement(3, 3, 3),
+        policy=CompiledPolicy(capabilities=CapabilitySets(3, 3, 3)),
         own_pid_namespace=True,
         own_cgroup_namespace=True,
         oom_score_adj=7,

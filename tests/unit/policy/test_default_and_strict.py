@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phantom_cri.model import Capabilities, ContainerSecurity, SecurityProfile
-from phantom_cri.policy import Policy, load_policies, names_in
+from phantom_cri.policy import Policy, PolicyBook, names_in, reference
 from tests.unit.policy.classic_bpf import I386, answer, run
 
 pytestmark = pytest.mark.skipif(
@@ -26,8 +26,8 @@ NEWUSER, THREAD = 0x10000000, 0x3D0F00
 
 
 @pytest.fixture(scope="module")
-def policies() -> dict[str, Policy]:
-    return load_policies(POLICIES)
+def policies() -> PolicyBook:
+    return PolicyBook.load(POLICIES)
 
 
 def ask(
@@ -81,8 +81,8 @@ def ask(
         (100_000, (), "ENOSYS"),
     ],
 )
-def test_default(policies: dict[str, Policy], number: int, args: tuple[int, ...], wanted: str) -> None:
-    assert ask(policies["default"], number, *args) == wanted
+def test_default(policies: PolicyBook, number: int, args: tuple[int, ...], wanted: str) -> None:
+    assert ask(policies.get("default"), number, *args) == wanted
 
 
 @pytest.mark.parametrize(
@@ -95,21 +95,21 @@ def test_default(policies: dict[str, Policy], number: int, args: tuple[int, ...]
         (OPEN_BY_HANDLE_AT, "DAC_READ_SEARCH"),
     ],
 )
-def test_capabilities_unlock(policies: dict[str, Policy], number: int, capability: str) -> None:
-    assert ask(policies["default"], number, capabilities=frozenset()) in ("EPERM", "ENOSYS")
-    assert ask(policies["default"], number, capabilities=frozenset({capability})) == "allow"
+def test_capabilities_unlock(policies: PolicyBook, number: int, capability: str) -> None:
+    assert ask(policies.get("default"), number, capabilities=frozenset()) in ("EPERM", "ENOSYS")
+    assert ask(policies.get("default"), number, capabilities=frozenset({capability})) == "allow"
 
 
-def test_sys_admin_may_clone_with_namespaces(policies: dict[str, Policy]) -> None:
-    assert ask(policies["default"], CLONE, NEWUSER, capabilities=frozenset({"SYS_ADMIN"})) == "allow"
+def test_sys_admin_may_clone_with_namespaces(policies: PolicyBook) -> None:
+    assert ask(policies.get("default"), CLONE, NEWUSER, capabilities=frozenset({"SYS_ADMIN"})) == "allow"
 
 
-def test_chroot_needs_its_capability(policies: dict[str, Policy]) -> None:
-    assert ask(policies["default"], CHROOT, capabilities=frozenset()) == "EPERM"
+def test_chroot_needs_its_capability(policies: PolicyBook) -> None:
+    assert ask(policies.get("default"), CHROOT, capabilities=frozenset()) == "EPERM"
 
 
-def test_32_bit_programs(policies: dict[str, Policy]) -> None:
-    default = policies["default"]
+def test_32_bit_programs(policies: PolicyBook) -> None:
+    default = policies.get("default")
     assert ask(default, 3, arch=I386) == "allow"  # read
     assert ask(default, 21, arch=I386) == "EPERM"  # mount
     assert ask(default, 102, arch=I386) == "allow"  # socketcall
@@ -117,8 +117,8 @@ def test_32_bit_programs(policies: dict[str, Policy]) -> None:
     assert ask(default, 500, arch=I386) == "ENOSYS"
     assert ask(default, X32 | 1) == "allow"  # write
     assert ask(default, X32 | 165) == "EPERM"  # mount
-    assert ask(policies["strict"], 3, arch=I386) == "0x0"  # killed: no second kernel interface
-    assert ask(policies["strict"], X32 | 1) == "0x0"
+    assert ask(policies.get("strict"), 3, arch=I386) == "0x0"  # killed: no second kernel interface
+    assert ask(policies.get("strict"), X32 | 1) == "0x0"
 
 
 @pytest.mark.parametrize(
@@ -137,46 +137,46 @@ def test_32_bit_programs(policies: dict[str, Policy]) -> None:
         (298, ()),  # perf_event_open
     ],
 )
-def test_strict_refuses_whatever_is_held(
-    policies: dict[str, Policy], number: int, args: tuple[int, ...]
-) -> None:
+def test_strict_refuses_whatever_is_held(policies: PolicyBook, number: int, args: tuple[int, ...]) -> None:
     everything = names_in((1 << 41) - 1)
-    assert ask(policies["strict"], number, *args, capabilities=everything) == "EPERM"
+    assert ask(policies.get("strict"), number, *args, capabilities=everything) == "EPERM"
 
 
-def test_strict_lets_ordinary_programs_run(policies: dict[str, Policy]) -> None:
-    strict = policies["strict"]
+def test_strict_lets_ordinary_programs_run(policies: PolicyBook) -> None:
+    strict = policies.get("strict")
     assert [ask(strict, READ), ask(strict, CLONE, THREAD), ask(strict, SOCKET, 2)] == ["allow"] * 3
     assert ask(strict, CLONE3) == "ENOSYS"
 
 
-def test_strict_is_within_default(policies: dict[str, Policy]) -> None:
+def test_strict_is_within_default(policies: PolicyBook) -> None:
     """Whatever strict lets through for some arguments, default does too."""
     for number in range(480):
         for args in ((), (2,), (40,), (NEWUSER,), (THREAD,)):
-            if ask(policies["strict"], number, *args) == "allow":
-                assert ask(policies["default"], number, *args) == "allow", number
+            if ask(policies.get("strict"), number, *args) == "allow":
+                assert ask(policies.get("default"), number, *args) == "allow", number
 
 
-def test_no_profile_unconfined_and_privileged_have_no_filter(policies: dict[str, Policy]) -> None:
-    default = policies["default"]
+def test_no_profile_unconfined_and_privileged_have_no_filter(policies: PolicyBook) -> None:
+    default = policies.get("default")
     assert default.seccomp(None, frozenset(), False) is None
     assert default.seccomp(SecurityProfile(kind="unconfined"), frozenset(), False) is None
     assert default.seccomp(RUNTIME_DEFAULT, frozenset(), True) is None
 
 
-def test_filters_are_compiled_once(policies: dict[str, Policy]) -> None:
-    default = policies["default"]
+def test_filters_are_compiled_once(policies: PolicyBook) -> None:
+    default = policies.get("default")
     first = default.seccomp(RUNTIME_DEFAULT, frozenset({"SYS_TIME"}), False)
     # CHOWN makes no difference to any rule.
     assert default.seccomp(RUNTIME_DEFAULT, frozenset({"SYS_TIME", "CHOWN"}), False) is first
     assert default.seccomp(RUNTIME_DEFAULT, frozenset(), False) is not first
 
 
-def test_a_compiled_policy_is_told_by_its_hash(policies: dict[str, Policy]) -> None:
-    default = policies["default"]
+def test_a_compiled_policy_is_identified_by_its_hash(policies: PolicyBook) -> None:
+    default = policies.get("default")
     plain = ContainerSecurity(seccomp=RUNTIME_DEFAULT, masked_paths=("/proc/kcore",))
-    assert default.compile(plain).hash == load_policies(POLICIES)["default"].compile(plain).hash
+    again = PolicyBook.load(POLICIES).get("default")
+    assert reference(default.compile(plain)) == reference(again.compile(plain))
+    assert default.digest == again.digest != policies.get("strict").digest
     others = [
         ContainerSecurity(seccomp=RUNTIME_DEFAULT),
         ContainerSecurity(masked_paths=("/proc/kcore",)),
@@ -187,17 +187,42 @@ def test_a_compiled_policy_is_told_by_its_hash(policies: dict[str, Policy]) -> N
             capabilities=Capabilities(drop=("KILL",)),
         ),
     ]
-    hashes = {default.compile(security).hash for security in (plain, *others)}
-    hashes.add(policies["strict"].compile(plain).hash)
+    hashes = {reference(default.compile(security)).hash for security in (plain, *others)}
+    hashes.add(reference(policies.get("strict").compile(plain)).hash)
     assert len(hashes) == 6
 
 
-def test_privileged_has_no_paths(policies: dict[str, Policy]) -> None:
+@pytest.mark.parametrize("name", ["default", "strict"])
+def test_privileged_has_no_paths(policies: PolicyBook, name: str) -> None:
     security = ContainerSecurity(privileged=True, masked_paths=("/a",), readonly_paths=("/b",))
-    compiled = policies["default"].compile(security)
-    assert (compiled.masked_paths, compiled.readonly_paths, compiled.seccomp) == ((), (), None)
+    compiled = policies.get(name).compile(security)
+    assert (compiled.masked_paths, compiled.readonly_paths, compiled.seccomp) == ((), (), b"")
 
 
-def test_strict_forbids_new_privileges(policies: dict[str, Policy]) -> None:
-    assert policies["strict"].compile(ContainerSecurity()).no_new_privs
-    assert not policies["default"].compile(ContainerSecurity()).no_new_privs
+@pytest.mark.parametrize("name", ["default", "strict"])
+def test_paths_of_policy_and_request_together(policies: PolicyBook, name: str) -> None:
+    policy = policies.get(name)
+    asked = ContainerSecurity(
+        masked_paths=("/proc/kcore", "/mine"), readonly_paths=("/proc/sys", "/mine", "/o")
+    )
+    compiled = policy.compile(asked)
+    assert compiled.masked_paths == (*policy.masked_paths, "/mine")
+    assert compiled.readonly_paths == (*policy.readonly_paths, "/o")  # what is masked needs no more
+
+
+def test_a_request_without_paths_unmasks_where_the_policy_lets_it(policies: PolicyBook) -> None:
+    nothing = ContainerSecurity()
+    compiled = policies.get("default").compile(nothing)
+    assert (compiled.masked_paths, compiled.readonly_paths) == ((), ())
+    strict = policies.get("strict")
+    compiled = strict.compile(nothing)
+    assert (compiled.masked_paths, compiled.readonly_paths) == (strict.masked_paths, strict.readonly_paths)
+    for half in (ContainerSecurity(masked_paths=("/x",)), ContainerSecurity(readonly_paths=("/x",))):
+        compiled = policies.get("default").compile(half)
+        assert {"/proc/kcore"} < set(compiled.masked_paths)
+        assert {"/proc/sys"} < set(compiled.readonly_paths) | {"/x"}
+
+
+def test_strict_forbids_new_privileges(policies: PolicyBook) -> None:
+    assert policies.get("strict").compile(ContainerSecurity()).no_new_privs
+    assert not policies.get("default").compile(ContainerSecurity()).no_new_privs

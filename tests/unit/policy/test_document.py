@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from phantom_cri.errors import ConfigError
-from phantom_cri.policy import load_policies
+from phantom_cri.policy import PolicyBook
 from phantom_cri.policy.document import aligned_blocks, read_policy
 
 GOOD = """
@@ -83,12 +83,15 @@ def test_extending_takes_rules_in_and_some_out(tmp_path: Path) -> None:
 def test_good(tmp_path: Path) -> None:
     policy = read_policy(written(tmp_path, GOOD))
     assert policy.capabilities == {"KILL"}
-    assert load_policies(tmp_path).keys() == {"own"}
+    assert policy.unmask == "never"
+    assert [one.name for one in PolicyBook.load(tmp_path, "own")] == ["own"]
+    with pytest.raises(ConfigError, match=r"policy\.default: there is no policy 'other', only own"):
+        PolicyBook.load(tmp_path, "other")
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=str(tmp_path)):
-        load_policies(tmp_path)
+        PolicyBook.load(tmp_path)
 
 
 @pytest.mark.parametrize("low, high", [(0, 37), (39, 39), (41, 63), (0, 0xFFFFFFFF), (5, 200), (0, 0)])

@@ -10,7 +10,7 @@ import pytest
 
 from phantom_cri.errors import InvalidArgument, NotFound
 from phantom_cri.model import SecurityProfile
-from phantom_cri.policy import Policy, SeccompFilter, load_policies
+from phantom_cri.policy import Policy, PolicyBook, SeccompFilter
 from tests.unit.policy.classic_bpf import I386, answer, run
 
 POLICIES = Path(__file__).parents[3] / "policies"
@@ -20,7 +20,7 @@ WRITE, MKDIR, SOCKET, READ, MSEAL = 1, 83, 41, 0, 462
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    return load_policies(POLICIES)["default"]
+    return PolicyBook.load(POLICIES).get("default")
 
 
 def compiled(policy: Policy, path: Path, *capabilities: str) -> SeccompFilter:
@@ -174,7 +174,7 @@ def test_a_changed_file_is_read_again(policy: Policy, tmp_path: Path) -> None:
     first = compiled(policy, path)
     assert compiled(policy, path) is first
     profile(tmp_path, syscalls=[rule("rmdir", "mkdir")])
-    assert compiled(policy, path).digest != first.digest
+    assert compiled(policy, path).bpf != first.bpf
 
 
 def test_flags(policy: Policy, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ CONTEXTS = Contexts(
     parse_context("system_u:object_r:container_file_t:s0"),
     parse_context("system_u:object_r:container_ro_file_t:s0"),
 )
-OFF = Selinux()
 
 
 def small_policy(text: str) -> str:
@@ -53,19 +52,32 @@ def pod_of(selinux: Selinux, sandbox_id: str = "1", **asked: str) -> SelinuxLabe
 # --- where nobody gets labels ------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "options", [{"level": "s0:c1"}, {"type": "container_t"}, {"user": "u"}, {"role": "r"}]
-)
-@pytest.mark.parametrize("reason", ["SELinux is not enabled on this host", "no contexts for containers"])
-def test_a_label_that_the_host_cannot_give_is_refused(options: dict[str, str], reason: str) -> None:
+ASKED = [{"level": "s0:c1"}, {"type": "container_t"}, {"user": "u"}, {"role": "r"}]
+
+
+@pytest.mark.parametrize("options", ASKED)
+def test_without_selinux_labels_are_ignored_and_logged_once(
+    options: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    selinux, asked = Selinux(), SelinuxOptions(**options)
+    for _ in range(2):
+        selinux.check_pod(SandboxSecurity(selinux=asked))
+        assert selinux.of_pod("1", SandboxSecurity(selinux=asked)) is None
+        assert selinux.of_container(None, ContainerSecurity(selinux=asked)) is None
+    assert caplog.text.count("selinux_options are ignored") == 1
+    assert "SELinux is not enabled on this host" in caplog.text
+
+
+@pytest.mark.parametrize("options", ASKED)
+def test_labels_that_a_host_with_selinux_cannot_give_are_refused(options: dict[str, str]) -> None:
     asked = SelinuxOptions(**options)
-    selinux = Selinux(None, reason)
+    selinux = Selinux(None, "no contexts for containers")
     calls: list[Callable[[], object]] = [
         lambda: selinux.check_pod(SandboxSecurity(selinux=asked)),
         lambda: selinux.of_container(None, ContainerSecurity(selinux=asked)),
     ]
     for call in calls:
-        with pytest.raises(FailedPrecondition, match=rf"selinux_options: .*{reason}"):
+        with pytest.raises(FailedPrecondition, match=r"selinux_options: .*no contexts for containers"):
             call()
 
 
@@ -78,9 +90,14 @@ def test_a_label_that_the_host_cannot_give_is_refused(options: dict[str, str], r
         ContainerSecurity(selinux=SelinuxOptions(level="s0", type="spc_t")),
     ],
 )
-def test_labels_that_hold_nobody_are_fine_there(security: ContainerSecurity) -> None:
-    assert OFF.of_container(None, security) is None
-    assert OFF.of_pod("1", SandboxSecurity()) is None
+@pytest.mark.parametrize("selinux", [Selinux(), Selinux(None, "no contexts for containers")])
+def test_labels_that_hold_nobody_are_fine_there(
+    selinux: Selinux, security: ContainerSecurity, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert selinux.of_container(None, security) is None
+    assert selinux.of_pod("1", SandboxSecurity()) is None
+    if security.selinux in (None, SelinuxOptions()):
+        assert not caplog.text
 
 
 def test_a_pod_from_before_has_no_labels_to_share(selinux: Selinux) -> None:

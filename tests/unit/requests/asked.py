@@ -6,6 +6,8 @@ from typing import Any
 
 from phantom_cri import codec
 from phantom_cri.model import (
+    CapabilitySets,
+    CompiledPolicy,
     ContainerConfig,
     ContainerMetadata,
     ContainerSecurity,
@@ -15,7 +17,7 @@ from phantom_cri.model import (
     NamespaceOptions,
     User,
 )
-from phantom_cri.plans import Confinement, ContainerLaunch
+from phantom_cri.plans import ContainerLaunch
 from phantom_cri.requests import merged
 
 
@@ -43,6 +45,6 @@ def launch_of(config: ContainerConfig, **fields: Any) -> ContainerLaunch:
         "layers": ("/layers/b", "/layers/a"),
         "upper": "/c/upper",
         "work": "/c/work",
-        "confinement": Confinement(bounding=1, effective=1, permitted=1),
+        "policy": CompiledPolicy(capabilities=CapabilitySets(1, 1, 1)),
     }
     return ContainerLaunch(**(made | fields))

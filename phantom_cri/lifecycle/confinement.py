@@ -1,0 +1,83 @@
+"""Which policy holds a container: decided when it is created, and the same for its start and every exec."""
+
+from __future__ import annotations
+
+from phantom_cri import codec
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.model import CapabilitySets, CompiledPolicy, ContainerRecord
+from phantom_cri.policy import unknown_names
+
+SYS_PTRACE = 1 << 19  # linux/capability.h
+
+MOST_KEPT = 128
+"""Compiled policies on disk above which those of containers that are gone are removed."""
+
+
+def decide(node: Node, pod: Pod, record: ContainerRecord) -> CompiledPolicy:
+    """What the policy says of a new container; less CAP_SYS_PTRACE if that could take over the fragment.
+
+    The fragment holds all capabilities and is not dumpable: only that one capability gets a process past
+    it (ptrace(2), "Ptrace access mode checking"). It comes along with "ALL"; asked for by name it is refused.
+    Raises InvalidArgument and what `Policy.compile` raises.
+    """
+    security = record.config.security
+    compiled = node.policies.default.compile(security)
+    if sees_fragment(pod, record):
+        if "SYS_PTRACE" in {name.upper().removeprefix("CAP_") for name in security.capabilities.add}:
+            raise InvalidArgument(
+                "capabilities.add: 'SYS_PTRACE' in the pod's shared pid namespace would give the container "
+                "the pod's fragment, and with it the node: give it a pid namespace of its own"
+            )
+        compiled = codec.replace(compiled, capabilities=_without(SYS_PTRACE, compiled.capabilities))
+    unknown = unknown_names(security.capabilities)
+    if unknown:
+        log.warning("container %s: capabilities unknown to this kernel: %s", record.id, ", ".join(unknown))
+    return compiled
+
+
+def policy_of(node: Node, pod: Pod, container: Container) -> CompiledPolicy:
+    """What was decided when the container was created, by whichever daemon. Raises DataLoss."""
+    if container.policy is None:
+        recorded = container.record.policy
+        if recorded is None:  # by a daemon that did not record it
+            container.policy = decide(node, pod, container.record)
+        else:
+            container.policy = node.kept_policies.read(recorded)
+    return container.policy
+
+
+def keep(node: Node, policy: CompiledPolicy) -> None:
+    """For the next daemon. To be followed by the record that names it, without a wait in between."""
+    if len(node.kept_policies) >= MOST_KEPT:
+        drop_unused(node)
+    node.kept_policies.keep(policy)
+
+
+def drop_unused(node: Node) -> None:
+    """Remove the policies of containers that are gone."""
+    records = (container.record for container in node.records.containers.values())
+    try:
+        node.kept_policies.drop_unused({record.policy.hash for record in records if record.policy})
+    except OSError as error:
+        log.warning("policies of containers that are gone are not removed: %s", error)
+
+
+def sees_fragment(pod: Pod, record: ContainerRecord) -> bool:
+    """Whether the container shares a pid namespace of the pod's own, where the fragment is process 1."""
+    security = record.config.security
+    of_pod = pod.record.config.security.namespaces
+    # From a user namespace nobody reaches the fragment, which is outside of it.
+    pod_has_own = of_pod.pid != "node" and of_pod.user == "node"
+    return pod_has_own and security.namespaces.pid != "container" and not security.privileged
+
+
+def _without(capability: int, sets: CapabilitySets) -> CapabilitySets:
+    return CapabilitySets(
+        bounding=sets.bounding & ~capability,
+        effective=sets.effective & ~capability,
+        permitted=sets.permitted & ~capability,
+        inheritable=sets.inheritable & ~capability,
+        ambient=sets.ambient & ~capability,
+    )

@@ -1,0 +1,41 @@
+"""All policies of a node, by name, and the one that a pod gets when nothing chooses another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from phantom_cri.errors import ConfigError
+from phantom_cri.policy.apparmor import NO_APPARMOR, AppArmor
+from phantom_cri.policy.policy import Policy
+
+
+class PolicyBook:
+    """`default`: the policy of pods for which no other is chosen."""
+
+    def __init__(self, policies: Mapping[str, Policy], default: str) -> None:
+        self._policies = dict(policies)
+        self.default = self.get(default)
+
+    @classmethod
+    def load(cls, folder: Path, default: str = "default", apparmor: AppArmor = NO_APPARMOR) -> PolicyBook:
+        """Every `*.yaml` in the folder. Raises ConfigError: none, a wrong one, no such default."""
+        policies = {path.stem: Policy.load(path, apparmor) for path in sorted(folder.glob("*.yaml"))}
+        if not policies:
+            raise ConfigError(f"policies: {folder}: no *.yaml there")
+        try:
+            return cls(policies, default)
+        except ConfigError as error:
+            raise ConfigError(f"policy.default: {error}") from None
+
+    def get(self, name: str) -> Policy:
+        """Raises ConfigError naming what there is."""
+        try:
+            return self._policies[name]
+        except KeyError:
+            raise ConfigError(
+                f"there is no policy {name!r}, only {', '.join(sorted(self._policies))}"
+            ) from None
+
+    def __iter__(self) -> Iterator[Policy]:
+        return iter(self._policies.values())

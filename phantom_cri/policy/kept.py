@@ -1,0 +1,74 @@
+"""Compiled policies on disk, for the daemons that come after this one.
+
+An exec has to run under the policy of its container, also when the policy's file, a Localhost profile or the
+configuration has changed since, and another daemon looks after the pod. So each distinct compiled policy is
+written once, to `FOLDER/HASH.json`, where HASH is that of the file's content.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Collection
+from functools import lru_cache
+
+from phantom_cri.codec import DecodeError, from_json, to_json, write_atomically
+from phantom_cri.errors import DataLoss, kernel_error
+from phantom_cri.model import CompiledPolicy, PolicyRef
+
+_ENDING = ".json"
+
+
+class KeptPolicies:
+    """The folder must hold nothing else. Its content is trusted no less than the records of containers."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._written: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._written)
+
+    def keep(self, policy: CompiledPolicy) -> None:
+        """Idempotent; writes the first time only. Raises OSError."""
+        digest = reference(policy).hash
+        if digest not in self._written:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            write_atomically(self._path(digest), to_json(policy))
+            self._written.add(digest)
+
+    def read(self, ref: PolicyRef) -> CompiledPolicy:
+        """Raises DataLoss for one that is gone or damaged: nothing runs under a policy that is not known."""
+        path = self._path(ref.hash)
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+            if hashlib.sha256(content).hexdigest() != ref.hash:
+                raise DataLoss(f"policy {ref.name!r}: {path} is damaged")
+            return from_json(content, CompiledPolicy)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                raise DataLoss(f"policy {ref.name!r}: {path} is gone") from error
+            raise kernel_error(f"policy {ref.name!r}: read {path}", error.errno or 0) from error
+        except DecodeError as error:
+            raise DataLoss(f"policy {ref.name!r}: {path}: {error}") from error
+
+    def drop_unused(self, used: Collection[str]) -> None:
+        """Remove all but those with the hashes `used`, half-written ones too. Raises OSError."""
+        for name in os.listdir(self._folder) if os.path.isdir(self._folder) else ():
+            digest = name.removesuffix(_ENDING)
+            if digest in used:
+                self._written.add(digest)
+            else:
+                os.unlink(os.path.join(self._folder, name))
+                self._written.discard(digest)
+
+    def _path(self, digest: str) -> str:
+        return os.path.join(self._folder, digest + _ENDING)
+
+
+@lru_cache(maxsize=256)
+def reference(policy: CompiledPolicy) -> PolicyRef:
+    """Worked out once for each distinct policy: a filter is some 10 KiB."""
+    return PolicyRef(name=policy.name, hash=hashlib.sha256(to_json(policy)).hexdigest())
