@@ -16,7 +16,7 @@ from phantom_cri.concurrency import settled, to_the_end
 from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
 from phantom_cri.lifecycle import oci
 from phantom_cri.lifecycle.cleanup import is_removed, remove_later
-from phantom_cri.lifecycle.container_launch import process_of
+from phantom_cri.lifecycle.container_spec import process_of
 from phantom_cri.lifecycle.live import Container, UnderWay
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.running import Running, running
@@ -154,7 +154,7 @@ def config_of(record: ContainerRecord) -> dict[str, object]:
 def spec_of(target: Running) -> dict[str, object]:
     """`spec.dump`: what was run, in the words of the OCI runtime spec."""
     record, pod = target.container.record, target.pod.record
-    process = process_of(target.pod, record)
+    process = process_of(target.pod, target.container)
     metadata = pod.config.metadata
     return {
         "ociVersion": oci.VERSION,

@@ -6,13 +6,14 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from phantom_cri import codec, images, requests
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.lifecycle import confinement, labelling, prepare, states
 from phantom_cri.lifecycle.annotations import tell_unmet
-from phantom_cri.lifecycle.injection import effective, find_injection, injected
+from phantom_cri.lifecycle.container_spec import resolve
+from phantom_cri.lifecycle.injection import find_injection, injected
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.stop_container import signal_name
@@ -34,23 +35,26 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
         record = record_of(node, pod, config, image)
         if injection is not None:
             record = injected(record, injection)
-    check(pod, record, image)
+    if config.security.privileged and not pod.record.config.security.privileged:
+        raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
+    resolved = resolve(pod, record)
+    requests.check_mapped(record.user, pod.record.config.security.namespaces)
     node.cgroups.check(record.resources)
     policy = confinement.decide(node, pod, record)
     record = codec.replace(record, policy=reference(policy))
     async with Undo("CreateContainer") as undo:
         with stages.stage("record"):
-            container = Container(record, policy=policy)
+            container = Container(record, policy=policy, resolved=resolved)
             undo.push("record", lambda: node.records.forget_container(container))
             node.records.intend_container(record)
         with stages.stage("snapshot"):
             undo.push("snapshot", lambda: node.images.drop_snapshot(record.id))
             snapshot = node.images.snapshot(record.id, image.id, record.image_mounts)
             give_to_pod(pod, snapshot.upper)
-            if image.config.volumes:
-                await seed_volumes(node, record, image, snapshot.folder)
+            await seed_volumes(record.layers, resolved.volumes, snapshot.folder)
             if record.selinux is not None:
-                await labelling.label_sources(node, record, record.selinux, snapshot.folder)
+                volumes = resolved.volumes
+                await labelling.label_sources(node, record, volumes, record.selinux, snapshot.folder)
         states.next_sandbox_state(pod.record.state, "create container in", pod.id)  # it may have stopped
         twin(node, pod, config)  # or its name may be taken by now
         with stages.stage("record"):
@@ -138,17 +142,6 @@ def log_path(pod: Pod, config: ContainerConfig) -> str:
     return path
 
 
-def check(pod: Pod, record: ContainerRecord, image: Image) -> None:
-    """All that can be refused now, as the tools expect, rather than at the start."""
-    config = record.config
-    if not config.metadata.name:
-        raise InvalidArgument("config.metadata.name: must not be empty")
-    if config.security.privileged and not pod.record.config.security.privileged:
-        raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
-    requests.check_container(effective(record), image.config, pod.record.config)
-    requests.check_mapped(record.user, pod.record.config.security.namespaces)
-
-
 def give_to_pod(pod: Pod, upper: str) -> None:
     """The container's `/` has the image's owner, as the pod's user namespace counts."""
     ids = requests.pod_ids(pod.record.config.security.namespaces)
@@ -159,9 +152,9 @@ def give_to_pod(pod: Pod, upper: str) -> None:
     os.chown(upper, *ids.root if uid is None or gid is None else (uid, gid))
 
 
-async def seed_volumes(node: Node, record: ContainerRecord, image: Image, folder: str) -> None:
+async def seed_volumes(layers: tuple[str, ...], volumes: Sequence[str], folder: str) -> None:
     """Anonymous volumes of the image start with what the image has at that path, as in Docker."""
-    for path in requests.anonymous_volumes(effective(record), image.config):
+    for path in volumes:
         target = os.path.join(folder, requests.volume_folder(path))
         os.mkdir(target, 0o755)
-        await asyncio.to_thread(images.seed_volume, record.layers, path, target)
+        await asyncio.to_thread(images.seed_volume, layers, path, target)

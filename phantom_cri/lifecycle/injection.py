@@ -14,6 +14,7 @@ from phantom_cri.lifecycle import oci
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.model import ContainerConfig, ContainerRecord, EnvVar, InjectedHook, Injection
+from phantom_cri.plans import Hooks, HostDevice, Process
 
 
 async def find_injection(node: Node, config: ContainerConfig) -> Injection | None:
@@ -47,7 +48,15 @@ def check_hook(hook: InjectedHook) -> None:
         raise FailedPrecondition(f"{field}: is not a program on this node")
 
 
-def make_bundle(folder: str, record: ContainerRecord, process: requests.Process) -> str:
+def hooks_of(record: ContainerRecord, process: Process, folder: str) -> Hooks | None:
+    """The hooks of its CDI devices; the bundle that they are run in is made below `folder`. Idempotent."""
+    if record.injection is None or not record.injection.hooks:
+        return None
+    bundle = _make_bundle(folder, record, process)
+    return Hooks(record.injection.hooks, _hook_state(record, bundle), bundle)
+
+
+def _make_bundle(folder: str, record: ContainerRecord, process: Process) -> str:
     """A folder as OCI hooks expect it, made below `folder`: what they look for in there is the root's path.
 
     Nothing is ever mounted on its `rootfs` but in the mount namespace of the container's start. Idempotent.
@@ -64,7 +73,7 @@ def make_bundle(folder: str, record: ContainerRecord, process: requests.Process)
     return bundle
 
 
-def hook_state(record: ContainerRecord, bundle: str) -> bytes:
+def _hook_state(record: ContainerRecord, bundle: str) -> bytes:
     """What a hook reads from its stdin (OCI runtime spec, "State"); there is no process yet."""
     state = {
         "ociVersion": oci.VERSION,
@@ -91,12 +100,11 @@ def effective(record: ContainerRecord) -> ContainerConfig:
     )
 
 
-def all_devices(pod: Pod, record: ContainerRecord) -> tuple[requests.HostDevice, ...]:
-    """The nodes that the request asks for and those of its CDI devices, which win. As `resolve_devices`.
+def all_devices(pod: Pod, record: ContainerRecord, asked: tuple[HostDevice, ...]) -> tuple[HostDevice, ...]:
+    """The nodes that the request asks for and those of its CDI devices, which win.
 
     CDI's owners are the container's ids; the host's own nodes keep theirs.
     """
-    asked = requests.resolve_devices(record.config)
     if record.injection is None or not record.injection.devices:
         return asked
     ids = requests.pod_ids(pod.record.config.security.namespaces)
@@ -106,5 +114,5 @@ def all_devices(pod: Pod, record: ContainerRecord) -> tuple[requests.HostDevice,
         gid = record.user.gid if one.gid is None else one.gid
         if ids is not None:
             uid, gid = ids.host_uid(uid) or ids.uid, ids.host_gid(gid) or ids.gid
-        found[one.path] = requests.HostDevice(one.path, one.mode, one.major, one.minor, uid, gid, one.access)
+        found[one.path] = HostDevice(one.path, one.mode, one.major, one.minor, uid, gid, one.access)
     return tuple(found.values())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 
 from phantom_cri import requests
 from phantom_cri.errors import PhantomError, kernel_error
-from phantom_cri.lifecycle.injection import effective
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.model import ContainerRecord, SelinuxLabels
 from phantom_cri.policy import selinux_files
@@ -31,9 +31,14 @@ async def label_layers(node: Node) -> None:
             log.warning("containers may be unable to load libraries of their images: %s", error)
 
 
-async def label_sources(node: Node, record: ContainerRecord, labels: SelinuxLabels, folder: str) -> None:
-    """`folder`: of its snapshot. Raises InvalidArgument naming the mount, ResourceExhausted, Internal."""
-    for path in requests.anonymous_volumes(effective(record), record.image):
+async def label_sources(
+    node: Node, record: ContainerRecord, volumes: Sequence[str], labels: SelinuxLabels, folder: str
+) -> None:
+    """`volumes`: paths of the image's; `folder`: of its snapshot.
+
+    Raises InvalidArgument naming the mount, ResourceExhausted, Internal.
+    """
+    for path in volumes:
         volume = os.path.join(folder, requests.volume_folder(path))
         await asyncio.to_thread(selinux_files.relabel, volume, labels.mount, f"image.volumes {path!r}")
     for index, mount in enumerate(record.config.mounts):

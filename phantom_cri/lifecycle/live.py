@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from phantom_cri.fragments.handle import Shell
 from phantom_cri.model import CompiledPolicy, ContainerRecord, SandboxRecord
 from phantom_cri.plans import Plan
+from phantom_cri.requests import Resolved
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +29,7 @@ class Container:
     has_cgroup: bool = False
     checkpoint: UnderWay | None = None
     policy: CompiledPolicy | None = None  # None: an earlier daemon made the container, and nobody asked yet
+    resolved: Resolved | None = None  # None: likewise
     preparation: asyncio.Task[Plan] | None = None  # until it is used, or given up
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from phantom_cri import requests
 from phantom_cri.model import ContainerRecord
+from phantom_cri.plans import Process
 
 VERSION = "1.2.0"
 
 
-def process_document(record: ContainerRecord, process: requests.Process) -> dict[str, object]:
+def process_document(record: ContainerRecord, process: Process) -> dict[str, object]:
     """The spec's `process`, as far as it is settled before there is one."""
     user = record.user
     return {

@@ -17,8 +17,7 @@ from phantom_cri.cgroups import ABSENT, LaunchFds
 from phantom_cri.errors import PhantomError, kernel_error
 from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import cleanup
-from phantom_cri.lifecycle.container_launch import allowed_devices, container_launch
-from phantom_cri.lifecycle.injection import all_devices
+from phantom_cri.lifecycle.container_spec import allowed_devices, container_spec, resolved_of
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, Stages, log
 from phantom_cri.lifecycle.undo import Undo
@@ -58,15 +57,15 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
             undo.push("cgroup", lambda: cleanup.release_cgroup(node, container))
             container.has_cgroup = True
             limits = codec.replace(record.resources, pids_limit=node.config.pids_limit)
-            devices = all_devices(pod, record)
-            await node.cgroups.create_async(record.cgroup, limits, allowed_devices(record, devices))
+            rules = allowed_devices(record, resolved_of(pod, container).devices)
+            await node.cgroups.create_async(record.cgroup, limits, rules)
         with plans.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):
                 donate(node, donations, container, fds)
-                wanted = container_launch(node, pod, container, devices)
-                if shell.has_template and plans.wants_template(wanted):
-                    shell.has_template, wanted = False, codec.replace(wanted, template=True)
-                plan = plans.container_plan(wanted, donations.names())
+                spec = container_spec(node, pod, container)
+                template = shell.has_template and plans.wants_template(spec)
+                shell.has_template = shell.has_template and not template
+                plan = plans.container_plan(spec, donations.names(), hold=True, template=template)
             with stages.stage("kernel"):
                 undo.push("process", lambda: cleanup.end_process(shell, container))
                 await shell.fragment.prepare(record.id, plan, donations)

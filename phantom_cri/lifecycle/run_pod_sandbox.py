@@ -94,9 +94,9 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
         raise FailedPrecondition(
             f"namespace_options.userns_options: no user namespaces on this node: {node.no_user_namespaces}"
         )
-    plans.checked_sysctls(config.sysctls, namespaces)
+    requests.checked_sysctls(config.sysctls, namespaces)
     if config.hostname:
-        plans.checked_hostname(config.hostname)
+        requests.checked_hostname(config.hostname)
 
 
 def cgroup_parent(cgroups: Cgroups, wanted: str) -> str:
@@ -172,9 +172,8 @@ async def give_identity(pod: Pod, shell: Shell, stages: Stages) -> None:
         for name, content in identity.identity_files(hostname, shell.ips, config.dns, host_network).items():
             _write(os.path.join(shell.folder, name), content, ids.root if ids else None, labels)
     with stages.stage("adopt"):
-        plan = plans.claim_plan(
-            None if host_network else hostname, config.sysctls, config.security.namespaces, labels
-        )
+        sysctls = requests.checked_sysctls(config.sysctls, config.security.namespaces)
+        plan = plans.claim_plan(None if host_network else hostname, sysctls, labels)
         await shell.fragment.adopt(plan, claim=True)
 
 

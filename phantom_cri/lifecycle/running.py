@@ -13,7 +13,7 @@ from phantom_cri import fragments, plans
 from phantom_cri.errors import FailedPrecondition, NotFound, PhantomError
 from phantom_cri.fragments.handle import DEATH_TIMEOUT, Shell
 from phantom_cri.lifecycle import states
-from phantom_cri.lifecycle.container_launch import exec_launch
+from phantom_cri.lifecycle.container_spec import exec_launch
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.states import ContainerVerb

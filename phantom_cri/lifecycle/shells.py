@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 
-from phantom_cri import codec, fragments, plans, requests
+from phantom_cri import codec, fragments, plans
 from phantom_cri.errors import PhantomError
 from phantom_cri.fragments.handle import END_TIMEOUT, Shell
 from phantom_cri.lifecycle.cleanup import remove_folder
@@ -19,7 +19,7 @@ PROCESS = "fragment.json"
 """Who the fragment of a pod's folder is: how a later daemon finds it."""
 
 
-async def birth(node: Node, profile: Profile, ids: requests.PodIds | None = None) -> Shell:
+async def birth(node: Node, profile: Profile, ids: plans.PodIds | None = None) -> Shell:
     """A warm fragment, its network wired; `ids`: with the user namespace of the one pod that it is for."""
     shell_id = secrets.token_hex(32)
     folder = node.records.pod_folder(shell_id)
@@ -35,7 +35,7 @@ async def birth(node: Node, profile: Profile, ids: requests.PodIds | None = None
         codec.write_atomically(os.path.join(folder, PROCESS), codec.to_json(born.process))
         await shell.connect()
         if ids:
-            await shell.fragment.adopt(requests.user_namespace_plan(ids))
+            await shell.fragment.adopt(plans.user_namespace_plan(ids))
         batch = b""
         if not profile.host_network:
             undo.push("network", lambda: node.network.release(shell_id))
@@ -104,7 +104,7 @@ async def end_stranger(folder: str) -> None:
         fragment.close()
 
 
-def clone_flags(profile: Profile, ids: requests.PodIds | None) -> int:
+def clone_flags(profile: Profile, ids: plans.PodIds | None) -> int:
     """The namespaces that a fragment of this profile is born in; those of a user namespace come with that."""
     if ids:
         return plans.CLONE_NEWNS | plans.CLONE_NEWPID

@@ -6,25 +6,16 @@ import asyncio
 import os
 import secrets
 
-from phantom_cri import fragments, plans, requests
+from phantom_cri import fragments, plans
 from phantom_cri.errors import PhantomError
 from phantom_cri.images import Snapshot
 from phantom_cri.lifecycle.cleanup import remove_folder
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.undo import Undo
-from phantom_cri.model import (
-    ContainerConfig,
-    ContainerMetadata,
-    IdMapping,
-    ImageSpec,
-    Mount,
-    NamespaceOptions,
-    User,
-)
+from phantom_cri.model import User
+from phantom_cri.plans import Bind, ContainerSpec, Namespaces, OverlayRoot, PodIds, Process
 
-_FIRST, _COUNT = 1 << 16, 1 << 16
-_MAPPING = (IdMapping(host_id=_FIRST, container_id=0, length=_COUNT),)
-_POD = NamespaceOptions(user="pod", uids=_MAPPING, gids=_MAPPING)
+_IDS = PodIds(uid=1 << 16, uid_count=1 << 16, gid=1 << 16, gid_count=1 << 16)
 
 
 async def obstacle(node: Node) -> str:
@@ -50,25 +41,23 @@ async def _try(node: Node) -> None:
         undo.push("fragment", lambda: asyncio.to_thread(fragments.end, born.pidfd))
         fragment = fragments.Fragment.connect(os.path.join(folder, fragments.SOCKET), lambda event: None)
         undo.push("connection", fragment.close)
-        await fragment.adopt(requests.user_namespace_plan(requests.PodIds(_FIRST, _COUNT, _FIRST, _COUNT)))
+        await fragment.adopt(plans.user_namespace_plan(_IDS))
         with plans.Donations() as donations:
             donations.lend("host_mounts", node.host_mounts)
-            await fragment.prepare(trial, plans.container_plan(wanted, donations.names()), donations)
+            await fragment.prepare(
+                trial, plans.container_plan(wanted, donations.names(), hold=True), donations
+            )
 
 
-def _container(snapshot: Snapshot) -> plans.ContainerLaunch:
+def _container(snapshot: Snapshot) -> ContainerSpec:
     volume = os.path.join(snapshot.folder, "volume")
     for path in (snapshot.upper, snapshot.work, volume):
         os.makedirs(path, 0o755)
-    os.chown(snapshot.upper, _FIRST, _FIRST)
-    mount = Mount(container_path="/volume", host_path=volume, uid_mappings=_MAPPING, gid_mappings=_MAPPING)
-    return plans.ContainerLaunch(
-        config=ContainerConfig(metadata=ContainerMetadata(name="trial"), image=ImageSpec(), mounts=(mount,)),
-        process=requests.Process(args=("/trial",), env=(), cwd="/"),
+    os.chown(snapshot.upper, *_IDS.root)
+    return ContainerSpec(
+        process=Process(args=("/trial",), env=(), cwd="/"),
         user=User(),
-        layers=snapshot.lower,
-        upper=snapshot.upper,
-        work=snapshot.work,
-        sandbox=_POD,
-        hold=True,
+        root=OverlayRoot(snapshot.lower, snapshot.upper, snapshot.work),
+        namespaces=Namespaces(user=_IDS),
+        mounts=(Bind(volume, "/volume", is_mapped=True),),
     )

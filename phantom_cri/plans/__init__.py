@@ -1,12 +1,12 @@
 """The plan language: what a fragment shall do, as frozen values that print themselves and become bytes.
 
-`container_plan`, `exec_plan`, `claim_plan` and `birth_plan` make plans; `Donations` owns the fds that travel
-along.
+`ContainerSpec` is what a container's plan is made from; `container_plan`, `exec_plan`, `claim_plan` and
+`birth_plan` make plans; `Donations` owns the fds that travel along.
 """
 
 from __future__ import annotations
 
-from phantom_cri.plans.adopt_plan import birth_plan, checked_hostname, checked_sysctls, claim_plan
+from phantom_cri.plans.adopt_plan import birth_plan, claim_plan, user_namespace_plan
 from phantom_cri.plans.bits import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -20,7 +20,17 @@ from phantom_cri.plans.container_plan import container_plan, wants_template
 from phantom_cri.plans.donations import Donations
 from phantom_cri.plans.exec_plan import ExecLaunch, exec_plan
 from phantom_cri.plans.plan import Plan
-from phantom_cri.plans.spec import CgroupView, ContainerLaunch
+from phantom_cri.plans.spec import (
+    Bind,
+    CgroupView,
+    ContainerSpec,
+    Hooks,
+    HostDevice,
+    Namespaces,
+    OverlayRoot,
+    PodIds,
+    Process,
+)
 
 __all__ = [
     "CLONE_NEWIPC",
@@ -30,16 +40,22 @@ __all__ = [
     "CLONE_NEWUTS",
     "KIND_CONTAINER",
     "KIND_EXEC",
+    "Bind",
     "CgroupView",
-    "ContainerLaunch",
+    "ContainerSpec",
     "Donations",
     "ExecLaunch",
+    "Hooks",
+    "HostDevice",
+    "Namespaces",
+    "OverlayRoot",
     "Plan",
+    "PodIds",
+    "Process",
     "birth_plan",
-    "checked_hostname",
-    "checked_sysctls",
     "claim_plan",
     "container_plan",
     "exec_plan",
+    "user_namespace_plan",
     "wants_template",
 ]

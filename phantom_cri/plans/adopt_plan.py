@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from phantom_cri.errors import InvalidArgument
-from phantom_cri.model import NamespaceOptions, SelinuxLabels
+from phantom_cri.model import SelinuxLabels
+from phantom_cri.plans import bits
 from phantom_cri.plans.container_plan import entering
+from phantom_cri.plans.devices import dev_block
 from phantom_cri.plans.op import Op
-from phantom_cri.plans.ops import FileLabel, Hostname, Netlink, Sysctl
+from phantom_cri.plans.ops import FileLabel, Hostname, Netlink, Sysctl, UserNamespace
 from phantom_cri.plans.plan import Block, Plan
+from phantom_cri.plans.spec import PodIds
 from phantom_cri.plans.standard import FRAGMENT_SHM, template_mounts
-from phantom_cri.requests.devices import dev_block
-from phantom_cri.requests.user_namespace import PodIds
 
 OOM_SCORE = -998
 """Of a fragment: the kernel shall rather take anything else, as containerd has it for its pause process."""
@@ -22,20 +22,12 @@ _PING_GROUPS = "net/ipv4/ping_group_range"
 POD_SYSCTLS = {"net/ipv4/ip_unprivileged_port_start": "0", _PING_GROUPS: "0 2147483647"}
 """What every pod with a network of its own gets unless it says otherwise, as with containerd 2."""
 
-_HOSTNAME_MAX = 64  # __NEW_UTS_LEN (linux/utsname.h)
-
-_IPC = frozenset(
-    f"kernel/{name}"
-    for name in (
-        *("sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced", "shm_next_id"),
-        *("msgmax", "msgmnb", "msgmni", "msg_next_id"),
-    )
-)
-"""The IPC sysctls that Kubernetes knows as namespaced (ipc/ipc_sysctl.c); fs/mqueue beside them."""
-
-
 _NO_ROUTER_ADVERTISEMENTS = ("net/ipv6/conf/default/accept_ra", "net/ipv6/conf/eth0/accept_ra")
 """Else any pod on the bridge could give its neighbours addresses and routes (RFC 6104)."""
+
+
+OWNED = bits.CLONE_NEWNET | bits.CLONE_NEWIPC | bits.CLONE_NEWUTS
+"""What belongs to the pod's user namespace; mount and cgroup namespaces are each container's."""
 
 
 def birth_plan(
@@ -70,60 +62,20 @@ def birth_plan(
     return Plan(parts=(entering(OOM_SCORE, tuple(range(procs))), *parts), donated=donated)
 
 
-def claim_plan(
-    hostname: str | None,
-    sysctls: Mapping[str, str],
-    namespaces: NamespaceOptions | None = None,
-    labels: SelinuxLabels | None = None,
-) -> Plan:
+def user_namespace_plan(ids: PodIds) -> Plan:
+    """First of all for a fragment that was born in the host's network, ipc and uts namespaces."""
+    return Plan(parts=(UserNamespace(ids.uid, ids.uid_count, ids.gid, ids.gid_count, OWNED),))
+
+
+def claim_plan(hostname: str | None, sysctls: Mapping[str, str], labels: SelinuxLabels | None = None) -> Plan:
     """A pod's identity. `hostname` None: the host's, whose uts namespace it shares.
 
-    Raises InvalidArgument naming the field and the value.
+    sysctls: values by path below /proc/sys, each of a namespace that is the pod's own.
     """
     parts: list[Op] = []
     if hostname is not None:
-        parts.append(Hostname(checked_hostname(hostname)))
-    for path, value in checked_sysctls(sysctls, namespaces or NamespaceOptions()).items():
-        parts.append(Sysctl(path, value))
+        parts.append(Hostname(hostname))
+    parts += [Sysctl(path, value) for path, value in sysctls.items()]
     if labels:
         parts.append(FileLabel(FRAGMENT_SHM, labels.mount))
     return Plan(parts=tuple(parts))
-
-
-def checked_hostname(hostname: str) -> str:
-    length = len(hostname.encode("utf-8", "surrogateescape"))
-    if not hostname or length > _HOSTNAME_MAX or "\0" in hostname or "\n" in hostname:
-        raise InvalidArgument(f"hostname: {hostname!r} is not 1 to {_HOSTNAME_MAX} bytes long, or no name")
-    return hostname
-
-
-def checked_sysctls(sysctls: Mapping[str, str], namespaces: NamespaceOptions) -> dict[str, str]:
-    """{path below /proc/sys: value}. Raises InvalidArgument naming a sysctl that is not the pod's own."""
-    found = {}
-    for name, value in sysctls.items():
-        path = sysctl_path(name)
-        if path in _IPC or path.startswith("fs/mqueue/"):
-            if namespaces.ipc == "node":
-                raise InvalidArgument(f"sysctls: {name!r} is not allowed with the host's ipc namespace")
-        elif path.startswith("net/"):
-            if namespaces.network == "node":
-                raise InvalidArgument(f"sysctls: {name!r} is not allowed with the host's network")
-        else:
-            raise InvalidArgument(f"sysctls: {name!r} is not namespaced: it would change the whole node")
-        if "\0" in value:
-            raise InvalidArgument(f"sysctls: the value of {name!r} has a NUL byte")
-        found[path] = value
-    return found
-
-
-def sysctl_path(name: str) -> str:
-    """`net.ipv4.conf.eth0/1.forwarding` → `net/ipv4/conf/eth0.1/forwarding`.
-
-    The first separator says which of the two there are; the other one then stands for itself in the other
-    spelling, as in sysctl.d(5). Raises InvalidArgument when the name leads elsewhere.
-    """
-    first = next((letter for letter in name if letter in "./"), ".")
-    path = name if first == "/" else name.translate(str.maketrans("./", "/."))
-    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
-        raise InvalidArgument(f"sysctls: {name!r} is not the name of a sysctl")
-    return path

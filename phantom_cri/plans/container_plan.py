@@ -1,4 +1,4 @@
-"""The plan of a container: from its request to the ops that make it.
+"""The plan of a container: from its spec to the ops that make it.
 
 Sources are opened in the host's mount namespace, gathered as detached mounts, carried into a new mount
 namespace made from the fragment's, and hung into the container's root there. So no path of the host is walked
@@ -13,6 +13,7 @@ from functools import lru_cache
 from phantom_cri.model import SelinuxLabels
 from phantom_cri.plans import bits
 from phantom_cri.plans.credentials import credentials
+from phantom_cri.plans.devices import dev_block
 from phantom_cri.plans.op import Op
 from phantom_cri.plans.ops import (
     Attach,
@@ -39,25 +40,19 @@ from phantom_cri.plans.ops import (
     Root,
     Unshare,
 )
-from phantom_cri.plans.paths import covers, depth
 from phantom_cri.plans.plan import Block, Plan, Slots
-from phantom_cri.plans.spec import CgroupView, ContainerLaunch
+from phantom_cri.plans.spec import Bind, CgroupView, ContainerSpec, Hooks
 from phantom_cri.plans.standard import (
     CGROUP,
-    SHM,
     TEMPLATE_MOUNTS,
     TERMINALS,
     Shape,
     cgroup_attributes,
-    covered_by,
     finished_cgroup,
     fits_template,
     standard_mounts,
     taken_mounts,
 )
-from phantom_cri.requests.devices import dev_block
-from phantom_cri.requests.mounts import Bind, binds
-from phantom_cri.requests.user_namespace import pod_ids
 
 HOST_MOUNTS = "host_mounts"
 CGROUP_FD = "cgroup"
@@ -72,33 +67,36 @@ Parts = list[Op | Block]
 _NOTHING = (Block(), Block())
 
 
-def container_plan(launch: ContainerLaunch, donated: Sequence[str]) -> Plan:
+def container_plan(
+    spec: ContainerSpec, donated: Sequence[str], *, hold: bool = False, template: bool = False
+) -> Plan:
     """`donated`: names of the fds that will travel along, out of "host_mounts" (the mount namespace that host
     paths are meant in; always), "cgroup" (for CLONE_INTO_CGROUP), "procs0"… (files to write "0" to), "log",
     "kill", "oom".
 
-    Raises InvalidArgument naming the field and the value.
+    hold: the process waits for `Fragment.go` right before its execve. template: it takes /dev and /sys from
+    the fragment, which has them ready (see `wants_template`). Raises InvalidArgument for more mounts than a
+    plan can hold.
     """
-    modes = launch.config.security.namespaces
     slots = Slots(donated)
-    flags = bits.PLAN_LOG if not launch.config.tty else bits.PLAN_TTY | bits.PLAN_LOG
-    if launch.config.stdin:
+    flags = bits.PLAN_LOG if not spec.io.terminal else bits.PLAN_TTY | bits.PLAN_LOG
+    if spec.io.stdin:
         flags |= bits.PLAN_STDIN
-    if launch.hold:
+    if hold:
         flags |= bits.PLAN_HOLD
-    if modes.pid != "container":
+    if spec.namespaces.pid != "own":
         flags |= bits.PLAN_KILL_REST
     return Plan(
-        parts=(*_parts(launch, slots, donated),),
+        parts=(*_parts(spec, slots, donated, template),),
         kind=bits.KIND_CONTAINER,
         flags=flags,
         donated=tuple(donated),
-        clone_flags=bits.CLONE_NEWPID if modes.pid == "container" else 0,
+        clone_flags=bits.CLONE_NEWPID if spec.namespaces.pid == "own" else 0,
         cgroup=_if_donated(CGROUP_FD, donated),
         log=_if_donated(LOG, donated),
         kill=_if_donated(KILL, donated),
         oom=_if_donated(OOM, donated),
-        pid_namespace_of=launch.pid_namespace_of if modes.pid == "target" else "",
+        pid_namespace_of=spec.namespaces.pid_of,
     )
 
 
@@ -106,80 +104,75 @@ def _if_donated(name: str, donated: Sequence[str]) -> str:
     return name if name in donated else ""
 
 
-def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Parts:
-    config, process, policy = launch.config, launch.process, launch.policy
-    ids = pod_ids(launch.sandbox)
+def _parts(spec: ContainerSpec, slots: Slots, donated: Sequence[str], take: bool) -> Parts:
+    process, policy, ids = spec.process, spec.policy, spec.namespaces.user
     pod_root = ids.root if ids else (0, 0)
-    shape = _shape(launch)
-    take = launch.template and wants_template(launch)
+    shape = _shape(spec)
+    overlay = OverlayMapped if ids else Overlay
+    own_cgroup = shape.cgroup == "v2" and not spec.privileged
     standard = standard_mounts(shape, slots.next, take)
     slots.take(standard.used)
     before_root, after_root = taken_mounts(slots.take(len(TEMPLATE_MOUNTS))) if take else _NOTHING
     root = slots.take()
     sources: Parts = []
     placed: Parts = []
-    if standard.has_cgroup and shape.cgroup == "v1":
-        _place(_hierarchies(launch), slots, sources, placed)
-        placed.append(_finished_cgroup(launch))
-    _place(_asked(launch), slots, sources, placed, _overlay(launch))
-    hooked = _hooks(launch, slots, sources) if launch.hooks else ()
+    if standard.has_cgroup and spec.cgroup_view and spec.cgroup_view.hierarchies:
+        _place(_hierarchies(spec.cgroup_view, spec.privileged), slots, sources, placed)
+        placed.append(finished_cgroup(spec.cgroup_view.links, spec.privileged))
+    _place(spec.mounts, slots, sources, placed, overlay)
+    hooked = _hooks(spec.hooks, slots, sources) if spec.hooks else ()
     return [
-        entering(config.resources.oom_score_adj, procs_slots(donated)),
+        entering(spec.oom_score_adj, procs_slots(donated)),
         JoinNs(slots[HOST_MOUNTS], bits.CLONE_NEWNS),
-        *([MountLabel(launch.labels.mount)] if launch.labels else []),
+        *([MountLabel(spec.labels.mount)] if spec.labels else []),
         # Overlays are the last of the sources: on old kernels they leave the host's mount namespace.
         *sorted(sources, key=lambda source: isinstance(source, Overlay)),
-        _overlay(launch)(root, launch.layers, launch.upper, launch.work, _overlay_flags(launch)),
-        _own_namespaces(shape.cgroup == "v2" and not shape.privileged),
+        overlay(root, spec.root.layers, spec.root.upper, spec.root.work),
+        _own_namespaces(own_cgroup),
         *([FilesAsRoot()] if ids else []),
         before_root,
         Root(root),
         after_root,
         standard.sources,
         standard.attach,
-        *([dev_block(launch.devices, pod_root)] if standard.has_dev else []),
+        *([dev_block(spec.devices, pod_root)] if standard.has_dev else []),
         *placed,
         *([Mkdir(process.cwd, 0o755, *pod_root)] if process.cwd != "/" else []),
         *hooked,
         # Not earlier: the hooks would be confined too. Not later: only the fragment's own /proc is trusted.
-        labelled(policy.apparmor, launch.labels),
-        _closing(policy.masked_paths, policy.readonly_paths, config.security.readonly_rootfs),
-        *([_entered_user(shape.cgroup == "v2" and not shape.privileged)] if ids else []),
-        credentials(policy, launch.user, process.cwd),
+        labelled(policy.apparmor, spec.labels),
+        _closing(policy.masked_paths, policy.readonly_paths, spec.readonly_root),
+        *([_entered_user(own_cgroup)] if ids else []),
+        credentials(policy, spec.user, process.cwd),
         Exec(process.args[0], process.args, process.env),
     ]
 
 
-def _hooks(launch: ContainerLaunch, slots: Slots, sources: Parts) -> list[Op]:
+def _hooks(hooks: Hooks, slots: Slots, sources: Parts) -> list[Op]:
     """Before anything is masked, as runc runs them: they see the root as its image and mounts made it."""
     host = slots.take()
     sources.append(OpenTree(host, "/", bits.OPEN_RECURSIVE))
     runs = [
-        Hook(hook.path, launch.hook_state, hook.args or (hook.path,), hook.env, hook.timeout)
-        for hook in launch.hooks
+        Hook(each.path, hooks.state, each.args or (each.path,), each.env, each.timeout)
+        for each in hooks.programs
     ]
-    return [Host(host, launch.bundle), *runs]
+    return [Host(host, hooks.bundle), *runs]
 
 
-def wants_template(launch: ContainerLaunch) -> bool:
+def wants_template(spec: ContainerSpec) -> bool:
     """Whether the container's plan takes the fragment's template when it is given one."""
-    return fits_template(_shape(launch)) and not launch.devices and not launch.labels
+    return fits_template(_shape(spec)) and not spec.devices and not spec.labels
 
 
-def _shape(launch: ContainerLaunch) -> Shape:
-    view = launch.cgroup_view
-    ids = pod_ids(launch.sandbox)
+def _shape(spec: ContainerSpec) -> Shape:
+    view, ids = spec.cgroup_view, spec.namespaces.user
     return Shape(
-        privileged=launch.config.security.privileged,
-        host_ipc=launch.sandbox.ipc == "node",
+        privileged=spec.privileged,
+        host_ipc=spec.namespaces.host_ipc,
         cgroup="" if view is None else "v1" if view.hierarchies else "v2",
-        covered=covered_by(bind.target for bind in binds(launch.config)),
+        covered=spec.replaced,
         terminals=ids.host_gid(TERMINALS) if ids else TERMINALS,
     )
-
-
-def _overlay(launch: ContainerLaunch) -> type[Overlay]:
-    return OverlayMapped if launch.sandbox.user == "pod" else Overlay
 
 
 def _place(
@@ -196,34 +189,9 @@ def _place(
         placed.append(Attach(slot, bind.target, bind.attributes, bind.propagation, bind.flags))
 
 
-def _asked(launch: ContainerLaunch) -> list[Bind]:
-    """The pod's files, the image's volumes and the request's mounts: a parent before what lies in it."""
-    asked = binds(launch.config, launch.image_mounts)
-    targets = {bind.target for bind in asked}
-    read_only = bits.MOUNT_ATTR_RDONLY if launch.config.security.readonly_rootfs else 0
-    found = [
-        Bind(source, target, 0, read_only) for target, source in launch.pod_files if target not in targets
-    ]
-    is_mapped = launch.sandbox.user == "pod"
-    found += [Bind(source, target, is_mapped=is_mapped) for target, source in launch.volumes]
-    if launch.sandbox.ipc == "node" and not any(covers(target, SHM) for target in targets):
-        found.append(Bind(SHM, SHM))
-    return sorted(found + asked, key=lambda bind: depth(bind.target))
-
-
-def _hierarchies(launch: ContainerLaunch) -> list[Bind]:
-    view = launch.cgroup_view or CgroupView()
-    attributes = cgroup_attributes(launch.config.security.privileged)
+def _hierarchies(view: CgroupView, privileged: bool) -> list[Bind]:
+    attributes = cgroup_attributes(privileged)
     return [Bind(path, f"{CGROUP}/{name}", 0, attributes) for name, path in view.hierarchies]
-
-
-def _finished_cgroup(launch: ContainerLaunch) -> Block:
-    links = launch.cgroup_view.links if launch.cgroup_view else ()
-    return finished_cgroup(links, launch.config.security.privileged)
-
-
-def _overlay_flags(launch: ContainerLaunch) -> int:
-    return bits.OVERLAY_VOLATILE if launch.volatile else 0
 
 
 def procs_slots(donated: Sequence[str]) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from phantom_cri.codec import Record
 from phantom_cri.errors import InvalidArgument
@@ -20,7 +20,7 @@ from phantom_cri.plans.container_plan import (
 from phantom_cri.plans.credentials import credentials
 from phantom_cri.plans.ops import Exec, JoinProcess, JoinUser
 from phantom_cri.plans.plan import Plan
-from phantom_cri.requests.process import Process, with_terminal
+from phantom_cri.plans.spec import Process
 
 
 class ExecLaunch(Record, frozen=True):
@@ -78,6 +78,12 @@ def checked(command: tuple[str, ...]) -> tuple[str, ...]:
         if "\0" in argument:
             raise InvalidArgument(f"cmd: argument {index} {argument!r} has a NUL byte")
     return command
+
+
+def with_terminal(env: Iterable[str]) -> tuple[str, ...]:
+    """`env` for an exec with a tty: TERM is xterm unless the container says otherwise."""
+    found = tuple(env)
+    return found if any(text.startswith("TERM=") for text in found) else (*found, "TERM=xterm")
 
 
 def _environment(launch: ExecLaunch) -> tuple[str, ...]:

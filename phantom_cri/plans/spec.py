@@ -1,21 +1,100 @@
-"""All that a container's plan is made of, decided by the rooms that know, as one frozen value."""
+"""What a container is, in the kernel's terms: the one value that its plan is made from.
+
+Knows no CRI. Whoever speaks a wire (CRI's requests, later containerd's OCI specs) resolves what was asked for
+into a `ContainerSpec`, checked; all that is left to refuse is what only the kernel can say.
+"""
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 from phantom_cri.codec import Record
-from phantom_cri.model import (
-    CompiledPolicy,
-    ContainerConfig,
-    ImageMount,
-    InjectedHook,
-    NamespaceOptions,
-    SelinuxLabels,
-    User,
-)
-from phantom_cri.requests.devices import HostDevice
-from phantom_cri.requests.process import Process
+from phantom_cri.model import CompiledPolicy, InjectedHook, SelinuxLabels, User
+from phantom_cri.plans import bits
 
 Pairs = tuple[tuple[str, str], ...]
+
+
+class Process(Record, frozen=True):
+    """`args` is never empty; `env` as NAME=value, each name once; `cwd` absolute."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+
+
+class OverlayRoot(Record, frozen=True):
+    """`layers`: read-only folders, top first; `upper` and `work` on one file system."""
+
+    layers: tuple[str, ...]
+    upper: str
+    work: str
+
+
+class Bind(NamedTuple):
+    """`source` on the host, OPEN_* `how`; `target` in the container with MOUNT_ATTR_*, MS_* and ATTACH_*."""
+
+    source: str
+    target: str
+    how: int = bits.OPEN_RECURSIVE
+    attributes: int = 0
+    propagation: int = bits.MS_PRIVATE
+    flags: int = bits.ATTACH_CREATE
+    stack: tuple[str, ...] = ()  # in place of `source`: read-only folders, top first, or one file
+    is_mapped: bool = False  # what the host's root owns there belongs to the pod's
+
+
+class HostDevice(Record, frozen=True):
+    """A node to make: `path` in the container, the rest as on the host; `mode` carries S_IFCHR or S_IFBLK.
+
+    `access`: of r, w, m for the device cgroup; empty: it says nothing of this node.
+    """
+
+    path: str
+    mode: int
+    major: int
+    minor: int
+    uid: int = 0
+    gid: int = 0
+    access: str = "rwm"
+
+
+class PodIds(Record, frozen=True):
+    """Of a user namespace: ids from 0 to `count` inside are the host's from `uid` or `gid` on."""
+
+    uid: int
+    uid_count: int
+    gid: int
+    gid_count: int
+
+    @property
+    def root(self) -> tuple[int, int]:
+        return self.uid, self.gid
+
+    def host_uid(self, inside: int) -> int | None:
+        return self.uid + inside if 0 <= inside < self.uid_count else None
+
+    def host_gid(self, inside: int) -> int | None:
+        return self.gid + inside if 0 <= inside < self.gid_count else None
+
+
+class Namespaces(Record, frozen=True):
+    """`pid`: the container's own, its pod's, or that of the process `pid_of` (of the same fragment).
+
+    host_ipc: the pod has the host's; user: the pod's ids, None for the host's.
+    """
+
+    pid: Literal["own", "pod", "target"] = "pod"
+    pid_of: str = ""
+    host_ipc: bool = False
+    user: PodIds | None = None
+
+
+class Io(Record, frozen=True):
+    """How the process's streams are made; what it writes goes to the donated "log", or nowhere."""
+
+    terminal: bool = False
+    stdin: bool = False
 
 
 class CgroupView(Record, frozen=True):
@@ -29,37 +108,33 @@ class CgroupView(Record, frozen=True):
     links: Pairs = ()
 
 
-class ContainerLaunch(Record, frozen=True):
-    """`layers`: read-only folders, top first; `upper` and `work` on one file system.
+class Hooks(Record, frozen=True):
+    """Programs of the node to run on the root, `state` on their stdin, in the folder `bundle`."""
 
-    pod_files: (path in the container, path on the host) of the pod's resolv.conf, hosts and hostname.
-    volumes: the same for the image's anonymous volumes.
-    hooks: programs of the node to run on the root, `hook_state` on their stdin, in the folder `bundle`.
-    image_mounts: what the request's mounts of images came to, in their order.
-    sandbox: the pod's namespace modes, which the container's have to fit.
-    template: the fragment has /dev and /sys ready, and no container has taken them.
-    hold: the process waits for `Fragment.go` right before its execve.
-    pid_namespace_of: id of the process whose pid namespace is joined (pid mode TARGET), or "".
+    programs: tuple[InjectedHook, ...]
+    state: bytes
+    bundle: str
+
+
+class ContainerSpec(Record, frozen=True):
+    """`mounts`: beside the standard ones, parents before what lies in them.
+
+    replaced: standard mount points that a mount covers, so that they are not made.
+    cgroup_view: None for no cgroups in sight.
     """
 
-    config: ContainerConfig
     process: Process
     user: User
-    layers: tuple[str, ...]
-    upper: str
-    work: str
+    root: OverlayRoot
+    readonly_root: bool = False
+    privileged: bool = False
+    io: Io = Io()
+    namespaces: Namespaces = Namespaces()
     policy: CompiledPolicy = CompiledPolicy()
+    mounts: tuple[Bind, ...] = ()
+    replaced: tuple[str, ...] = ()
     devices: tuple[HostDevice, ...] = ()
-    pod_files: Pairs = ()
-    volumes: Pairs = ()
     cgroup_view: CgroupView | None = None
-    sandbox: NamespaceOptions = NamespaceOptions()
-    pid_namespace_of: str = ""
-    image_mounts: tuple[ImageMount, ...] = ()
-    hooks: tuple[InjectedHook, ...] = ()
-    hook_state: bytes = b""
-    bundle: str = ""
+    oom_score_adj: int = 0
+    hooks: Hooks | None = None
     labels: SelinuxLabels | None = None
-    volatile: bool = False
-    hold: bool = False
-    template: bool = False

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from phantom_cri.plans import bits
 from phantom_cri.plans.ops import Attach, NewFs, OpenTree, Remount, Root, Symlink
-from phantom_cri.plans.paths import covers
 from phantom_cri.plans.plan import Block
 
 _NOSUID = bits.MOUNT_ATTR_NOSUID
@@ -75,12 +74,6 @@ def _file_systems(shape: Shape) -> Iterable[tuple[str, NewFs | OpenTree]]:
 
 
 MOUNT_POINTS = ("/proc", "/dev", "/dev/pts", "/dev/mqueue", SHM, "/sys", CGROUP)
-
-
-def covered_by(targets: Iterable[str]) -> tuple[str, ...]:
-    """Which standard mount points the request's mounts at `targets` replace."""
-    asked = tuple(targets)
-    return tuple(point for point in MOUNT_POINTS if any(covers(target, point) for target in asked))
 
 
 def fits_template(shape: Shape) -> bool:

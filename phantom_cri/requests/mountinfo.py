@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from phantom_cri.plans.paths import covers
+from phantom_cri.requests.paths import covers
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 

@@ -7,14 +7,14 @@ Rules of CRI and containerd: every bind brings its submounts along; plain `reado
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
 
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import ContainerConfig, ImageConfig, ImageMount, Mount
 from phantom_cri.plans import bits
-from phantom_cri.plans.paths import clean, covers, host_path
+from phantom_cri.plans.spec import Bind
 from phantom_cri.requests.mountinfo import HostMount, mount_holding
+from phantom_cri.requests.paths import clean, covers, host_path
 
 _PROPAGATION = {
     "private": bits.MS_PRIVATE,
@@ -31,40 +31,28 @@ _MAY_COVER_PROC = frozenset(
 """What a container may have its own version of (LXCFS); other files below /proc carry its confinement."""
 
 
-class Bind(NamedTuple):
-    """`source` on the host, OPEN_* `how`; `target` in the container with MOUNT_ATTR_*, MS_* and ATTACH_*."""
-
-    source: str
-    target: str
-    how: int = bits.OPEN_RECURSIVE
-    attributes: int = 0
-    propagation: int = bits.MS_PRIVATE
-    flags: int = bits.ATTACH_CREATE
-    stack: tuple[str, ...] = ()  # in place of `source`: read-only folders, top first, or one file
-    is_mapped: bool = False  # what the host's root owns there belongs to the pod's
-
-
-def binds(config: ContainerConfig, images: Sequence[ImageMount] = ()) -> list[Bind]:
+def binds(config: ContainerConfig, images: Sequence[ImageMount] = ()) -> tuple[Bind, ...]:
     """The binds of `config.mounts`, as they were given. Raises InvalidArgument naming field and value.
 
-    `images`: what the mounts of images came to, in their order; where it matters.
+    `images`: what the mounts of images came to, in their order.
     """
     found = iter(images)
-    return [
+    return tuple(
         _bind(mount, f"mounts[{index}]")
         if mount.image is None
         else _image_bind(mount, f"ImageVolumeMountFailed: mounts[{index}]", next(found, None))
         for index, mount in enumerate(config.mounts)
-    ]
+    )
 
 
-def check_mounts(config: ContainerConfig, holding: Callable[[str], HostMount | None] = mount_holding) -> None:
-    """Refuse what cannot be mounted: InvalidArgument, Unimplemented.
+def check_propagation(
+    config: ContainerConfig, holding: Callable[[str], HostMount | None] = mount_holding
+) -> None:
+    """Refuse what the mount below a source makes impossible: InvalidArgument.
 
     Walks a host path only where propagation depends on it: a dead NFS server would hold up whoever asks. All
     the others are first walked by the container's own process.
     """
-    binds(config)
     for index, mount in enumerate(config.mounts):
         if mount.propagation != "private":
             _check_propagation(mount, f"mounts[{index}]", holding)
@@ -145,14 +133,14 @@ def _check_propagation(mount: Mount, field: str, holding: Callable[[str], HostMo
     )
 
 
-def anonymous_volumes(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
+def anonymous_volumes(asked: Iterable[Bind], image: ImageConfig) -> tuple[str, ...]:
     """The image's volumes that no mount of the request covers. Raises InvalidArgument on a bad path."""
-    asked = [bind.target for bind in binds(config)]
+    targets = [bind.target for bind in asked]
     found = []
     for path in sorted(image.volumes):
         target = clean("/" + path, "image.volumes")
         _check_target("", target, "image.volumes")
-        if not any(covers(above, target) for above in asked):
+        if not any(covers(above, target) for above in targets):
             found.append(target)
     return tuple(found)
 

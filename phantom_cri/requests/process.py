@@ -5,22 +5,12 @@ Rules: those of containerd's CRI plugin, which the kubelet and its users know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from phantom_cri.codec import Record
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import ContainerConfig, ImageConfig
-from phantom_cri.plans.paths import clean
+from phantom_cri.plans.spec import Process
+from phantom_cri.requests.paths import clean
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class Process(Record, frozen=True):
-    """`args` is never empty; `env` as NAME=value, each name once; `cwd` absolute."""
-
-    args: tuple[str, ...]
-    env: tuple[str, ...]
-    cwd: str
 
 
 def merged(config: ContainerConfig, image: ImageConfig, *, hostname: str = "", home: str = "/") -> Process:
@@ -70,12 +60,6 @@ def environment(config: ContainerConfig, image: ImageConfig, hostname: str, home
         found[variable.name] = variable.text
     found.setdefault("HOME", home)
     return tuple([f"{name}={value}" for name, value in found.items()])
-
-
-def with_terminal(env: Iterable[str]) -> tuple[str, ...]:
-    """`env` for an exec with a tty: TERM is xterm unless the container says otherwise."""
-    found = tuple(env)
-    return found if any(text.startswith("TERM=") for text in found) else (*found, "TERM=xterm")
 
 
 def _check_variable(field: str, name: str, value: str) -> None:

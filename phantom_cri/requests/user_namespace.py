@@ -6,37 +6,12 @@ the host's root.
 
 from __future__ import annotations
 
-from phantom_cri.codec import Record
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import ContainerConfig, IdMapping, NamespaceOptions, User
-from phantom_cri.plans import bits
-from phantom_cri.plans.ops import UserNamespace
-from phantom_cri.plans.plan import Plan
+from phantom_cri.plans.spec import PodIds
 
 _IDS = (1 << 32) - 1
 """How many there are: the last number means "no id" (linux/uidgid.h)."""
-
-OWNED = bits.CLONE_NEWNET | bits.CLONE_NEWIPC | bits.CLONE_NEWUTS
-"""What belongs to the pod's user namespace; mount and cgroup namespaces are each container's."""
-
-
-class PodIds(Record, frozen=True):
-    """Ids from 0 to `count` inside are the host's from `uid` or `gid` on."""
-
-    uid: int
-    uid_count: int
-    gid: int
-    gid_count: int
-
-    @property
-    def root(self) -> tuple[int, int]:
-        return self.uid, self.gid
-
-    def host_uid(self, inside: int) -> int | None:
-        return self.uid + inside if 0 <= inside < self.uid_count else None
-
-    def host_gid(self, inside: int) -> int | None:
-        return self.gid + inside if 0 <= inside < self.gid_count else None
 
 
 def pod_ids(options: NamespaceOptions) -> PodIds | None:
@@ -45,11 +20,6 @@ def pod_ids(options: NamespaceOptions) -> PodIds | None:
         return None
     (uids,), (gids,) = options.uids, options.gids
     return PodIds(uids.host_id, uids.length, gids.host_id, gids.length)
-
-
-def user_namespace_plan(ids: PodIds) -> Plan:
-    """First of all for a fragment that was born in the host's network, ipc and uts namespaces."""
-    return Plan(parts=(UserNamespace(ids.uid, ids.uid_count, ids.gid, ids.gid_count, OWNED),))
 
 
 def check_pod_user(options: NamespaceOptions, field: str = "namespace_options") -> None:

@@ -192,7 +192,7 @@ def test_a_refused_claim_can_be_sent_again(bed: Bed) -> None:
         before = bed.traces()
         shell = await shells.birth(bed.node, bed.node.profiles[0])
         born = bed.traces()
-        claim = plans.claim_plan("claimed", {"net.core.somaxconn": "77", "kernel.msgmax": "4096"})
+        claim = plans.claim_plan("claimed", {"net/core/somaxconn": "77", "kernel/msgmax": "4096"})
         good = list(claim.ops())
         for index in range(len(good) + 1):
             with pytest.raises(LaunchError) as refused:

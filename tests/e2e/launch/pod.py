@@ -26,7 +26,9 @@ from phantom_cri.model import (
     Resources,
     User,
 )
-from phantom_cri.plans import CgroupView, ContainerLaunch
+from phantom_cri.plans import CgroupView, ContainerSpec, OverlayRoot
+from phantom_cri.requests import Resolved, Surroundings
+from phantom_cri.requests.mounts import binds
 
 OWN = plans.CLONE_NEWNS | plans.CLONE_NEWPID | plans.CLONE_NEWUTS | plans.CLONE_NEWIPC | plans.CLONE_NEWNET
 # CHOWN to SETFCAP without what is dropped by default elsewhere: Docker's fourteen.
@@ -96,23 +98,21 @@ class Pod:
         lines = (self.folder / f"{container_id}.log").read_text().splitlines()
         return [line.split(" ", 3)[3] for line in lines]
 
-    def request(self, container_id: str, asked: ContainerConfig, **fields: Any) -> ContainerLaunch:
+    def request(self, container_id: str, asked: ContainerConfig, **given: Any) -> ContainerSpec:
+        """`given`: of the container's surroundings."""
         layer = self.folder / container_id
         for name in ("upper", "work"):
             (layer / name).mkdir(parents=True)
         made: dict[str, Any] = {
-            "config": asked,
-            "process": requests.merged(asked, IMAGE, hostname="pod", home="/root"),
             "user": User(groups=(0,)),
-            "layers": (str(self.rootfs),),
-            "upper": str(layer / "upper"),
-            "work": str(layer / "work"),
+            "root": OverlayRoot((str(self.rootfs),), str(layer / "upper"), str(layer / "work")),
             "policy": USUAL,
-            "devices": requests.resolve_devices(asked),
-            "sandbox": self.modes,
+            "pod": self.modes,
             "cgroup_view": self._view(f"{self.cgroup}/{container_id}"),
         }
-        return ContainerLaunch(**(made | fields))
+        process = requests.merged(asked, IMAGE, hostname="pod", home="/root")
+        resolved = Resolved(asked, process, binds(asked), (), requests.resolve_devices(asked))
+        return requests.container_spec(resolved, Surroundings(**(made | given)))
 
     def _view(self, group: str) -> CgroupView:
         if self.cgroups.version == "v2":
@@ -121,7 +121,7 @@ class Pod:
         return CgroupView(tuple((os.path.basename(root), root + group) for root in trees))
 
     async def start(
-        self, container_id: str, asked: ContainerConfig | ContainerLaunch, **fields: Any
+        self, container_id: str, asked: ContainerConfig | ContainerSpec, **fields: Any
     ) -> Started:
         made = self.request(container_id, asked, **fields) if isinstance(asked, ContainerConfig) else asked
         group = f"{self.cgroup}/{container_id}"
@@ -138,7 +138,7 @@ class Pod:
         return started
 
     async def run(
-        self, container_id: str, asked: ContainerConfig | ContainerLaunch, **fields: Any
+        self, container_id: str, asked: ContainerConfig | ContainerSpec, **fields: Any
     ) -> tuple[Exit, list[str]]:
         """Start, wait, and read the log."""
         await self.start(container_id, asked, **fields)

@@ -13,14 +13,14 @@ from phantom_cri.errors import Internal, InvalidArgument
 from phantom_cri.fragments import LaunchError
 from phantom_cri.fragments.spawn import spawn_here
 from phantom_cri.model import CompiledPolicy
-from phantom_cri.plans import bits, ops
+from phantom_cri.plans import OverlayRoot, bits, ops
 from phantom_cri.plans.plan import Plan
 from tests.e2e.launch.pod import Pod, config, mount, open_fds, text_of
 
 pytestmark = pytest.mark.root
 
 
-async def refused(pod: Pod, container_id: str, made: plans.ContainerLaunch) -> LaunchError:
+async def refused(pod: Pod, container_id: str, made: plans.ContainerSpec) -> LaunchError:
     with pytest.raises(LaunchError) as found:
         await pod.start(container_id, made)
     return found.value
@@ -43,7 +43,9 @@ async def test_a_folder_on_a_file(pod: Pod, tmp_path: Path) -> None:
 
 
 async def test_a_missing_layer(pod: Pod, tmp_path: Path) -> None:
-    error = await refused(pod, "a", pod.request("a", config(), layers=(str(tmp_path / "none"),)))
+    layer = pod.folder / "a"
+    root = OverlayRoot((str(tmp_path / "none"),), str(layer / "upper"), str(layer / "work"))
+    error = await refused(pod, "a", pod.request("a", config(), root=root))
     assert f"overlay {pod.folder}/a/upper over {tmp_path}/none: ENOENT (No such file or directory)" in str(
         error
     )
@@ -86,7 +88,7 @@ async def test_nothing_is_left_of_a_failed_start(pod: Pod, tmp_path: Path) -> No
 
 
 async def test_sysctls_belong_to_the_pod(pod: Pod) -> None:
-    wished = {"net.core.somaxconn": "77", "kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "99"}
+    wished = {"net/core/somaxconn": "77", "kernel/shm_rmid_forced": "1", "fs/mqueue/msg_max": "99"}
     before = text_of("/proc/sys/net/core/somaxconn")
     await pod.fragment.adopt(plans.claim_plan("other", wished))
     files = "net/core/somaxconn kernel/shm_rmid_forced fs/mqueue/msg_max"
@@ -103,9 +105,9 @@ async def test_ports_below_1024_are_for_all(pod: Pod) -> None:
 
 async def test_identities_that_the_kernel_refuses(pod: Pod) -> None:
     with pytest.raises(InvalidArgument, match=r"sysctls: net/none: this kernel has none of that name"):
-        await pod.fragment.adopt(plans.claim_plan("x", {"net.none": "1"}))
+        await pod.fragment.adopt(plans.claim_plan("x", {"net/none": "1"}))
     with pytest.raises(InvalidArgument, match=r"sysctls: net/core/somaxconn: the kernel refuses .* 'many'"):
-        await pod.fragment.adopt(plans.claim_plan(None, {"net.core.somaxconn": "many"}))
+        await pod.fragment.adopt(plans.claim_plan(None, {"net/core/somaxconn": "many"}))
     with pytest.raises(LaunchError, match=r"op 1, wire the network, 16 bytes of rtnetlink: EINVAL"):
         await pod.fragment.adopt(plans.birth_plan(bytes(16)))
 

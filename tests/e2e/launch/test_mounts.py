@@ -10,7 +10,7 @@ import pytest
 
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import Mount, Propagation
-from phantom_cri.requests.mounts import check_mounts
+from phantom_cri.requests.mounts import check_propagation
 from tests.e2e.harness.waiting import wait_until
 from tests.e2e.launch.pod import UNLIMITED, Pod, config, mount
 
@@ -120,7 +120,7 @@ async def propagating(pod: Pod, volume: Path, propagation: Propagation, script: 
         security={"privileged": True},
         mounts=(Mount(container_path="/v", host_path=str(volume), propagation=propagation),),
     )
-    check_mounts(asked)
+    check_propagation(asked)
     await pod.start("a", asked, policy=UNLIMITED)
     wait_until(lambda: (pod.folder / "a.log").read_text(), "the container to be ready")
 
@@ -160,9 +160,9 @@ def test_propagation_needs_a_shared_mount(volume: Path) -> None:
     with pytest.raises(
         InvalidArgument, match=f'path "{volume}" is mounted on "{volume}" but it is not a shared mount'
     ):
-        check_mounts(asked)
+        check_propagation(asked)
     subprocess.run(["mount", "--make-rslave", "--make-rshared", str(volume)], check=True)
-    check_mounts(asked)
+    check_propagation(asked)
 
 
 async def test_nothing_of_a_container_is_mounted_on_the_host(pod: Pod, volume: Path) -> None:
@@ -193,7 +193,7 @@ async def test_links_of_the_image_stay_inside(pod: Pod, volume: Path, tmp_path: 
         ),
         pod_files=(("/etc/resolv.conf", str(volume / "file")),),
     )
-    upper = Path(made.upper)
+    upper = Path(made.root.upper)
     (upper / "evil").symlink_to(outside)
     (upper / "up").symlink_to("../../../../../.." + str(outside))
     (upper / "etc").mkdir()
@@ -208,7 +208,7 @@ async def test_standard_places_that_are_links(pod: Pod, tmp_path: Path, name: st
     outside = tmp_path / "outside"
     outside.mkdir()
     made = pod.request("a", config("echo fine"))
-    (Path(made.upper) / name).symlink_to(outside)
+    (Path(made.root.upper) / name).symlink_to(outside)
     _, lines = await pod.run("a", made)
     assert lines == ["fine"]
     assert list(outside.iterdir()) == []

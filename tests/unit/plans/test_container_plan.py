@@ -17,11 +17,12 @@ from phantom_cri.model import (
     Resources,
     User,
 )
-from phantom_cri.plans import CgroupView, ExecLaunch, bits, container_plan, exec_plan
+from phantom_cri.plans import CgroupView, ExecLaunch, Hooks, bits, container_plan, exec_plan
+from phantom_cri.plans.exec_plan import with_terminal
 from phantom_cri.plans.ops import Capabilities, Chdir, Ids, NoNewPrivs, Seccomp
 from phantom_cri.requests import merged
 from tests.unit.plans.decoder import decode
-from tests.unit.requests.asked import container, launch_of, mount
+from tests.unit.requests.asked import container, mount, spec_of
 
 V2 = ("host_mounts", "kill", "oom", "cgroup", "log")
 STANDARD_DEV = """\
@@ -46,12 +47,7 @@ def lines(text: str) -> list[str]:
 
 def test_the_host_mount_namespace_must_come_along() -> None:
     with pytest.raises(Internal, match="needs fd 'host_mounts', donated are \\['log'\\]"):
-        container_plan(launch_of(container()), ("log",))
-
-
-def test_bad_mounts_do_not_become_plans() -> None:
-    with pytest.raises(InvalidArgument, match=r"mounts\[0\].container_path"):
-        container_plan(launch_of(container(mounts=(mount("/a", "/b/.."),))), V2)
+        container_plan(spec_of(container()), ("log",))
 
 
 def test_a_usual_container_on_v2() -> None:
@@ -71,14 +67,14 @@ def test_a_usual_container_on_v2() -> None:
         masked_paths=("/proc/kcore", "/sys/firmware"),
         readonly_paths=("/proc/sys",),
     )
-    launch = launch_of(
+    spec = spec_of(
         config,
         policy=policy,
         user=User(uid=1000, gid=1000, groups=(1000, 50000)),
         pod_files=(("/etc/resolv.conf", "/pod/resolv.conf"), ("/etc/hosts", "/pod/hosts")),
         cgroup_view=CgroupView(),
     )
-    plan = container_plan(launch, V2)
+    plan = container_plan(spec, V2)
     before = """\
 set the OOM score 500
 join mount namespace of host_mounts
@@ -131,10 +127,10 @@ exec sh
 
 def test_every_slot_is_filled_once_and_before_its_use() -> None:
     view = CgroupView((("memory", "/cg/memory/x"), ("cpu,cpuacct", "/cg/cpu/x")), (("cpu", "cpu,cpuacct"),))
-    launch = launch_of(container(mounts=(mount("/a", "/b"), mount("/c", "/d"))), cgroup_view=view)
+    spec = spec_of(container(mounts=(mount("/a", "/b"), mount("/c", "/d"))), cgroup_view=view)
     donated = ("host_mounts", "kill", "oom", "procs0", "procs1", "log")
     filled = set(range(len(donated)))
-    for name, fields in decode(container_plan(launch, donated).encode()).ops:
+    for name, fields in decode(container_plan(spec, donated).encode()).ops:
         if name in ("OPEN_TREE", "OVERLAY", "NEW_FS"):
             assert fields["slot"] not in filled
             filled.add(fields["slot"])
@@ -144,8 +140,8 @@ def test_every_slot_is_filled_once_and_before_its_use() -> None:
 
 def test_v1_hierarchies() -> None:
     view = CgroupView((("memory", "/cg/memory/x"), ("cpu,cpuacct", "/cg/cpu/x")), (("cpu", "cpu,cpuacct"),))
-    launch = launch_of(container(), cgroup_view=view)
-    described = container_plan(launch, ("host_mounts", "procs0", "procs1", "log")).describe()
+    spec = spec_of(container(), cgroup_view=view)
+    described = container_plan(spec, ("host_mounts", "procs0", "procs1", "log")).describe()
     assert described[1:3] == ["enter procs0", "enter procs1"]
     assert described[4:6] == ["open /cg/memory/x", "open /cg/cpu/x"]
     at = described.index("bind /cg/memory/x on /sys/fs/cgroup/memory read-only, nosuid, nodev, noexec")
@@ -159,7 +155,7 @@ def test_v1_hierarchies() -> None:
 
 def test_privileged() -> None:
     config = container(security={"privileged": True})
-    described = container_plan(launch_of(config, cgroup_view=CgroupView()), V2).describe()
+    described = container_plan(spec_of(config, cgroup_view=CgroupView()), V2).describe()
     assert "new sysfs nosuid, nodev, noexec" in described
     assert "new cgroup2 nosuid, nodev, noexec" in described
     assert "new mount namespace" in described
@@ -167,18 +163,18 @@ def test_privileged() -> None:
 
 def test_a_read_only_root_is_sealed_last() -> None:
     config = container(security={"readonly_rootfs": True})
-    described = container_plan(launch_of(config, pod_files=(("/etc/hosts", "/pod/hosts"),)), V2).describe()
+    described = container_plan(spec_of(config, pod_files=(("/etc/hosts", "/pod/hosts"),)), V2).describe()
     at = described.index("remount / read-only")
     assert described[at + 1] == "pivot into the root"
     assert "bind /pod/hosts on /etc/hosts read-only" in described
 
 
 def test_the_hosts_ipc_brings_the_hosts_shm() -> None:
-    launch = launch_of(container(), sandbox=NamespaceOptions(ipc="node"))
-    described = container_plan(launch, V2).describe()
+    spec = spec_of(container(), pod=NamespaceOptions(ipc="node"))
+    described = container_plan(spec, V2).describe()
     assert "bind /dev/shm on /dev/shm" in described
     assert "open /shm" not in described
-    covered = launch_of(container(mounts=(mount("/dev", "/dev"),)), sandbox=NamespaceOptions(ipc="node"))
+    covered = spec_of(container(mounts=(mount("/dev", "/dev"),)), pod=NamespaceOptions(ipc="node"))
     assert "open /dev/shm with its submounts" not in container_plan(covered, V2).describe()
 
 
@@ -193,8 +189,8 @@ def test_the_hosts_ipc_brings_the_hosts_shm() -> None:
     ],
 )
 def test_mounts_replace_the_standard_ones(target: str, gone: list[str]) -> None:
-    launch = launch_of(container(mounts=(mount("/a", target),)), cgroup_view=CgroupView())
-    found = [fields for name, fields in decode(container_plan(launch, V2).encode()).ops if name == "ATTACH"]
+    spec = spec_of(container(mounts=(mount("/a", target),)), cgroup_view=CgroupView())
+    found = [fields for name, fields in decode(container_plan(spec, V2).encode()).ops if name == "ATTACH"]
     targets = [fields["target"] for fields in found]
     standard = ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/dev/shm", "/sys", "/sys/fs/cgroup"]
     kept = [path for path in standard if path not in gone]
@@ -205,14 +201,14 @@ def test_parents_are_mounted_before_what_lies_in_them() -> None:
     config = container(
         mounts=(mount("/1", "/a/b/c"), mount("/2", "/a"), mount("/3", "/z"), mount("/4", "/a/b"))
     )
-    launch = launch_of(config, volumes=(("/data/x", "/v"),), pod_files=(("/etc/hosts", "/h"),))
-    described = container_plan(launch, V2).describe()
+    spec = spec_of(config, volumes=("/data/x",), pod_files=(("/etc/hosts", "/h"),))
+    described = container_plan(spec, V2).describe()
     binds = [line for line in described if line.startswith("bind") and "shm" not in line]
     assert binds == [
         "bind /2 on /a",
         "bind /3 on /z",
         "bind /h on /etc/hosts",
-        "bind /v on /data/x",
+        "bind /c/volume%2Fdata%2Fx on /data/x",
         "bind /4 on /a/b",
         "bind /1 on /a/b/c",
     ]
@@ -229,14 +225,14 @@ def test_parents_are_mounted_before_what_lies_in_them() -> None:
 )
 def test_pid_modes(pid: str, clone: int, flags: int) -> None:
     config = container(security={"namespaces": NamespaceOptions(pid=pid, target_id="t")})  # type: ignore[arg-type]
-    plan = container_plan(launch_of(config, pid_namespace_of="t"), V2)
+    plan = container_plan(spec_of(config, pid_of="t"), V2)
     assert (plan.clone_flags, plan.flags & bits.PLAN_KILL_REST) == (clone, flags)
     assert plan.pid_namespace_of == ("t" if pid == "target" else "")
 
 
 def test_streams() -> None:
-    assert container_plan(launch_of(container(stdin=True)), V2).flags & 7 == bits.PLAN_LOG | bits.PLAN_STDIN
-    tty = container_plan(launch_of(container(tty=True)), ("host_mounts",))
+    assert container_plan(spec_of(container(stdin=True)), V2).flags & 7 == bits.PLAN_LOG | bits.PLAN_STDIN
+    tty = container_plan(spec_of(container(tty=True)), ("host_mounts",))
     assert tty.flags & bits.PLAN_TTY
     assert (tty.log, tty.cgroup) == ("", "")
 
@@ -244,7 +240,7 @@ def test_streams() -> None:
 @pytest.mark.parametrize("no_new_privs", [True, False])
 def test_the_filter_is_loaded_where_it_can_be(no_new_privs: bool) -> None:
     policy = CompiledPolicy(no_new_privs=no_new_privs, seccomp=bytes(8))
-    kinds = [type(op) for op in container_plan(launch_of(container(), policy=policy), V2).ops()]
+    kinds = [type(op) for op in container_plan(spec_of(container(), policy=policy), V2).ops()]
     order = [kind for kind in kinds if kind in (NoNewPrivs, Seccomp, Ids, Chdir, Capabilities)]
     if no_new_privs:
         assert order == [NoNewPrivs, Ids, Chdir, Capabilities, Seccomp]
@@ -253,8 +249,8 @@ def test_the_filter_is_loaded_where_it_can_be(no_new_privs: bool) -> None:
 
 
 def test_the_same_block_is_encoded_once() -> None:
-    first = container_plan(launch_of(container()), V2)
-    second = container_plan(launch_of(codec.replace(container(), working_dir="/")), V2)
+    first = container_plan(spec_of(container()), V2)
+    second = container_plan(spec_of(codec.replace(container(), working_dir="/")), V2)
     assert [a for a, b in zip(first.parts, second.parts, strict=True) if a is b]
 
 
@@ -264,15 +260,13 @@ def test_what_the_node_does_for_a_container() -> None:
         mounts=(mount("", "/m", readonly=True, image=ImageSpec(image="i")), mount("/d", "/m/d")),
     )
     hook = InjectedHook("createContainer", "/bin/hook", ("hook", "ldcache"), ("A=b",), 5)
-    launch = launch_of(
+    spec = spec_of(
         config,
         policy=CompiledPolicy(masked_paths=("/x",), apparmor="web"),
-        image_mounts=(ImageMount("sha256:1", ("/i/2", "/i/1"), ("/i/2", "/i/1")),),
-        hooks=(hook,),
-        hook_state=b"{}",
-        bundle="/c/bundle",
+        mounted=(ImageMount("sha256:1", ("/i/2", "/i/1"), ("/i/2", "/i/1")),),
+        hooks=Hooks((hook,), b"{}", "/c/bundle"),
     )
-    plan = container_plan(launch, V2)
+    plan = container_plan(spec, V2)
     told = plan.describe()
     assert told[0] == "set the OOM score 0"
     first = told.index("join mount namespace of host_mounts") + 1
@@ -348,3 +342,8 @@ def test_an_exec_with_a_terminal() -> None:
     assert plan.flags == bits.PLAN_TTY
     assert plan.pid_namespace_of == ""
     assert "TERM=xterm" in decode(plan.encode()).ops[-1][1]["envp"]
+
+
+def test_a_terminal_has_a_name() -> None:
+    assert with_terminal(("A=1",)) == ("A=1", "TERM=xterm")
+    assert with_terminal(("TERM=vt100",)) == ("TERM=vt100",)

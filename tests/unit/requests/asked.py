@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from phantom_cri import codec
+from phantom_cri import codec, requests
 from phantom_cri.model import (
     CapabilitySets,
     CompiledPolicy,
@@ -12,13 +13,15 @@ from phantom_cri.model import (
     ContainerMetadata,
     ContainerSecurity,
     ImageConfig,
+    ImageMount,
     ImageSpec,
     Mount,
     NamespaceOptions,
     User,
 )
-from phantom_cri.plans import ContainerLaunch
-from phantom_cri.requests import merged
+from phantom_cri.plans import ContainerSpec, HostDevice, OverlayRoot
+from phantom_cri.requests import Resolved, Surroundings
+from phantom_cri.requests.mounts import binds
 
 
 def container(*, security: dict[str, Any] | None = None, **fields: Any) -> ContainerConfig:
@@ -36,15 +39,22 @@ def mount(source: str, target: str, **fields: Any) -> Mount:
     return Mount(container_path=target, host_path=source, **fields)
 
 
-def launch_of(config: ContainerConfig, **fields: Any) -> ContainerLaunch:
+def spec_of(
+    config: ContainerConfig,
+    *,
+    mounted: Sequence[ImageMount] = (),
+    volumes: Sequence[str] = (),
+    devices: tuple[HostDevice, ...] = (),
+    **given: Any,
+) -> ContainerSpec:
+    """`given`: of the container's surroundings."""
     image = ImageConfig(cmd=("sh",), env=("PATH=/bin",))
+    process = requests.merged(config, image, hostname="pod", home="/root")
     made: dict[str, Any] = {
-        "config": config,
-        "process": merged(config, image, hostname="pod", home="/root"),
         "user": User(),
-        "layers": ("/layers/b", "/layers/a"),
-        "upper": "/c/upper",
-        "work": "/c/work",
+        "root": OverlayRoot(("/layers/b", "/layers/a"), "/c/upper", "/c/work"),
         "policy": CompiledPolicy(capabilities=CapabilitySets(1, 1, 1)),
+        "volumes_folder": "/c",
     }
-    return ContainerLaunch(**(made | fields))
+    resolved = Resolved(config, process, binds(config, mounted), tuple(volumes), devices)
+    return requests.container_spec(resolved, Surroundings(**(made | given)))

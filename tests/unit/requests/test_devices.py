@@ -8,16 +8,10 @@ import pytest
 
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import Device
+from phantom_cri.plans.devices import STANDARD, dev_block
 from phantom_cri.plans.ops import Mkdir, Mknod, Symlink
-from phantom_cri.requests.devices import (
-    ALL_DEVICES,
-    STANDARD,
-    DeviceRule,
-    HostDevice,
-    dev_block,
-    device_rules,
-    resolve_devices,
-)
+from phantom_cri.plans.spec import HostDevice
+from phantom_cri.requests.devices import ALL_DEVICES, DeviceRule, device_rules, resolve_devices
 from tests.unit.requests.asked import container
 
 

@@ -10,8 +10,9 @@ from phantom_cri import codec
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import ImageConfig, ImageMount, ImageSpec
 from phantom_cri.plans import bits
+from phantom_cri.plans.spec import Bind
 from phantom_cri.requests.mountinfo import HostMount, find
-from phantom_cri.requests.mounts import Bind, anonymous_volumes, binds, check_mounts, volume_folder
+from phantom_cri.requests.mounts import anonymous_volumes, binds, check_propagation, volume_folder
 from tests.unit.requests.asked import container, mount
 
 
@@ -110,12 +111,12 @@ def test_binds() -> None:
     )
     how, create = bits.OPEN_RECURSIVE | bits.OPEN_CREATE, bits.ATTACH_CREATE
     read_only = bits.MOUNT_ATTR_RDONLY
-    assert binds(config) == [
+    assert binds(config) == (
         Bind("/a", "/x", how, 0, bits.MS_PRIVATE, create),
         Bind("/b/", "/y", how, read_only, bits.MS_SLAVE, create),
         Bind("/c", "/z", how, read_only, bits.MS_PRIVATE, create | bits.ATTACH_RECURSIVE),
         Bind("/d", "/proc/meminfo", how, 0, bits.MS_SHARED, create),
-    ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,15 +136,15 @@ def test_propagation_needs_a_fitting_mount(
 ) -> None:
     config = container(mounts=(mount(str(tmp_path), "/b", propagation=propagation),))
     if not words:
-        check_mounts(config, lambda path: HostMount("/m", shared, slave))
+        check_propagation(config, lambda path: HostMount("/m", shared, slave))
         return
     with pytest.raises(InvalidArgument, match=words):
-        check_mounts(config, lambda path: HostMount("/m", shared, slave))
+        check_propagation(config, lambda path: HostMount("/m", shared, slave))
 
 
 def test_private_sources_are_not_looked_at(tmp_path: Path) -> None:
     config = container(mounts=(mount(str(tmp_path / "made later"), "/b"),))
-    check_mounts(config, lambda path: pytest.fail(f"looked at {path}"))
+    check_propagation(config, lambda path: pytest.fail(f"looked at {path}"))
 
 
 def test_propagation_follows_symlinks_to_the_mount(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_propagation_follows_symlinks_to_the_mount(tmp_path: Path) -> None:
         return HostMount("/", True, False)
 
     link = str(tmp_path / "link")
-    check_mounts(container(mounts=(mount(link, "/b", propagation="bidirectional"),)), holding)
+    check_propagation(container(mounts=(mount(link, "/b", propagation="bidirectional"),)), holding)
     assert asked == [str((tmp_path / "real").resolve())]
 
 
@@ -187,12 +188,12 @@ def test_the_mount_below_a_path(path: str, expected: HostMount) -> None:
 def test_anonymous_volumes_are_those_that_nothing_covers() -> None:
     image = ImageConfig(volumes=("/data", "/var/lib/db", "cache", "/logs/"))
     config = container(mounts=(mount("/a", "/var/lib"), mount("/b", "/logs")))
-    assert anonymous_volumes(config, image) == ("/data", "/cache")
-    assert anonymous_volumes(config, ImageConfig(volumes=("/../etc",))) == ("/etc",)
+    assert anonymous_volumes(binds(config), image) == ("/data", "/cache")
+    assert anonymous_volumes(binds(config), ImageConfig(volumes=("/../etc",))) == ("/etc",)
     with pytest.raises(InvalidArgument, match=r"image\.volumes"):
-        anonymous_volumes(config, ImageConfig(volumes=("/data/..",)))
+        anonymous_volumes(binds(config), ImageConfig(volumes=("/data/..",)))
     with pytest.raises(InvalidArgument, match=r"image\.volumes"):
-        anonymous_volumes(config, ImageConfig(volumes=("/proc/sys",)))
+        anonymous_volumes(binds(config), ImageConfig(volumes=("/proc/sys",)))
 
 
 def test_volume_folders_do_not_collide() -> None:

@@ -8,19 +8,25 @@ import pytest
 
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import ContainerConfig, IdMapping, ImageMount, ImageSpec, NamespaceOptions, User
-from phantom_cri.plans import bits, container_plan, ops
-from phantom_cri.plans.adopt_plan import birth_plan
-from phantom_cri.plans.exec_plan import ExecLaunch, exec_plan
-from phantom_cri.requests import PodIds, pod_ids
-from phantom_cri.requests.devices import HostDevice
-from phantom_cri.requests.process import Process
+from phantom_cri.plans import (
+    ExecLaunch,
+    HostDevice,
+    PodIds,
+    Process,
+    birth_plan,
+    bits,
+    container_plan,
+    exec_plan,
+    ops,
+    user_namespace_plan,
+)
+from phantom_cri.requests import pod_ids
 from phantom_cri.requests.user_namespace import (
     check_container_user,
     check_mapped,
     check_pod_user,
-    user_namespace_plan,
 )
-from tests.unit.requests.asked import container, launch_of, mount, namespaces
+from tests.unit.requests.asked import container, mount, namespaces, spec_of
 
 
 def mappings(*pairs: tuple[int, int, int]) -> tuple[IdMapping, ...]:
@@ -37,9 +43,7 @@ def own(**fields: Any) -> NamespaceOptions:
 
 
 def ops_of(config: ContainerConfig | None = None, **fields: Any) -> list[ops.Op]:
-    return list(
-        container_plan(launch_of(config or container(), sandbox=own(), **fields), ("host_mounts",)).ops()
-    )
+    return list(container_plan(spec_of(config or container(), pod=own(), **fields), ("host_mounts",)).ops())
 
 
 def position(found: list[ops.Op], kind: type[ops.Op]) -> int:
@@ -152,18 +156,18 @@ def test_only_mounts_that_ask_for_it_are_mapped() -> None:
     volume = mount("/data", "/data", uid_mappings=USUAL, gid_mappings=USUAL)
     found = ops_of(
         config=container(mounts=(volume, mount("/plain", "/plain"))),
-        volumes=(("/anonymous", "/c/volume"),),
+        volumes=("/anonymous",),
         pod_files=(("/etc/hosts", "/pods/p/hosts"),),
     )
     opened = {op.slot: op.path for op in found if isinstance(op, ops.OpenTree)}
     mapped = {opened[op.slot] for op in found if isinstance(op, ops.MapIds)}
-    assert mapped == {"/data", "/c/volume"}, "the pod's own files belong to its root as they are"
+    assert mapped == {"/data", "/c/volume%2Fanonymous"}, "the pod's own files belong to its root as they are"
 
 
 def test_images_are_mapped_too() -> None:
     image = mount("", "/models", readonly=True, image=ImageSpec(image="m"))
     stacked = ImageMount("m", ("/m/b", "/m/a"), ("/m/b", "/m/a"))
-    found = ops_of(config=container(mounts=(image,)), image_mounts=(stacked,))
+    found = ops_of(config=container(mounts=(image,)), mounted=(stacked,))
     assert [op.lower for op in found if isinstance(op, ops.OverlayMapped)] == [("/m/b", "/m/a"), LAYERS]
 
 
@@ -179,15 +183,15 @@ def test_devices_and_folders_have_owners() -> None:
 @pytest.mark.parametrize(("count", "expected"), [(65_536, ["gid=100005"]), (5, [])])
 def test_the_group_of_terminals(count: int, expected: list[str]) -> None:
     ids = mappings((0, 100_000, count))
-    launch = launch_of(container(), sandbox=own(uids=ids, gids=ids))
-    plan = container_plan(launch, ("host_mounts",))
+    spec = spec_of(container(), pod=own(uids=ids, gids=ids))
+    plan = container_plan(spec, ("host_mounts",))
     (devpts,) = [op for op in plan.ops() if isinstance(op, ops.NewFs) and op.type == "devpts"]
     assert [option for option in devpts.options if option.startswith("gid=")] == expected
 
 
 def test_without_one_nothing_changes() -> None:
     kinds = (ops.OverlayMapped, ops.FilesAsRoot, ops.JoinUser, ops.MapIds)
-    plan = container_plan(launch_of(container(mounts=(mount("/a", "/b"),))), ("host_mounts",))
+    plan = container_plan(spec_of(container(mounts=(mount("/a", "/b"),))), ("host_mounts",))
     assert not [op for op in plan.ops() if isinstance(op, kinds)]
 
 

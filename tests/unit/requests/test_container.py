@@ -12,7 +12,7 @@ from phantom_cri.model import (
     SandboxMetadata,
     SandboxSecurity,
 )
-from phantom_cri.requests import check_container, check_namespaces
+from phantom_cri.requests import check_namespaces, resolve
 from tests.unit.requests.asked import container, mount, namespaces
 
 IMAGE = ImageConfig(cmd=("sh",), volumes=("/data",))
@@ -67,4 +67,4 @@ def test_namespaces_that_fit(asked: dict[str, Any], pod: dict[str, Any]) -> None
 )
 def test_everything_is_checked(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):
-        check_container(container(**fields), IMAGE, sandbox())
+        resolve(container(**fields), IMAGE, sandbox())

@@ -1,0 +1,110 @@
+"""Everything a plan is made of, fetched from the rooms that know: cgroups, policy, images, the pod."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from phantom_cri import cgroups, codec, plans, requests
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.lifecycle.confinement import policy_of
+from phantom_cri.lifecycle.injection import all_devices, effective, hooks_of
+from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.node import Node
+from phantom_cri.model import ContainerRecord
+from phantom_cri.plans import ContainerSpec, HostDevice, OverlayRoot, Process
+from phantom_cri.requests import Resolved, Surroundings
+
+POD_FILES = {"/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts", "/etc/hostname": "hostname"}
+"""Where a container finds its pod's files, unless a mount of its own is there."""
+
+
+def resolve(pod: Pod, record: ContainerRecord) -> Resolved:
+    """What the request and its CDI devices mean on this node. Raises as `requests.resolve`."""
+    found = requests.resolve(
+        effective(record),
+        record.image,
+        pod.record.config,
+        record.image_mounts,
+        hostname=pod.record.hostname,
+        home=record.user.home,
+    )
+    return codec.replace(found, devices=all_devices(pod, record, found.devices))
+
+
+def resolved_of(pod: Pod, container: Container) -> Resolved:
+    """As when it was created, or anew for a container of an earlier daemon."""
+    if container.resolved is None:
+        container.resolved = resolve(pod, container.record)
+    return container.resolved
+
+
+def container_spec(node: Node, pod: Pod, container: Container) -> ContainerSpec:
+    record = container.record
+    pod_folder = node.records.pod_folder(pod.id)
+    snapshot = node.images.snapshot_of(record.id, record.layers)
+    namespaces = record.config.security.namespaces
+    resolved = resolved_of(pod, container)
+    return requests.container_spec(
+        resolved,
+        Surroundings(
+            user=record.user,
+            root=OverlayRoot(snapshot.lower, snapshot.upper, snapshot.work),
+            pod=pod.record.config.security.namespaces,
+            policy=policy_of(node, pod, container),
+            cgroup_view=plans.CgroupView(*node.cgroups.view(record.cgroup)),
+            pod_files=tuple((target, os.path.join(pod_folder, name)) for target, name in POD_FILES.items()),
+            volumes_folder=snapshot.folder,
+            pid_of=target_of(node, pod, namespaces.target_id) if namespaces.pid == "target" else "",
+            hooks=hooks_of(record, resolved.process, snapshot.folder),
+            labels=record.selinux,
+        ),
+    )
+
+
+def exec_launch(
+    node: Node, pod: Pod, container: Container, command: Sequence[str], *, tty: bool = False
+) -> plans.ExecLaunch:
+    record = container.record
+    security = record.config.security
+    return plans.ExecLaunch(
+        container_id=record.id,
+        command=tuple(command),
+        process=process_of(pod, container),
+        user=record.user,
+        policy=policy_of(node, pod, container),
+        own_pid_namespace=security.namespaces.pid in ("container", "target"),
+        own_cgroup_namespace=node.cgroups.version == "v2" and not security.privileged,
+        user_namespace=pod.record.config.security.namespaces.user == "pod",
+        oom_score_adj=record.resources.oom_score_adj,
+        tty=tty,
+        labels=record.selinux,
+    )
+
+
+def process_of(pod: Pod, container: Container) -> Process:
+    if container.resolved is not None:
+        return container.resolved.process
+    # Not all of it: a device that the container was made with may be gone from the node by now.
+    record = container.record
+    home, hostname = record.user.home, pod.record.hostname
+    return requests.merged(effective(record), record.image, hostname=hostname, home=home)
+
+
+def target_of(node: Node, pod: Pod, target_id: str) -> str:
+    """The container whose pid namespace is joined; it has to run in the same pod."""
+    target = node.records.container(target_id)
+    if target.id not in pod.containers or target.record.state != "running":
+        raise InvalidArgument(
+            f"namespace_options.target_id: {target_id!r} is not a running container of this pod"
+        )
+    # A target that itself shares the pod's pid namespace has none of its own to be named by.
+    own = target.record.config.security.namespaces
+    return "" if own.pid == "pod" else own.target_id if own.pid == "target" else target.id
+
+
+def allowed_devices(record: ContainerRecord, devices: Sequence[HostDevice]) -> tuple[cgroups.DeviceRule, ...]:
+    """What its device cgroup allows: what every container may use, and what it was given."""
+    rules = requests.device_rules(record.config, devices)
+    own = tuple(cgroups.DeviceRule(*rule) for rule in rules)
+    return own if record.config.security.privileged else (*cgroups.DEFAULT_RULES, *own)
