@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from phantom_cri.errors import DataLoss, FailedPrecondition, ResourceExhausted
 from phantom_cri.images.content import ContentStore, digest_of
 from phantom_cri.images.flights import SharedWork
-from phantom_cri.images.layers import LayerStore, sniff
+from phantom_cri.images.layers import WASM, LayerStore, sniff
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import (
     CONFIG_TYPES,
@@ -165,6 +165,11 @@ class _Job:
             await _all([self._fetch(blob) for blob in self._blobs])
             return (), tuple(Artifact(each.digest, each.media_type, each.size) for each in self._blobs)
         await _all([self._layer(index, diff_id) for index, diff_id in enumerate(self._diff_ids)])
+        unknown = [each.digest for each in self._artifacts if each.media_type != WASM]
+        if self._names and unknown:  # such as a layer of an accelerated format: its files would be missing
+            raise FailedPrecondition(
+                f"layer {unknown[0]} is neither a tar archive nor a Wasm module, and others are archives"
+            )
         return tuple(reversed(self._names)), tuple(self._artifacts)
 
     async def _fetch(self, blob: Descriptor) -> None:

@@ -31,6 +31,8 @@ from phantom_cri.images.manifest import DECODE_ERRORS
 from phantom_cri.images.trash import Trash
 from phantom_cri.images.unpack import is_plain_root, unpack
 
+WASM = "application/wasm"
+
 _SNIFF_LIMIT = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -236,7 +238,7 @@ def sniff(blob: Path) -> str:
             head += part
     if not head or head == bytes(BLOCK) or (len(head) == BLOCK and is_header(bytes(head))):
         return "tar"
-    return "application/wasm" if head.startswith(b"\0asm") else "application/octet-stream"
+    return WASM if head.startswith(b"\0asm") else "application/octet-stream"
 
 
 def measure(folder: str) -> tuple[int, int]:

@@ -155,9 +155,12 @@ class ImageService:
             listed = () if record.artifact_type else parse_config(content).diff_ids
         except (DataLoss, ResourceExhausted):
             return False
-        blobs = {each.digest for each in record.artifacts}
-        layers = tuple(map(self._layers.diff_id, reversed(record.layers)))
-        return digest_of(content) == record.id and layers == tuple(one for one in listed if one not in blobs)
+        if record.artifact_type:
+            return digest_of(content) == record.id
+        blobs = [each.digest for each in record.artifacts]
+        layers = list(map(self._layers.diff_id, reversed(record.layers)))
+        is_same = layers == [one for one in listed if one not in blobs] and len(listed) == len(layers + blobs)
+        return digest_of(content) == record.id and is_same
 
     async def close(self) -> None:
         """End the threads; pulls must have been cancelled before."""

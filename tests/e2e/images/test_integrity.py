@@ -234,6 +234,25 @@ async def test_layers_that_are_no_file_system_and_that_the_config_lists(
             now.check_root(digest_of(config))
 
 
+async def test_layers_with_and_without_files_in_one_image(start: Start, spec_registry: SpecRegistry) -> None:
+    layers, types = (BASE, WASM, TOP), (TAR, "application/wasm", TAR)
+    config = config_of(layers)
+    name = serve(spec_registry, "mixed", manifest_of(config, layers, types), [config, *layers])
+    service = await start()
+    id_ = await service.pull(ImageSpec(image=name))
+    for now in (service, await start()):
+        assert content(now, name, "/bin") == b"guard"
+        assert [kind for kind, _ in now.artifacts(id_)] == ["application/wasm"]
+        now.check_root(id_)
+    layers = (BASE, b"of a format that is not known here", TOP)
+    config = config_of(layers)
+    types = (TAR, "application/vnd.oci.image.layer.nydus.blob.v1", TAR)
+    name = serve(spec_registry, "unknown", manifest_of(config, layers, types), [config, *layers])
+    message = await refused(now.pull(ImageSpec(image=name)))
+    assert message.startswith("FailedPrecondition")
+    assert f"layer {digest_of(layers[1])} is neither" in message
+
+
 async def test_a_manifest_that_is_a_config_as_well_is_refused(
     start: Start, spec_registry: SpecRegistry
 ) -> None:
