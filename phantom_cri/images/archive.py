@@ -16,12 +16,13 @@ from pathlib import Path
 from phantom_cri.codec import Document, from_json, to_json
 from phantom_cri.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted
 from phantom_cri.images import layertar, reference
-from phantom_cri.images.content import digest_of
+from phantom_cri.images.content import digest_of, matches
 from phantom_cri.images.layertar import LayerStream, TarReader
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import DECODE_ERRORS, Index
 from phantom_cri.images.registry import Fetched
 
+_SHA512 = "blobs/sha512/"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -71,7 +72,11 @@ class _Members:
         return self.files[found].read_bytes()
 
     def by_digest(self) -> dict[str, Path]:
-        return {digest: self.files[name] for name, (digest, _) in self.digests.items()}
+        """By the digests that were counted, and those that only names claim: whoever reads verifies."""
+        claimed = {
+            f"sha512:{name[13:]}": path for name, path in self.files.items() if name.startswith(_SHA512)
+        }
+        return claimed | {digest: self.files[name] for name, (digest, _) in self.digests.items()}
 
 
 def read(path: Path, folder: Path, limits: Limits) -> tuple[list[ArchivedImage], dict[str, Path]]:
@@ -139,7 +144,7 @@ def _write(reader: TarReader, staged: Path) -> str:
 def _from_layout(index: Index, members: _Members, limits: Limits) -> Iterator[ArchivedImage]:
     for descriptor in index.manifests or ():
         content = members.text(f"blobs/{descriptor.digest.replace(':', '/')}", limits.manifest_bytes)
-        if content is None or digest_of(content) != descriptor.digest:
+        if content is None or not matches(descriptor.digest, content):
             raise DataLoss(f"archive: manifest {descriptor.digest} is missing or damaged")
         notes = descriptor.annotations or {}
         name = notes.get(_CONTAINERD_NAME) or notes.get(_REF_NAME, "")

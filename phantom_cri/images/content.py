@@ -2,7 +2,9 @@
 
 A blob is visible under its digest only after its bytes were hashed, synced and renamed,
 so a crash leaves either the whole blob or a part in `ingest/` that a later pull resumes.
-All methods block: call them in a thread, but for `has`, `path` and `ingest`.
+A part belongs to the source that it came from: what one registry began, only the same
+repository of it continues, so that nobody's bytes can spoil the download of another.
+All methods block: call them in a thread, but for `has`, `size`, `path`, `ingest` and `delete`.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
-from phantom_cri.errors import DataLoss
+from phantom_cri.errors import DataLoss, ResourceExhausted
 from phantom_cri.images.reference import is_digest
+from phantom_cri.images.trash import Trash
 
 _READ_SIZE = 1 << 20
 
@@ -24,12 +27,14 @@ _READ_SIZE = 1 << 20
 class ContentStore:
     """The blobs under one root. Counts its bytes and files as it goes, so asking is free."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, trash: Trash) -> None:
         self._root = root
+        self._trash = trash
         self._known: dict[str, int] = {}
         self._used = 0
         self._lock = threading.Lock()
         self._numbers = itertools.count()
+        self._writing: set[Path] = set()
 
     def open(self) -> None:
         """Make the folders and learn what is there."""
@@ -38,7 +43,7 @@ class ContentStore:
         for algorithm in ("sha256", "sha512"):
             with os.scandir(self._root / "blobs" / algorithm) as blobs:
                 for blob in blobs:
-                    self._record(f"{algorithm}:{blob.name}", blob.stat().st_size)
+                    self.record(f"{algorithm}:{blob.name}", blob.stat().st_size)
 
     @property
     def used_bytes(self) -> int:
@@ -54,82 +59,99 @@ class ContentStore:
     def has(self, digest: str) -> bool:
         return digest in self._known
 
+    def size(self, digest: str) -> int | None:
+        """Bytes of a blob that is here."""
+        return self._known.get(digest)
+
     def path(self, digest: str) -> Path:
         if not is_digest(digest):
             raise DataLoss(f"digest {digest[:200]!r} is not sha256 or sha512 in lower-case hex")
         return self._root / "blobs" / digest.replace(":", "/")
 
-    def read(self, digest: str) -> bytes:
-        """A small blob's bytes; raises DataLoss when they no longer match or are gone."""
+    def read(self, digest: str, limit: int) -> bytes:
+        """A small blob's bytes; raises DataLoss when they no longer match or are gone.
+
+        `limit`: whoever names a digest may mean any blob that is here, of any size. ResourceExhausted.
+        """
         try:
-            content = self.path(digest).read_bytes()
+            with self.path(digest).open("rb") as file:
+                content = file.read(limit + 1)
         except FileNotFoundError:
             raise DataLoss(f"blob {digest} is recorded but not on disk") from None
-        if _hash(digest, content) != digest:
+        if len(content) > limit:
+            raise ResourceExhausted(f"blob {digest} has more than the {limit} bytes that are allowed")
+        if not matches(digest, content):
             raise DataLoss(f"blob {digest} on disk no longer matches its digest")
         return content
 
     def put(self, digest: str, content: bytes) -> None:
         """Store a small blob that is already in memory."""
         if not self.has(digest):
-            target = self.path(digest)
-            part = (
-                self._root / "ingest" / f"{target.name}.{next(self._numbers)}"
-            )  # two may put the same at once
-            with Ingest(part, target, digest, len(content), False, self._record) as ingest:
-                try:
-                    ingest.write(content)
-                    ingest.commit()
-                except BaseException:
-                    ingest.abort()  # it is not what a later pull would resume
-                    raise
+            with self.ingest(digest, len(content)) as ingest:
+                ingest.write(content)
+                ingest.commit()
 
-    def ingest(self, digest: str, size: int, *, resume: bool = True) -> Ingest:
+    def ingest(self, digest: str, size: int, source: str = "") -> Ingest:
         """For the download of `digest`, which must come out `size` bytes long. Does not block for long.
 
-        `resume`: what an earlier one left is kept, for `Ingest.take_up`.
+        `source`: where it comes from. What an earlier download from there left is kept, for
+        `Ingest.take_up`; without a source, or while another writes to that part, nothing is.
         """
         target = self.path(digest)
-        return Ingest(self._root / "ingest" / target.name, target, digest, size, resume, self._record)
+        origin = hashlib.sha256(source.encode()).hexdigest()[:16]
+        part = self._root / "ingest" / f"{target.name}.{origin}"
+        resumable = bool(source) and part not in self._writing
+        if not resumable:
+            part = part.with_suffix(f".{next(self._numbers)}")
+        self._writing.add(part)
+        try:
+            return Ingest(self, part, target, digest, size, resumable)
+        except BaseException:
+            self._writing.discard(part)
+            raise
 
     def delete(self, digest: str) -> None:
-        self.path(digest).unlink(missing_ok=True)
+        """Take a blob out of sight at once; the deleting is done elsewhere."""
         with self._lock:
-            self._used -= self._known.pop(digest, 0)
+            if digest in self._known:
+                self._used -= self._known.pop(digest)
+                self._trash.discard(str(self.path(digest)))
 
-    def sweep(self, keep: Collection[str], *, older_than_s: float) -> None:
-        """Delete blobs that nobody needs and parts nobody came back for, once they are old enough."""
+    def stale(self, keep: Collection[str], older_than_s: float) -> list[str]:
+        """Blobs not in `keep` that nobody came back for; deletes such parts of downloads."""
         horizon = time.time() - older_than_s
-        for digest in [known for known in self._known if known not in keep]:
-            if _modified(self.path(digest)) <= horizon:
-                self.delete(digest)
+        kept = {digest.partition(":")[2] for digest in keep}
         for part in (self._root / "ingest").iterdir():
-            if part.name not in {digest.partition(":")[2] for digest in keep} and _modified(part) <= horizon:
+            if part.stem not in kept and part not in self._writing and _modified(part) <= horizon:
+                part.unlink(missing_ok=True)
+        unused = [digest for digest in self.digests() if digest not in keep]
+        return [digest for digest in unused if _modified(self.path(digest)) <= horizon]
+
+    def discard_parts(self, digests: Collection[str]) -> None:
+        """Delete what downloads of these have left, but not what is being written."""
+        names = {digest.partition(":")[2] for digest in digests}
+        for part in (self._root / "ingest").iterdir():
+            if part.stem in names and part not in self._writing:
                 part.unlink(missing_ok=True)
 
-    def discard_part(self, digest: str) -> None:
-        (self._root / "ingest" / self.path(digest).name).unlink(missing_ok=True)
-
-    def _record(self, digest: str, size: int) -> None:
+    def record(self, digest: str, size: int) -> None:
         with self._lock:
             self._used += size - self._known.get(digest, 0)
             self._known[digest] = size
 
+    def close_part(self, part: Path) -> None:
+        self._writing.discard(part)
+
 
 class Ingest:
-    """One blob being written. Close without `commit` keeps the part for a later resume."""
+    """One blob being written. Closed without `commit`, a `resumable` part is kept for a later resume."""
 
     def __init__(
-        self,
-        part: Path,
-        target: Path,
-        digest: str,
-        size: int,
-        resume: bool,
-        record: Callable[[str, int], None],
+        self, store: ContentStore, part: Path, target: Path, digest: str, size: int, resumable: bool
     ) -> None:
-        self._part, self._target, self.digest, self._size, self._record = part, target, digest, size, record
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if resume else os.O_TRUNC)
+        self._store, self._part, self._target = store, part, target
+        self.digest, self._size, self._resumable = digest, size, resumable
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if resumable else os.O_TRUNC)
         self._file = os.fdopen(os.open(part, flags, 0o600), "r+b", buffering=0)
         self.offset = 0
         self._hash = hashlib.new(digest.partition(":")[0])
@@ -139,6 +161,9 @@ class Ingest:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        if not self._resumable:
+            self.abort()
+        self._store.close_part(self._part)
 
     def take_up(self) -> None:
         """Count and hash what an earlier download has left."""
@@ -178,7 +203,7 @@ class Ingest:
         os.fsync(self._file.fileno())
         os.rename(self._part, self._target)
         sync_folder(self._target.parent)
-        self._record(self.digest, self._size)
+        self._store.record(self.digest, self._size)
 
     def abort(self) -> None:
         self._part.unlink(missing_ok=True)
@@ -197,9 +222,9 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _hash(digest: str, content: bytes) -> str:
-    algorithm = digest.partition(":")[0]
-    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+def matches(digest: str, content: bytes) -> bool:
+    algorithm, _, expected = digest.partition(":")
+    return hashlib.new(algorithm, content).hexdigest() == expected
 
 
 def _modified(path: Path) -> float:

@@ -12,37 +12,23 @@ T = TypeVar("T")
 
 
 class Flights(Generic[T]):
-    """By key, what is under way. The work is cancelled when the last caller who waits for it is.
+    """By key, what is under way. The work is cancelled when the last caller who waits for it is."""
 
-    `owned`: or when the one is who began it, for it uses what is theirs; then another begins its own.
-    """
-
-    def __init__(self, *, owned: bool = False) -> None:
+    def __init__(self) -> None:
         self._flying: dict[Hashable, _Flight[T]] = {}
-        self._owned = owned
 
     async def join(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
         """Result (or error) of the work under way for `key`; begins it when there is none."""
-        while True:
-            while (flight := self._flying.get(key)) is not None and flight.abandoned:
-                await asyncio.wait([flight.task])  # it still holds the files that the next one needs
-            is_owner = flight is None
-            if flight is None:
-                flight = self._flying[key] = _Flight(asyncio.ensure_future(work()))
-                flight.task.add_done_callback(lambda task: self._landed(key, task))
-            try:
-                return await self._ride(flight, self._owned and is_owner)
-            except asyncio.CancelledError:
-                caller = asyncio.current_task()
-                if not flight.abandoned or (caller and caller.cancelling()):
-                    raise
-
-    async def _ride(self, flight: _Flight[T], is_owner: bool) -> T:
+        while (flight := self._flying.get(key)) is not None and flight.abandoned:
+            await asyncio.wait([flight.task])  # it still holds the files that the next one needs
+        if flight is None:
+            flight = self._flying[key] = _Flight(asyncio.ensure_future(work()))
+            flight.task.add_done_callback(lambda task: self._landed(key, task))
         flight.passengers += 1
         try:
             return await asyncio.shield(flight.task)
         except asyncio.CancelledError:
-            if (is_owner or flight.passengers == 1) and not flight.task.done():
+            if flight.passengers == 1 and not flight.task.done():
                 flight.abandoned = True
                 flight.task.cancel()
                 await settled(flight.task)
@@ -62,3 +48,59 @@ class _Flight(Generic[T]):
         self.task = task
         self.passengers = 0
         self.abandoned = False
+
+
+class SharedWork:
+    """Work that each caller could do alone, by its own means, and that one does for all while that helps.
+
+    Whoever comes first does it; others wait for it. They do it themselves when the first one
+    fails (their own means may be better), leaves, or gets nowhere for `patience_s` seconds.
+    """
+
+    def __init__(self, patience_s: float | None = None) -> None:
+        self._patience_s = patience_s
+        self._first: dict[Hashable, _Attempt] = {}
+
+    async def do(self, key: Hashable, work: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+        """Return once the work for `key` is done. `work` gets what to call whenever it gets on."""
+        while (first := self._first.get(key)) is not None:
+            outcome = await first.outcome(self._patience_s)
+            if outcome == "done":
+                return
+            if outcome != "left":
+                break
+        attempt = _Attempt()
+        self._first.setdefault(key, attempt)
+        try:
+            await work(attempt.got_on)
+            attempt.end("done")
+        except asyncio.CancelledError:
+            attempt.end("left")
+            raise
+        except BaseException:
+            attempt.end("failed")
+            raise
+        finally:
+            if self._first.get(key) is attempt:
+                del self._first[key]
+
+
+class _Attempt:
+    def __init__(self) -> None:
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._steps = 0
+
+    def got_on(self) -> None:
+        self._steps += 1
+
+    def end(self, outcome: str) -> None:
+        self._ended.set_result(outcome)
+
+    async def outcome(self, patience_s: float | None) -> str:
+        """ "done", "failed" or "left"; "stuck" when it did not get on for `patience_s`."""
+        while not self._ended.done():
+            before = self._steps
+            await asyncio.wait([self._ended], timeout=patience_s)
+            if not self._ended.done() and self._steps == before:
+                return "stuck"
+        return self._ended.result()

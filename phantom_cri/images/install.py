@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal, Protocol
 
 from phantom_cri.errors import DataLoss, FailedPrecondition, ResourceExhausted
-from phantom_cri.images.content import ContentStore
-from phantom_cri.images.flights import Flights
-from phantom_cri.images.layers import LayerRecord, LayerStore
+from phantom_cri.images.content import ContentStore, digest_of
+from phantom_cri.images.flights import SharedWork
+from phantom_cri.images.layers import WASM, LayerStore, sniff
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import (
     CONFIG_TYPES,
-    EMPTY_CONFIG,
     ConfigFile,
     Descriptor,
     Manifest,
     chain_ids,
-    is_tar_layer,
+    is_image_config,
+    is_tar_type,
     parse_config,
 )
 from phantom_cri.images.sources import Source
@@ -41,7 +41,10 @@ class LayerReport(Protocol):
 
 
 class Installer:
-    """Shared by all pulls and loads, so that what two of them need is fetched and unpacked once."""
+    """Shared by all pulls and loads, so that what two of them need is fetched and unpacked once.
+
+    A download is shared by those who would fetch from the same place with the same credentials.
+    """
 
     def __init__(
         self, content: ContentStore, layers: LayerStore, threads: Threads, limits: Limits, parallel: int
@@ -51,8 +54,8 @@ class Installer:
         self._threads = threads
         self._limits = limits
         self._parallel = parallel
-        self._blob_flights: Flights[None] = Flights(owned=True)  # by the connections of one pull
-        self._layer_flights: Flights[LayerRecord] = Flights()
+        self._downloads = SharedWork(limits.shared_progress_s)
+        self._unpackings = SharedWork()
 
     async def install(
         self,
@@ -65,7 +68,9 @@ class Installer:
     ) -> ImageRecord:
         """Everything of one platform's manifest, as a record that has no names yet.
 
-        `holder` holds the layers when this returns.
+        `holder` holds the layers when this returns. The record's id is the digest of what commits to
+        all of it: of the config, where that lists the layers, so that any two manifests with this
+        config are the same image; else, for an artifact, of the manifest.
         """
         descriptors = manifest.layers or ()
         if len(descriptors) > self._limits.layers:
@@ -73,48 +78,68 @@ class Installer:
         if manifest.config.size > self._limits.config_bytes:
             raise ResourceExhausted(f"image config has {manifest.config.size} bytes")
         await self._threads.run(self._content.put, digest, content)
-        await self._need(manifest.config, source, report)
-        config_type = manifest.config.media_type
-        config = ConfigFile()
-        if config_type in CONFIG_TYPES:
-            config = parse_config(await self._threads.run(self._content.read, manifest.config.digest))
-        job = _Job(self, manifest, config, source, holder, report)
+        config_content = await self._config(manifest.config, source, report)
+        config, commits = _read_config(digest, manifest, config_content)
+        if not commits and is_image_config(content):
+            raise DataLoss(f"manifest {digest} is an image config as well: its meaning is ambiguous")
+        job = _Job(self, manifest, config.diff_ids if commits else None, source, holder, report)
         names, artifacts = await job.run()
+        layers_size = sum(map(self._layers.size, names)) + sum(each.size for each in artifacts)
         return ImageRecord(
-            id=digest if config_type == EMPTY_CONFIG else _image_id(manifest.config),
-            size=len(content) + manifest.config.size + sum(each.size for each in descriptors),
+            id=digest_of(config_content if commits else content),
+            size=len(content) + len(config_content) + layers_size,
             config=config.process(),
             layers=names,
             blobs=(digest, manifest.config.digest, *(each.digest for each in artifacts)),
             artifacts=artifacts,
+            artifact_type="" if commits else _artifact_type(manifest),
             manifest=digest,
             config_digest=manifest.config.digest,
-            config_type=config_type,
+            config_type=manifest.config.media_type,
             architecture=config.architecture or "",
             os=config.os or "",
         )
 
+    async def _config(self, blob: Descriptor, source: Source, report: LayerReport) -> bytes:
+        limit = self._limits.config_bytes
+        await self._need(blob, source, report)
+        try:
+            return await self._threads.run(self._content.read, blob.digest, limit)
+        except DataLoss:  # damaged on our disk since it was fetched
+            self._content.delete(blob.digest)
+            await self._need(blob, source, report)
+            return await self._threads.run(self._content.read, blob.digest, limit)
+
     async def _need(self, blob: Descriptor, source: Source, report: LayerReport) -> None:
         """Have a blob in the content store, from the descriptor itself, another pull, or `source`."""
 
-        async def fetch() -> None:
+        async def fetch(got_on: Callable[[], None]) -> None:
+            def progress(done: int) -> None:
+                got_on()
+                report(blob.digest, "downloading", done, blob.size)
+
+            if self._content.has(blob.digest):
+                return
             if blob.data is not None and len(blob.data) == blob.size:
                 await self._threads.run(self._content.put, blob.digest, blob.data)
             else:
-                await source.fetch(blob, lambda done: report(blob.digest, "downloading", done, blob.size))
+                await source.fetch(blob, progress)
 
         if not self._content.has(blob.digest):
-            await self._blob_flights.join(blob.digest, fetch)
+            await self._downloads.do((source.origin, blob.digest), fetch)
+        size = self._content.size(blob.digest)
+        if size not in (None, blob.size):
+            raise DataLoss(f"blob {blob.digest} has {size} bytes, the manifest says {blob.size}")
 
 
 class _Job:
-    """The layers of one image."""
+    """The layers of one image. `diff_ids`: one for each layer; None for an artifact, which has blobs only."""
 
     def __init__(
         self,
         installer: Installer,
         manifest: Manifest,
-        config: ConfigFile,
+        diff_ids: tuple[str, ...] | None,
         source: Source,
         holder: str,
         report: LayerReport,
@@ -122,49 +147,69 @@ class _Job:
         self._installer = installer
         self._layers = installer._layers
         self._source, self._holder, self._report = source, holder, report
-        self._tars, self._others = _sorted_out(manifest)
-        self._diff_ids = _diff_ids(manifest, config, self._tars)
-        self._chain = chain_ids(self._diff_ids)
+        self._blobs = manifest.layers or ()
+        self._diff_ids = diff_ids
+        self._chain = chain_ids(diff_ids or ())
         self._names: list[str] = []  # of what is unpacked, bottom first
+        self._artifacts: list[Artifact] = []
+        self._placed = 0  # layers that were unpacked or found to be none, bottom first
         self._slots = asyncio.Semaphore(installer._parallel)
-        self._unpacked = asyncio.Condition()
+        self._moved = asyncio.Condition()
 
     async def run(self) -> tuple[tuple[str, ...], tuple[Artifact, ...]]:
         """Names of the layers, top first, and what is no file system."""
-        work: list[Coroutine[Any, Any, None]] = [self._layer(index) for index in range(len(self._tars))]
-        work += [self._fetch(blob) for blob in self._others]
-        await _all(work)
-        artifacts = tuple(Artifact(each.digest, each.media_type, each.size) for each in self._others)
-        return tuple(reversed(self._names)), artifacts
+        for blob in self._blobs:
+            if blob.media_type.endswith("+encrypted"):
+                raise FailedPrecondition(f"layer {blob.digest} is encrypted, which is not supported")
+        if self._diff_ids is None:
+            await _all([self._fetch(blob) for blob in self._blobs])
+            return (), tuple(Artifact(each.digest, each.media_type, each.size) for each in self._blobs)
+        await _all([self._layer(index, diff_id) for index, diff_id in enumerate(self._diff_ids)])
+        unknown = [each.digest for each in self._artifacts if each.media_type != WASM]
+        if self._names and unknown:  # such as a layer of an accelerated format: its files would be missing
+            raise FailedPrecondition(
+                f"layer {unknown[0]} is neither a tar archive nor a Wasm module, and others are archives"
+            )
+        return tuple(reversed(self._names)), tuple(self._artifacts)
 
     async def _fetch(self, blob: Descriptor) -> None:
         async with self._slots:
             await self._installer._need(blob, self._source, self._report)
 
-    async def _layer(self, index: int) -> None:
-        diff_id, chain_id = self._diff_ids[index], self._chain[index]
-        blob, before = self._tars[index], self._layers.find(diff_id, chain_id)
+    async def _layer(self, index: int, diff_id: str) -> None:
+        blob, before = self._blobs[index], self._layers.find(diff_id, self._chain[index])
         if before is None:
             self._report(blob.digest, "waiting", 0, blob.size)
             await self._fetch(blob)
-        async with self._unpacked:
-            await self._unpacked.wait_for(lambda: len(self._names) == index)
-        name = self._layers.find(diff_id, chain_id)
-        while name is None:
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._placed == index)
+        await self._place(index, diff_id)
+        self._report(blob.digest, "done" if before is None else "exists", blob.size, blob.size)
+        async with self._moved:
+            self._placed += 1
+            self._moved.notify_all()
+
+    async def _place(self, index: int, diff_id: str) -> None:
+        """Have the layer unpacked over those below it; a blob that is no archive is kept as it is."""
+        blob, chain_id = self._blobs[index], self._chain[index]
+        below = self._names[-1] if self._names else None
+        while (name := self._layers.find(diff_id, chain_id, below)) is None:
             await self._fetch(blob)  # was there at first sight, but collected since
-            name = await self._unpack(index)
+            kind = await self._installer._threads.run(sniff, self._installer._content.path(blob.digest))
+            if kind != "tar":
+                self._artifacts.append(_as_artifact(blob, diff_id, kind))
+                return
+            await self._unpack(index, diff_id)
         self._names.append(name)
         self._layers.hold(self._holder, self._names)
-        self._report(blob.digest, "done" if before is None else "exists", blob.size, blob.size)
-        async with self._unpacked:
-            self._unpacked.notify_all()
 
-    async def _unpack(self, index: int) -> str | None:
-        blob, diff_id, chain_id = self._tars[index], self._diff_ids[index], self._chain[index]
+    async def _unpack(self, index: int, diff_id: str) -> None:
+        """Once for all who need this layer from this blob; those whose layers below differ look again."""
+        blob, chain_id = self._blobs[index], self._chain[index]
         lower = tuple(reversed(self._names))
         self._report(blob.digest, "unpacking", 0, blob.size)
 
-        async def unpack() -> LayerRecord:
+        async def unpack(_: Callable[[], None]) -> None:
             cancelled = threading.Event()
             path = self._installer._content.path(blob.digest)
             task = asyncio.ensure_future(
@@ -179,10 +224,8 @@ class _Job:
                     self._layers.adopt(task.result())
                 raise
             self._layers.hold(self._holder, [*self._names, self._layers.adopt(record)])
-            return record
 
-        await self._installer._layer_flights.join(diff_id, unpack)
-        return self._layers.find(diff_id, chain_id)
+        await self._installer._unpackings.do((blob.digest, diff_id), unpack)
 
 
 async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
@@ -197,31 +240,34 @@ async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
             await settled(task)
 
 
-def _image_id(config: Descriptor) -> str:
-    if not config.digest.startswith("sha256:"):
-        raise FailedPrecondition(
-            f"image config digest {config.digest} is not sha256, so it cannot be an image id"
+def _read_config(digest: str, manifest: Manifest, content: bytes) -> tuple[ConfigFile, bool]:
+    """What the config says, and whether it commits to the layers of this manifest, one to one.
+
+    One that lists none commits to none: that is how runwasi builds images of Wasm modules. Raises
+    DataLoss when layers that mean to be file systems are more or fewer than the config lists.
+    """
+    layers = manifest.layers or ()
+    called_image = manifest.config.media_type in CONFIG_TYPES
+    is_image = is_image_config(content)
+    config = parse_config(content) if is_image or called_image else ConfigFile()
+    listed = len(config.diff_ids)
+    has_tars = any(is_tar_type(each.media_type) for each in layers)
+    if listed != len(layers) and (listed or ((is_image or called_image) and has_tars)):
+        raise DataLoss(
+            f"manifest {digest} has {len(layers)} layers, but its config {manifest.config.digest}"
+            f" lists {listed} (rootfs.diff_ids): the image is refused"
         )
-    return config.digest
+    return config, is_image and listed == len(layers)
 
 
-def _sorted_out(manifest: Manifest) -> tuple[list[Descriptor], list[Descriptor]]:
-    """File systems, and everything else (Wasm modules, attestations)."""
-    tars: list[Descriptor] = []
-    others: list[Descriptor] = []
-    for blob in manifest.layers or ():
-        if blob.media_type.endswith("+encrypted"):
-            raise FailedPrecondition(f"layer {blob.digest} is encrypted, which is not supported")
-        is_tar = is_tar_layer(blob.media_type) and manifest.config.media_type in CONFIG_TYPES
-        (tars if is_tar else others).append(blob)
-    return tars, others
+def _artifact_type(manifest: Manifest) -> str:
+    return manifest.artifact_type or manifest.config.media_type or "unknown"
 
 
-def _diff_ids(manifest: Manifest, config: ConfigFile, tars: list[Descriptor]) -> tuple[str, ...]:
-    """The DiffID of each tar layer. A config may count Wasm layers too (runwasi) or leave them out."""
-    known, every = config.diff_ids, manifest.layers or ()
-    if len(known) == len(tars):
-        return known
-    if len(known) == len(every):
-        return tuple(diff_id for diff_id, blob in zip(known, every, strict=True) if blob in tars)
-    raise DataLoss(f"image has {len(tars)} layers but its config names {len(known)} DiffIDs")
+def _as_artifact(blob: Descriptor, diff_id: str, kind: str) -> Artifact:
+    """A layer that is no file system, in an image whose config commits to it: called what its content is."""
+    if is_tar_type(blob.media_type):
+        raise DataLoss(f"layer {blob.digest} is no tar archive, though its type is {blob.media_type}")
+    if blob.digest != diff_id:
+        raise DataLoss(f"layer {blob.digest} is no tar archive, and the image's DiffID for it is {diff_id}")
+    return Artifact(blob.digest, kind, blob.size)

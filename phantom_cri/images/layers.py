@@ -2,8 +2,9 @@
 
 One folder per DiffID, whatever image or chain it is part of: most layers do not depend on
 what is below them. One that does (a hard link into a lower layer, a parent folder that the
-archive does not name) is kept per ChainID instead. Names are short because overlayfs takes
-all layers of a container in one option string of a page.
+archive does not name) is kept per ChainID instead, so that no image ever sees what another
+has below. Names are short because overlayfs takes all layers of a container in one option
+string of a page.
 
 A layer exists once its record does: the folder is synced and renamed before. Holders keep
 layers alive (`image:…`, `container:…`, `pull:…`); whoever lets go of the last hold calls
@@ -15,6 +16,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import hashlib
+import itertools
 import os
 import threading
 from collections.abc import Iterable
@@ -23,22 +25,32 @@ from pathlib import Path
 from phantom_cri.codec import Record, from_json, to_json, write_atomically
 from phantom_cri.errors import DataLoss, Internal, kernel_error
 from phantom_cri.images.content import sync_folder
+from phantom_cri.images.layertar import BLOCK, LayerStream, is_header
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import DECODE_ERRORS
 from phantom_cri.images.trash import Trash
-from phantom_cri.images.unpack import unpack
+from phantom_cri.images.unpack import is_plain_root, unpack
 
+WASM = "application/wasm"
+
+_SNIFF_LIMIT = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LayerRecord(Record, frozen=True):
-    """`key` is `diff:<DiffID>` or `chain:<ChainID>`; `used_bytes` counts allocated blocks."""
+    """`key` is `diff:<DiffID>` or `chain:<ChainID>`; `used_bytes` counts allocated blocks.
+
+    `names_root`: whether the archive says what the root folder is like, see `LayerStore.find`.
+    `blob_bytes`: size of the archive as it was fetched.
+    """
 
     name: str
     key: str
     diff_id: str
     used_bytes: int
     inodes: int
+    names_root: bool = False
+    blob_bytes: int = 0
 
 
 class LayerStore:
@@ -52,6 +64,8 @@ class LayerStore:
         self._by_key: dict[str, str] = {}
         self._held: dict[str, tuple[str, ...]] = {}
         self._counts: dict[str, int] = {}
+        self._numbers = itertools.count()
+        self._naming = threading.Lock()
         self.used_bytes = 0
         self.inodes = 0
 
@@ -78,9 +92,24 @@ class LayerStore:
     def name_of(self, path: str) -> str:
         return path.removeprefix(self._prefix)
 
-    def find(self, diff_id: str, chain_id: str) -> str | None:
-        """Name of the layer, if it is unpacked already."""
-        return self._by_key.get(f"diff:{diff_id}") or self._by_key.get(f"chain:{chain_id}")
+    def find(self, diff_id: str, chain_id: str, below: str | None = None) -> str | None:
+        """Name of the layer, if it is unpacked already. `below`: the layer that it is to lie on.
+
+        The topmost layer's root folder is what a container sees as `/`. A layer whose archive does
+        not name it takes after the one below, and so is of use only where that is as it was.
+        """
+        name = self._by_key.get(f"diff:{diff_id}")
+        if name and (self._records[name].names_root or below is None or self._has_plain_root(below)):
+            return name
+        return self._by_key.get(f"chain:{chain_id}")
+
+    def diff_id(self, name: str) -> str:
+        return self._records[name].diff_id
+
+    def size(self, name: str) -> int:
+        """Bytes that had to be fetched for a layer, as they were counted then."""
+        record = self._records[name]
+        return record.blob_bytes or record.used_bytes
 
     def add(
         self, blob: Path, diff_id: str, chain_id: str, lower: tuple[str, ...], cancelled: threading.Event
@@ -88,8 +117,7 @@ class LayerStore:
         """Unpack `blob` over `lower` (names, top first). Blocks: for a thread, which then hands the
         record to `adopt` in the event loop. A failure leaves nothing.
         """
-        staged = self._staging / hashlib.sha256(chain_id.encode()).hexdigest()[:16]
-        self._trash.discard(str(staged))
+        staged = self._staging / f"layer-{next(self._numbers)}"
         staged.mkdir(mode=0o700)
         try:
             with blob.open("rb", buffering=0) as source:
@@ -103,23 +131,28 @@ class LayerStore:
             key = f"chain:{chain_id}" if done.needs_lower else f"diff:{diff_id}"
             used_bytes, inodes = measure(str(staged))
             sync_filesystem(staged)
-            record = LayerRecord(self._new_name(key), key, diff_id, used_bytes, inodes)
-            self._show(staged, record)
+            with self._naming:  # the same layer may be shown twice at once, from two different blobs
+                name = self._new_name(key)
+                os.rename(staged, self.path(name))
+            record = LayerRecord(name, key, diff_id, used_bytes, inodes, done.names_root, blob.stat().st_size)
+            self._show(record)
         except BaseException:
             self._trash.discard(str(staged))
             raise
         return record
 
-    def _show(self, staged: Path, record: LayerRecord) -> None:
-        folder, path = self.path(record.name), self._record_path(record.name)
-        os.rename(staged, folder)
+    def _show(self, record: LayerRecord) -> None:
+        path = self._record_path(record.name)
         try:
             sync_folder(self._folder)
             write_atomically(path, to_json(record), durable=True)
         except BaseException:
             path.unlink(missing_ok=True)
-            self._trash.discard(folder)
+            self._trash.discard(self.path(record.name))
             raise
+
+    def _has_plain_root(self, name: str) -> bool:
+        return is_plain_root(os.lstat(self.path(name)))
 
     def adopt(self, record: LayerRecord) -> str:
         self._add(record)
@@ -155,8 +188,8 @@ class LayerStore:
     def is_free(self, name: str) -> bool:
         return not self._counts.get(name)
 
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._records)
+    def has(self, name: str) -> bool:
+        return name in self._records
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -169,7 +202,9 @@ class LayerStore:
 
     def _add(self, record: LayerRecord) -> None:
         self._records[record.name] = record
-        self._by_key[record.key] = record.name
+        known = self._records.get(self._by_key.get(record.key, ""))
+        if known is None or (record.names_root and not known.names_root):  # an earlier daemon did not note it
+            self._by_key[record.key] = record.name
         self.used_bytes += record.used_bytes
         self.inodes += record.inodes
 
@@ -189,6 +224,21 @@ class LayerStore:
             if not os.path.lexists(self.path(digest[:length])):
                 return digest[:length]
         raise Internal(f"no free name for layer {key}")
+
+
+def sniff(blob: Path) -> str:
+    """What a layer's blob holds, compressed or not: "tar", or the media type of what is no archive. Blocks.
+
+    By content alone: what a manifest calls a layer is not covered by the image's id.
+    """
+    head = bytearray()
+    with blob.open("rb", buffering=0) as source:
+        stream = LayerStream(source, _SNIFF_LIMIT)
+        while len(head) < BLOCK and (part := stream.read(BLOCK - len(head))):
+            head += part
+    if not head or head == bytes(BLOCK) or (len(head) == BLOCK and is_header(bytes(head))):
+        return "tar"
+    return WASM if head.startswith(b"\0asm") else "application/octet-stream"
 
 
 def measure(folder: str) -> tuple[int, int]:

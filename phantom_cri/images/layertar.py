@@ -189,9 +189,7 @@ class TarReader:
         block = bytes(first) + (self._stream.exactly(BLOCK - len(first)) if len(first) < BLOCK else b"")
         if block == _ZERO:
             return None
-        total = sum(block) - sum(block[148:156]) + 8 * 32
-        signed = total - 256 * sum(1 for byte in block[:148] + block[156:] if byte > 127)
-        if _number(block[148:156], "checksum") not in (total, signed):
+        if not is_header(block):
             raise DataLoss("layer is not a tar archive: wrong header checksum")
         return block
 
@@ -241,6 +239,16 @@ class TarReader:
             if not part:
                 return  # some writers leave the last padding out
             size -= len(part)
+
+
+def is_header(block: bytes) -> bool:
+    """Whether 512 bytes carry their own checksum, as every tar header does (tar(5))."""
+    total = sum(block) - sum(block[148:156]) + 8 * 32
+    signed = total - 256 * sum(1 for byte in block[:148] + block[156:] if byte > 127)
+    try:
+        return _number(block[148:156], "checksum") in (total, signed)
+    except DataLoss:
+        return False
 
 
 def _stored_name(header: bytes) -> bytes:

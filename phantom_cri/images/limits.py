@@ -24,3 +24,6 @@ class Limits(Record, frozen=True):
     duplicates: Literal["refuse", "last_wins"] = "refuse"
     progress_timeout_s: float = 300.0
     """Seconds for which a download may bring no byte, its retries included; 0: for ever."""
+    shared_progress_s: float = 10.0
+    """Seconds after which a pull that waits for the download of another, which brings less than a MiB
+    in that time, begins its own."""

@@ -1,7 +1,10 @@
 """The JSON of OCI and Docker images: indexes, manifests, configs; and the choice of a platform.
 
 Wire facts: opencontainers image-spec; Docker's schema 2 differs only in media types.
-`null` counts as absent everywhere, as Go's decoder takes it.
+`null` is read as Go's decoder reads it: an absent field, an empty list element, an empty value.
+
+What a document is, is decided by its content, whose digest names it. Media types are claims of
+whoever wrote the manifest or serves it: they may get a document refused, never read differently.
 """
 
 from __future__ import annotations
@@ -36,7 +39,6 @@ CONFIG_TYPES = frozenset(
     }
 )
 SCHEMA1_PREFIX = "application/vnd.docker.distribution.manifest.v1"
-EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 ACCEPT = ", ".join([*sorted(MANIFEST_TYPES), *sorted(INDEX_TYPES), "*/*"])
 
 _TAR_LAYER_PREFIXES = (
@@ -69,6 +71,7 @@ class Manifest(Document, frozen=True, rename="camel"):
     config: Descriptor
     layers: tuple[Descriptor, ...] | None = None
     media_type: str | None = None
+    artifact_type: str | None = None
 
 
 class Index(Document, frozen=True, rename="camel"):
@@ -80,17 +83,17 @@ class _Process(Document, frozen=True):
     """`config` of an image config, keys in lower case (see `parse_config`)."""
 
     user: str | None = None
-    env: tuple[str, ...] | None = None
-    entrypoint: tuple[str, ...] | None = None
-    cmd: tuple[str, ...] | None = None
+    env: tuple[str | None, ...] | None = None
+    entrypoint: tuple[str | None, ...] | None = None
+    cmd: tuple[str | None, ...] | None = None
     workingdir: str | None = None
-    volumes: dict[str, Any] | None = None
+    volumes: dict[str, dict[str, Any] | None] | None = None
     stopsignal: str | None = None
-    labels: dict[str, str] | None = None
+    labels: dict[str, str | None] | None = None
 
 
 class Rootfs(Document, frozen=True):
-    diff_ids: tuple[str, ...] | None = None
+    diff_ids: tuple[str | None, ...] | None = None
 
 
 class ConfigFile(Document, frozen=True):
@@ -105,58 +108,92 @@ class ConfigFile(Document, frozen=True):
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
-        return (self.rootfs and self.rootfs.diff_ids) or ()
+        """Digests of the uncompressed layers, bottom first."""
+        return _texts(self.rootfs.diff_ids if self.rootfs else None)
 
     def process(self) -> ImageConfig:
         found = self.config or _Process()
         return ImageConfig(
             user=found.user or "",
-            env=found.env or (),
-            entrypoint=found.entrypoint or (),
-            cmd=found.cmd or (),
+            env=_texts(found.env),
+            entrypoint=_texts(found.entrypoint),
+            cmd=_texts(found.cmd),
             working_dir=found.workingdir or "",
             volumes=tuple(found.volumes or ()),
             stop_signal=found.stopsignal or "",
-            labels=found.labels or {},
+            labels={key: value or "" for key, value in (found.labels or {}).items()},
         )
 
 
 def parse_document(content: bytes, media_type: str = "") -> Manifest | Index:
     """Decode a manifest or an index. `media_type` is what the descriptor or the registry said.
 
-    Raises DataLoss for JSON that is neither or claims to be both (the same bytes could then
-    be read two ways), FailedPrecondition for Docker schema 1.
+    Raises DataLoss for JSON that is neither, or that could be read two ways: it claims to be
+    both, or is called the one and is the other. FailedPrecondition for Docker schema 1.
     """
     document = _decode(content, "manifest")
     if document.get("schemaVersion") == 1 or media_type.startswith(SCHEMA1_PREFIX):
         raise FailedPrecondition("manifest is Docker schema 1, which is no longer accepted: push it again")
-    is_index = document.get("manifests") is not None
-    if is_index and (document.get("layers") is not None or document.get("config") is not None):
-        raise DataLoss("manifest has both `manifests` and `layers` or `config`: its meaning is ambiguous")
-    named = document.get("mediaType")
-    if named and media_type in INDEX_TYPES | MANIFEST_TYPES and named != media_type:
-        raise DataLoss(f"manifest says mediaType {named!r} but was sent as {media_type!r}")
     try:
-        parsed = convert(document, Index) if is_index else convert(document, Manifest)
+        document = _without_nulls(document)
+        kind = _kind(document, media_type)
+        parsed = convert(document, kind)
     except DECODE_ERRORS as error:
         raise DataLoss(f"manifest: {error}") from None
     _check_descriptors(parsed)
     return parsed
 
 
-def parse_config(content: bytes) -> ConfigFile:
-    """Decode an image config, its keys in any case (Go's decoder, hence real images, allow it)."""
-    document = _fold(_decode(content, "image config"))
-    if isinstance(document.get("config"), dict):
-        document["config"] = _fold(document["config"])
+def _kind(document: dict[str, Any], sent_as: str) -> type[Manifest] | type[Index]:
+    """What the document is by its keys; these count in any case, as for Go, when it comes to ambiguity."""
+    keys = [key.lower() for key in document]
+    for key in ("manifests", "layers", "config", "mediatype"):
+        if keys.count(key) > 1:
+            raise DataLoss(f"manifest has `{key}` in several spellings: its meaning is ambiguous")
+    is_manifest = "layers" in keys or "config" in keys
+    if "manifests" in keys and is_manifest:
+        raise DataLoss("manifest has both `manifests` and `layers` or `config`: its meaning is ambiguous")
+    named = str(document.get("mediaType", ""))
+    is_index = not is_manifest and ("manifests" in keys or not INDEX_TYPES.isdisjoint((named, sent_as)))
+    others, what = (MANIFEST_TYPES, "an index") if is_index else (INDEX_TYPES, "a manifest")
+    if named in others or sent_as in others:
+        raise DataLoss(f"manifest says mediaType {named!r} and was sent as {sent_as!r}, but is {what}")
+    return Index if is_index else Manifest
+
+
+def is_image_config(content: bytes) -> bool:
+    """Whether a blob lists the layers that belong to it, so that its digest commits to all that runs."""
     try:
-        return convert(document, ConfigFile)
+        document = _fold(from_json(content, dict[str, Any]))
+    except DECODE_ERRORS:
+        return False
+    rootfs = document.get("rootfs")
+    rootfs = _fold(rootfs) if isinstance(rootfs, dict) else {}
+    return rootfs.get("type") == "layers" or bool(rootfs.get("diff_ids"))
+
+
+def parse_config(content: bytes) -> ConfigFile:
+    """Decode an image config, its keys in any case (Go's decoder, hence real images, allow it).
+
+    Raises DataLoss that names the field.
+    """
+    document = _fold(_decode(content, "image config"))
+    for key in ("config", "rootfs"):
+        if isinstance(document.get(key), dict):
+            document[key] = _fold(document[key])
+    try:
+        config = convert(document, ConfigFile)
     except DECODE_ERRORS as error:
         raise DataLoss(f"image config: {error}") from None
+    for number, diff_id in enumerate(config.diff_ids):
+        if not is_digest(diff_id):
+            raise DataLoss(f"image config: rootfs.diff_ids[{number}] {diff_id[:200]!r} is no digest")
+    return config
 
 
-def is_tar_layer(media_type: str) -> bool:
-    return media_type.startswith(_TAR_LAYER_PREFIXES) and not media_type.endswith("+encrypted")
+def is_tar_type(media_type: str) -> bool:
+    """Whether a layer is called a file system. Whether it is one is for its content to say."""
+    return media_type.startswith(_TAR_LAYER_PREFIXES)
 
 
 def chain_ids(diff_ids: tuple[str, ...]) -> tuple[str, ...]:
@@ -241,8 +278,8 @@ def _check_descriptors(document: Manifest | Index) -> None:
     for descriptor in inner or ():
         if not is_digest(descriptor.digest):
             raise DataLoss(f"manifest: digest {descriptor.digest[:200]!r} is not sha256 or sha512")
-        if descriptor.size < 0:
-            raise DataLoss(f"manifest: size {descriptor.size} of {descriptor.digest} is negative")
+        if not 0 <= descriptor.size < 1 << 63:  # int64 in Go and in CRI
+            raise DataLoss(f"manifest: size {descriptor.size} of {descriptor.digest} is out of range")
 
 
 def _decode(content: bytes, what: str) -> dict[str, Any]:
@@ -254,3 +291,14 @@ def _decode(content: bytes, what: str) -> dict[str, Any]:
 
 def _fold(document: dict[str, Any]) -> dict[str, Any]:
     return {key.lower(): value for key, value in document.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    """Fields that are null are left out of every object; a null in a list stays."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
+
+
+def _texts(values: tuple[str | None, ...] | None) -> tuple[str, ...]:
+    return tuple(value or "" for value in values or ())

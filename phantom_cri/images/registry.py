@@ -100,7 +100,7 @@ class Registry:
         """Download into `store`, from where an earlier attempt stopped; `progress` gets the bytes so far."""
 
         async def fetch(connection: Connection) -> None:
-            with store.ingest(digest, size) as ingest:
+            with store.ingest(digest, size, self._name.repository) as ingest:
                 await threads.run(ingest.take_up)
                 resumed = ingest.offset > 0
                 try:

@@ -11,22 +11,28 @@ import errno
 import functools
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any, ParamSpec, TypeVar
 
 from phantom_cri.codec import from_json, replace
-from phantom_cri.errors import DataLoss, NotFound, ResourceExhausted, Unavailable, kernel_error
+from phantom_cri.errors import (
+    DataLoss,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    kernel_error,
+)
 from phantom_cri.images import archive, auth, hosts, reference
-from phantom_cri.images.content import ContentStore
+from phantom_cri.images.content import ContentStore, digest_of
 from phantom_cri.images.flights import Flights
 from phantom_cri.images.install import Installer, LayerReport, LayerState
 from phantom_cri.images.layer_diff import write_layer
 from phantom_cri.images.layers import LayerStore
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import (
-    CONFIG_TYPES,
     DECODE_ERRORS,
     Manifest,
     chain_ids,
@@ -95,7 +101,7 @@ class ImageService:
         self._limits = limits or Limits()
         self._resumable_for_s = resumable_for_s
         self._trash = Trash(root / "trash")
-        self._content = ContentStore(root)
+        self._content = ContentStore(root, self._trash)
         self._layers = LayerStore(root, self._trash, self._limits)
         self._images = ImageStore(root, pinned)
         self._snapshots = SnapshotStore(root, self._trash)
@@ -106,6 +112,9 @@ class ImageService:
         self._audiences: dict[tuple[Reference, AuthConfig | None], list[LayerReport]] = {}
         self._numbers = itertools.count()
         self._busy: dict[str, set[str]] = {}  # pulls and loads, with the blobs they need
+        self._resolved: dict[
+            str, int
+        ] = {}  # by tag: number of the pull that set it, while pulls are under way
         self._changing = asyncio.Lock()
 
     # Start and end
@@ -134,7 +143,24 @@ class ImageService:
         self._content.open()
         self._layers.open()
         self._snapshots.open(container_ids)
-        return self._images.open(self._layers.names(), self._content.digests())
+        return self._images.open(self._is_whole)
+
+    def _is_whole(self, record: ImageRecord) -> bool:
+        """Whether all of an image is here and is what its id commits to, whoever wrote the record."""
+        if not (all(map(self._layers.has, record.layers)) and all(map(self._content.has, record.blobs))):
+            return False
+        source = record.manifest if record.artifact_type else record.config_digest
+        try:
+            content = self._content.read(source, max(self._limits.config_bytes, self._limits.manifest_bytes))
+            listed = () if record.artifact_type else parse_config(content).diff_ids
+        except (DataLoss, ResourceExhausted):
+            return False
+        if record.artifact_type:
+            return digest_of(content) == record.id
+        blobs = [each.digest for each in record.artifacts]
+        layers = list(map(self._layers.diff_id, reversed(record.layers)))
+        is_same = layers == [one for one in listed if one not in blobs] and len(listed) == len(layers + blobs)
+        return digest_of(content) == record.id and is_same
 
     async def close(self) -> None:
         """End the threads; pulls must have been cancelled before."""
@@ -171,6 +197,17 @@ class ImageService:
         """Folders of an image's layers, absolute, top first; raises NotFound. Empty for an artifact."""
         return tuple(map(self._layers.path, self._record(image_id).layers))
 
+    def check_root(self, image_id: str) -> None:
+        """Raises FailedPrecondition for what has no root file system for a container, NotFound."""
+        record = self._record(image_id)
+        if record.artifact_type:
+            raise FailedPrecondition(
+                f"{image_id} is an artifact of type {record.artifact_type!r} with no root file system"
+            )
+        if record.artifacts and not record.layers:
+            kinds = ", ".join(sorted({each.media_type for each in record.artifacts}))
+            raise FailedPrecondition(f"{image_id} has no root file system: it is made of {kinds}")
+
     def artifacts(self, image_id: str) -> tuple[tuple[str, Path], ...]:
         """(media type, file) of everything in the image that is no file system, such as a Wasm module."""
         return tuple(
@@ -180,15 +217,16 @@ class ImageService:
     def info(self, image_id: str) -> dict[str, Any]:
         """For the verbose ImageStatus: `imageSpec` is the image's own config. Reads one small file."""
         record = self._record(image_id)
-        config = self._content.read(record.config_digest)
+        config = self._content.read(record.config_digest, self._limits.config_bytes)
         try:
             spec = from_json(config, dict[str, Any])
         except DECODE_ERRORS:
             spec = {}  # an artifact's config need not be JSON
-        chain = chain_ids(parse_config(config).diff_ids) if record.config_type in CONFIG_TYPES else ()
+        chain = () if record.artifact_type else chain_ids(parse_config(config).diff_ids)
         return {
             "chainID": chain[-1] if chain else "",
             "imageSpec": spec,
+            "artifactType": record.artifact_type,
             "configMediaType": record.config_type,
             "manifestDigest": record.manifest,
             "layers": list(self.layers(image_id)),
@@ -291,8 +329,16 @@ class ImageService:
         endpoints = await self._threads.run(hosts.endpoints, name.domain, self._config_path)
         known = (name.domain, *(each.host for each in endpoints if each.origin))
         keys = {each.url: auth.credentials_for(credentials, (*known, each.host)) for each in endpoints}
+        origin = (name.domain, endpoints, credentials)
         async with Registry(name, endpoints, keys, self._limits) as registry:
-            source = Remote(registry, self._content, self._threads)
+            source = Remote(
+                registry,
+                self._content,
+                self._threads,
+                origin,
+                self._images.has_name,
+                self._limits.manifest_bytes,
+            )
             target = await source.resolve(name)
             digests = (name.with_digest(target.digest),)
             tags = () if name.digest else (name.canonical,)
@@ -308,7 +354,7 @@ class ImageService:
         folder = self._layers.staging(f"load-{next(self._numbers)}")
         try:
             images, files = await self._threads.run(archive.read, Path(path), folder, self._limits)
-            source = Unpacked(files, self._content, self._threads)
+            source = Unpacked(files, self._content, self._threads, self._limits.manifest_bytes)
             ids = [
                 await self._bring_in(each.fetched, source, each.tags, each.digests, report) for each in images
             ]
@@ -342,7 +388,8 @@ class ImageService:
         """Install what `target` is or leads to, and give it its names. A failure leaves nothing,
         but for downloads that the network (or the caller) interrupted: those can be resumed.
         """
-        holder = f"pull:{next(self._numbers)}"
+        number = next(self._numbers)
+        holder = f"pull:{number}"
         needed = self._busy[holder] = {target.digest}
         resumable = False
         try:
@@ -358,7 +405,7 @@ class ImageService:
             if target.digest != fetched.digest:
                 await self._threads.run(self._content.put, target.digest, target.content)
                 record = replace(record, blobs=(*record.blobs, target.digest))
-            await self._publish(record, tags, digests)
+            await self._publish(record, tags, digests, number)
             return record.id
         except (Unavailable, asyncio.CancelledError):
             resumable = True
@@ -366,6 +413,8 @@ class ImageService:
         finally:
             self._layers.release(holder)
             del self._busy[holder]
+            if not self._busy:
+                self._resolved.clear()
             await self._tidy(set() if resumable else needed)
 
     async def _platform(self, target: Fetched, source: Source) -> tuple[Fetched, Manifest]:
@@ -378,8 +427,12 @@ class ImageService:
             fetched = await source.manifest(choose(document))
         raise DataLoss(f"index {target.digest}: nested more than {_INDEX_DEPTH} deep")
 
-    async def _publish(self, record: ImageRecord, tags: tuple[str, ...], digests: tuple[str, ...]) -> None:
+    async def _publish(
+        self, record: ImageRecord, tags: tuple[str, ...], digests: tuple[str, ...], number: int
+    ) -> None:
+        """Give a record its names: but no tag that a pull has set which resolved it after this one."""
         async with self._changing:
+            tags = tuple(tag for tag in tags if self._resolved.get(tag, -1) < number)
             old = self._images.record(record.id)
             before = old or ImageRecord(record.id)
             record = replace(
@@ -387,13 +440,14 @@ class ImageService:
                 tags=tuple(dict.fromkeys((*before.tags, *tags))),
                 digests=tuple(dict.fromkeys((*before.digests, *digests))),
                 blobs=tuple(dict.fromkeys((*record.blobs, *before.blobs))),
-                changed_at=time.time_ns(),
+                changed_at=self._images.next_change(),
             )
             try:
                 await self._threads.run(self._images.save, record)
             except BaseException:  # also when cancelled: what no caller was told of must not appear later
                 await asyncio.shield(self._threads.run(self._restore, record.id, old))
                 raise
+            self._resolved.update(dict.fromkeys(tags, number))
             self._layers.hold(f"image:{record.id}", record.layers)
             for loser in self._images.show(record):
                 await self._threads.run(self._images.save, loser)
@@ -407,13 +461,14 @@ class ImageService:
     async def _tidy(self, blobs: set[str]) -> None:
         """Delete layers nobody holds, those of `blobs` nobody needs, and old left-over downloads."""
         self._layers.collect()
-        await self._threads.run(self._delete_blobs, blobs - self._needed())
-        await self._threads.run(self._content.sweep, self._needed(), older_than_s=self._resumable_for_s)
+        self._delete(blobs)
+        await self._threads.run(self._content.discard_parts, blobs - self._needed())
+        self._delete(await self._threads.run(self._content.stale, self._needed(), self._resumable_for_s))
 
-    def _delete_blobs(self, digests: set[str]) -> None:
-        for digest in digests:
+    def _delete(self, blobs: Iterable[str]) -> None:
+        """In the event loop, at once: what a pull sees that begins after this is what there is."""
+        for digest in set(blobs) - self._needed():
             self._content.delete(digest)
-            self._content.discard_part(digest)
 
     def _needed(self) -> set[str]:
         kept = {digest for record in self._images.records() for digest in record.blobs}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from phantom_cri.errors import DataLoss
-from phantom_cri.images.content import ContentStore, digest_of
+from phantom_cri.errors import DataLoss, NotFound, ResourceExhausted
+from phantom_cri.images.content import ContentStore, digest_of, matches
 from phantom_cri.images.manifest import Descriptor
 from phantom_cri.images.reference import Reference
 from phantom_cri.images.registry import Fetched, Registry
@@ -18,6 +18,10 @@ _READ_SIZE = 1 << 20
 
 
 class Source(Protocol):
+    @property
+    def origin(self) -> Hashable:
+        """Equal for sources that reach the same place with the same credentials."""
+
     async def manifest(self, descriptor: Descriptor) -> Fetched:
         """The manifest or index that an index names."""
 
@@ -25,26 +29,61 @@ class Source(Protocol):
         """Bring `blob` into the content store, verified; `progress` gets the bytes so far."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Remote:
+    """A repository of a registry.
+
+    `known`: whether a name `repository@digest` is one of an image that is here. Manifests are taken
+    from the content store only then: else a registry could give any image of this node, also one that
+    it could not show itself, a name of its own by nothing but a digest.
+    """
+
     registry: Registry
     content: ContentStore
     threads: Threads
+    origin: Hashable
+    known: Callable[[str], bool]
+    manifest_bytes: int
+    _has_shown: bool = False
 
     async def resolve(self, name: Reference) -> Fetched:
         """What `name` points to now. A registry is always asked, so credentials are always checked."""
         digest = await self.registry.digest(name.object)
         if name.digest and digest not in (None, name.digest):
             raise DataLoss(f"{name.canonical}: the registry answers with digest {digest}")
-        if digest and self.content.has(digest):
-            return Fetched(digest, "", await self.threads.run(self.content.read, digest))
-        return await self.registry.manifest(digest or name.object)
+        if digest and self.known(name.with_digest(digest)):
+            stored = await self._stored(digest)
+            if stored is not None:
+                self._has_shown = True
+                return Fetched(digest, "", stored)
+        try:
+            return await self._fetched(digest or name.object)
+        except NotFound:
+            if name.digest or digest is None:
+                raise
+            return await self._fetched(name.object)  # the tag has moved since, and what it was is gone
 
     async def manifest(self, descriptor: Descriptor) -> Fetched:
-        if self.content.has(descriptor.digest):
-            content = await self.threads.run(self.content.read, descriptor.digest)
-            return Fetched(descriptor.digest, descriptor.media_type, content)
-        return await self.registry.manifest(descriptor.digest)
+        stored = await self._stored(descriptor.digest) if self._has_shown else None
+        if stored is not None:
+            return Fetched(descriptor.digest, descriptor.media_type, stored)
+        return await self._fetched(descriptor.digest)
+
+    async def _fetched(self, reference: str) -> Fetched:
+        fetched = await self.registry.manifest(reference)
+        if not matches(fetched.digest, fetched.content):
+            raise DataLoss(f"manifest {reference}: its content has digest {digest_of(fetched.content)}")
+        return fetched
+
+    async def _stored(self, digest: str) -> bytes | None:
+        """None also for a blob that was damaged or deleted: it can be fetched again."""
+        if not self.content.has(digest):
+            return None
+        try:
+            return await self.threads.run(self.content.read, digest, self.manifest_bytes)
+        except DataLoss:
+            self.content.delete(digest)
+            return None
 
     async def fetch(self, blob: Descriptor, progress: Callable[[int], None]) -> None:
         await self.registry.blob(blob.digest, blob.size, self.content, self.threads, progress)
@@ -52,15 +91,17 @@ class Remote:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """An archive's blobs as files, by digest."""
+    """An archive's blobs as files, by digest; nothing is shared with other pulls and loads."""
 
     files: dict[str, Path]
     content: ContentStore
     threads: Threads
+    manifest_bytes: int
+    origin: Hashable = field(default_factory=object)
 
     async def manifest(self, descriptor: Descriptor) -> Fetched:
-        content = await self.threads.run(self._file(descriptor).read_bytes)
-        if digest_of(content) != descriptor.digest:
+        content = await self.threads.run(self._read, descriptor)
+        if not matches(descriptor.digest, content):
             raise DataLoss(f"archive: blob {descriptor.digest} has digest {digest_of(content)}")
         return Fetched(descriptor.digest, descriptor.media_type, content)
 
@@ -68,10 +109,19 @@ class Unpacked:
         await self.threads.run(self._copy, blob)
         progress(blob.size)
 
+    def _read(self, descriptor: Descriptor) -> bytes:
+        with self._file(descriptor).open("rb") as file:
+            content = file.read(self.manifest_bytes + 1)
+        if len(content) > self.manifest_bytes:
+            raise ResourceExhausted(
+                f"archive: manifest {descriptor.digest} is over {self.manifest_bytes} bytes"
+            )
+        return content
+
     def _copy(self, blob: Descriptor) -> None:
         with (
             self._file(blob).open("rb") as file,
-            self.content.ingest(blob.digest, blob.size, resume=False) as ingest,
+            self.content.ingest(blob.digest, blob.size) as ingest,
         ):
             while chunk := file.read(_READ_SIZE):
                 ingest.write(chunk)

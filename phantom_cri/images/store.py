@@ -1,6 +1,6 @@
 """Which images there are and what they are called: in memory, with one record per image on disk.
 
-An image is its config: one id however many tags, digests and registries name it. A tag names
+An image is its config: one id however many tags, digests and registries name it. A name means
 one image, the last that was pulled under it. Removing by any name removes the image with
 all its names, as CRI asks.
 """
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from phantom_cri.codec import Record, from_json, replace, to_json, write_atomically
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.images import reference
+from phantom_cri.images.content import sync_folder
 from phantom_cri.images.manifest import DECODE_ERRORS
 from phantom_cri.model import Image, ImageConfig
 
@@ -31,7 +33,11 @@ class Artifact(Record, frozen=True):
 
 
 class ImageRecord(Record, frozen=True):
-    """All that is kept of an image. `layers`: names, top first; `blobs`: needed content."""
+    """All that is kept of an image. `layers`: names, top first; `blobs`: needed content.
+
+    `artifact_type`: of what has no root file system and is known by its manifest's digest; "" for an image.
+    `changed_at`: nanoseconds, later than that of every record written before it.
+    """
 
     id: str
     tags: tuple[str, ...] = ()
@@ -41,6 +47,7 @@ class ImageRecord(Record, frozen=True):
     layers: tuple[str, ...] = ()
     blobs: tuple[str, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
+    artifact_type: str = ""
     manifest: str = ""
     config_digest: str = ""
     config_type: str = ""
@@ -59,23 +66,24 @@ class ImageStore:
         self._images: dict[str, Image] = {}
         self._names: dict[str, str] = {}
 
-    def open(self, layers: Iterable[str], blobs: Iterable[str]) -> list[str]:
+    def open(self, is_whole: Callable[[ImageRecord], bool]) -> list[str]:
         """Load what is whole; returns the ids of records that could not be used and were removed."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        have_layers, have_blobs, broken = set(layers), set(blobs), []
+        broken: list[str] = []
         found: list[ImageRecord] = []
         for file in self._folder.iterdir():
             try:
                 record = from_json(file.read_bytes(), ImageRecord) if file.suffix == ".json" else None
             except DECODE_ERRORS:
                 record = None
-            if record and have_layers.issuperset(record.layers) and have_blobs.issuperset(record.blobs):
+            if record and is_whole(record):
                 found.append(record)
             else:
                 file.unlink()
                 broken.append(file.name)
         for record in sorted(found, key=lambda each: each.changed_at):
-            self.show(record)  # a crash between two records leaves a moved tag in both: the newer one wins
+            for loser in self.show(record):  # a crash between two records left a moved name in both
+                self.save(loser)  # now, or the name would come back when the newer one is removed
         return broken
 
     def find(self, name: str) -> str | None:
@@ -103,13 +111,19 @@ class ImageStore:
     def records(self) -> tuple[ImageRecord, ...]:
         return tuple(self._records.values())
 
+    def has_name(self, name: str) -> bool:
+        """Whether an image has exactly this canonical name, `repository:tag` or `repository@digest`."""
+        return name in self._names
+
+    def next_change(self) -> int:
+        """A `changed_at` for a record written now, also when the node's clock was set back."""
+        return max([time.time_ns(), *(each.changed_at + 1 for each in self._records.values())])
+
     def show(self, record: ImageRecord) -> list[ImageRecord]:
-        """Make a record visible; returns the records of other images that lost a tag by it."""
-        losers = [
-            self._untag(self._records[owner], tag)
-            for tag in record.tags
-            if (owner := self._names.get(tag, record.id)) != record.id
-        ]
+        """Make a record visible; returns the records of other images that lost a name by it."""
+        names = {*record.tags, *record.digests}
+        owners = {owner for name in names if (owner := self._names.get(name, record.id)) != record.id}
+        losers = [self._without(self._records[owner], names) for owner in owners]
         self._set(record)
         return losers
 
@@ -127,6 +141,7 @@ class ImageStore:
 
     def erase(self, image_id: str) -> None:
         self._path(image_id).unlink(missing_ok=True)
+        sync_folder(self._folder)
 
     def _by_reference(self, name: str) -> str | None:
         try:
@@ -134,8 +149,12 @@ class ImageStore:
         except InvalidArgument:
             return None
 
-    def _untag(self, record: ImageRecord, tag: str) -> ImageRecord:
-        changed = replace(record, tags=tuple(each for each in record.tags if each != tag))
+    def _without(self, record: ImageRecord, names: set[str]) -> ImageRecord:
+        changed = replace(
+            record,
+            tags=tuple(each for each in record.tags if each not in names),
+            digests=tuple(each for each in record.digests if each not in names),
+        )
         self._set(changed)
         return changed
 

@@ -50,11 +50,15 @@ _FORBIDDEN_XATTRS = ("trusted.", "user.overlay.")
 
 
 class Unpacked(Record, frozen=True):
-    """What became of a layer. `needs_lower`: its folder depends on the layers it was unpacked over."""
+    """What became of a layer. `needs_lower`: its folder depends on the layers it was unpacked over.
+
+    `names_root`: the archive has an entry for the root itself, which else is as below.
+    """
 
     diff_id: str
     needs_lower: bool
     entries: int
+    names_root: bool = False
 
 
 class Cancelled(PhantomError):
@@ -87,7 +91,7 @@ def unpack(
             layer.apply(entry, reader)
         diff_id = stream.digest()
         layer.finish()
-    return Unpacked(diff_id, layer.needs_lower, entries)
+    return Unpacked(diff_id, layer.needs_lower, entries, layer.names_root)
 
 
 class _Layer:
@@ -112,6 +116,10 @@ class _Layer:
             raise InvalidArgument(
                 f"layer entry {entry.name[:512]!r} cannot be made: {error.strerror}"
             ) from None
+
+    @property
+    def names_root(self) -> bool:
+        return "" in self._times
 
     def finish(self) -> None:
         """Hide what an opaque root hides; then folder times, which making children changed."""
@@ -238,8 +246,8 @@ class _Layer:
 
     def _adopt_root(self, below: os.stat_result) -> None:
         """An archive without an entry for the root leaves it as it was; overlayfs shows the topmost one."""
-        mode = stat.S_IMODE(below.st_mode)
-        if (mode, below.st_uid, below.st_gid) != (0o755, os.geteuid(), os.getegid()):
+        if not is_plain_root(below):
+            mode = stat.S_IMODE(below.st_mode)
             self._tree.dress("", uid=below.st_uid, gid=below.st_gid, mode=mode, xattrs=())
             self.needs_lower = True
 
@@ -365,6 +373,11 @@ class _Layer:
                 )
         mode = None if entry.kind == layertar.SYMLINK else entry.mode
         self._tree.dress(path, uid=entry.uid, gid=entry.gid, mode=mode, xattrs=entry.xattrs.items())
+
+
+def is_plain_root(root: os.stat_result) -> bool:
+    """Whether a layer's root folder is what one has that nothing was said about."""
+    return (stat.S_IMODE(root.st_mode), root.st_uid, root.st_gid) == (0o755, os.geteuid(), os.getegid())
 
 
 def _write_all(fd: int, part: memoryview) -> None:

@@ -92,6 +92,10 @@ def find_image(node: Node, config: ContainerConfig) -> Image:
     image = node.images.find(config.image.image)
     if image is None:
         raise NotFound(f"image {config.image.image!r} not found: pull it first")
+    try:
+        node.images.check_root(image.id)
+    except FailedPrecondition as error:
+        raise FailedPrecondition(f"image {config.image.image!r}: {error}") from None
     return image
 
 

@@ -31,6 +31,7 @@ class Behaviour:
     auth: str = ""  # "", "bearer", "identity"
     cut: dict[str, list[int]] = field(default_factory=dict)
     stall: set[str] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)  # manifests that a HEAD finds and a GET does not
     redirect: str = ""
     fail_first: int = 0  # so many 503 answers
     trickle: float = 0  # seconds after each tenth of a blob
@@ -58,6 +59,7 @@ class SpecRegistry:
         self.tags: dict[str, str] = {}
         self.types: dict[str, str] = {}
         self.sent: Counter[str] = Counter()
+        self.sending: Counter[str] = Counter()  # bodies of which the first half is out
         self._server = _Server(self)
         if tls:
             self._server.socket = tls.wrap_socket(
@@ -160,7 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _manifest(self, name: str, reference: str, *, body: bool) -> None:
         digest = self.server.registry.tags.get(f"{name}:{reference}", reference)
-        if digest not in self.server.registry.blobs:
+        hidden = body and digest in self.server.registry.behaviour.hidden
+        if hidden or digest not in self.server.registry.blobs:
             self._json(404, {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]})
             return
         content = self.server.registry.blobs[digest]
@@ -203,6 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
         if digest in behaviour.stall:
             self.wfile.write(rest[: len(rest) // 2])
             self.wfile.flush()
+            self.server.registry.sending[digest] += 1
             behaviour.released.wait()
             rest = rest[len(rest) // 2 :]
         size = max(1, len(rest) // 10) if behaviour.trickle else len(rest) or 1

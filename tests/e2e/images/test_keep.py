@@ -50,6 +50,10 @@ def pull_in_a_process(root: Path, *names: str) -> subprocess.Popen[str]:
     return process
 
 
+def parts_of(root: Path, digest: str) -> list[Path]:
+    return list((root / "ingest").glob(f"{digest[7:]}.*"))
+
+
 def killed(process: subprocess.Popen[str]) -> None:
     with process:
         process.send_signal(signal.SIGKILL)
@@ -176,8 +180,7 @@ async def test_killed_in_mid_pull(start: Start, spec_registry: SpecRegistry, tmp
     spec_registry.behaviour.stall = {stalled}
     root = tmp_path / "root"
     process = pull_in_a_process(root, name)
-    part = root / "ingest" / stalled[7:]
-    await until(lambda: part.exists() and part.stat().st_size >= 1 << 20)
+    await until(lambda: any(part.stat().st_size >= 1 << 20 for part in parts_of(root, stalled)))
     killed(process)
     service = await start()
     assert service.list() == ()
@@ -199,8 +202,7 @@ async def test_left_over_downloads_grow_old(
     spec_registry.behaviour.stall = {stalled}
     root = tmp_path / "root"
     process = pull_in_a_process(root, name)
-    part = root / "ingest" / stalled[7:]
-    await until(lambda: part.exists() and part.stat().st_size >= 1 << 20)
+    await until(lambda: any(part.stat().st_size >= 1 << 20 for part in parts_of(root, stalled)))
     killed(process)
     service = await start(resumable_for_s=0.0)
     service.wait_for_trash()

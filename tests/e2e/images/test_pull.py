@@ -249,7 +249,7 @@ async def test_an_index_gives_its_digest_and_this_platform(
     assert image.repo_digests == (f"{spec_registry.host}/app@{index_digest}",)
 
 
-async def test_a_wasm_artifact_is_kept_as_it_came(
+async def test_a_wasm_artifact_is_kept_as_it_came_under_the_digest_of_its_manifest(
     start: Start, spec_registry: SpecRegistry, tmp_path: Path
 ) -> None:
     module = b"\0asm\1\0\0\0"
@@ -265,10 +265,11 @@ async def test_a_wasm_artifact_is_kept_as_it_came(
     (tmp_path / "wasm" / "index.json").write_text(json.dumps({"manifests": [entry]}))
     service = await start()
     image_id = await service.pull(ImageSpec(image=spec_registry.add(tmp_path / "wasm", "wasm")))
-    assert image_id == config["digest"]
+    assert image_id == entry["digest"]
     assert service.layers(image_id) == ()
     ((kind, path),) = service.artifacts(image_id)
     assert (kind, path.read_bytes()) == ("application/wasm", module)
+    assert service.info(image_id)["artifactType"] == "application/vnd.wasm.config.v0+json"
 
 
 async def test_pulls_at_the_same_time_are_one(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from phantom_cri.errors import DataLoss, InvalidArgument
+from phantom_cri.errors import DataLoss, InvalidArgument, ResourceExhausted
 from phantom_cri.images.content import ContentStore, digest_of
-from phantom_cri.images.flights import Flights
+from phantom_cri.images.flights import Flights, SharedWork
 from phantom_cri.images.threads import Threads
 from phantom_cri.images.trash import Trash
 
@@ -19,31 +21,42 @@ DIGEST = digest_of(CONTENT)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ContentStore:
-    store = ContentStore(tmp_path)
+def store(tmp_path: Path) -> Iterator[ContentStore]:
+    with opened(tmp_path) as store:
+        yield store
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[ContentStore]:
+    trash = Trash(root / "trash")
+    trash.open()
+    store = ContentStore(root, trash)
     store.open()
-    return store
+    yield store
+    trash.close()
 
 
 def files(root: Path) -> set[str]:
-    return {path.name for path in root.rglob("*") if path.is_file()}
+    """Names of all but what is thrown away, and of a part without what it came from."""
+    found = (path for path in root.rglob("*") if path.is_file() and path.parent.name != "trash")
+    return {path.stem for path in found}
 
 
 def test_a_blob_shows_only_when_it_is_whole(store: ContentStore, tmp_path: Path) -> None:
-    with store.ingest(DIGEST, 7) as ingest:
+    with store.ingest(DIGEST, 7, "here") as ingest:
         ingest.write(b"con")
         assert not store.has(DIGEST)
-    with store.ingest(DIGEST, 7) as ingest:
+    with store.ingest(DIGEST, 7, "here") as ingest:
         ingest.take_up()
         assert ingest.offset == 3
         ingest.write(b"tent")
         ingest.commit()
     assert store.has(DIGEST)
-    assert store.read(DIGEST) == CONTENT
+    assert store.read(DIGEST, 7) == CONTENT
     assert (store.used_bytes, store.count) == (7, 1)
-    again = ContentStore(tmp_path)
-    again.open()
-    assert (again.used_bytes, again.digests()) == (7, (DIGEST,))
+    with opened(tmp_path) as again:
+        assert (again.used_bytes, again.digests()) == (7, (DIGEST,))
+    store.delete(DIGEST)
     store.delete(DIGEST)
     assert (store.used_bytes, files(tmp_path)) == (0, set())
 
@@ -62,10 +75,10 @@ def test_damage_on_disk_is_noticed(store: ContentStore) -> None:
     store.put(DIGEST, CONTENT)
     store.path(DIGEST).write_bytes(b"damaged")
     with pytest.raises(DataLoss):
-        store.read(DIGEST)
+        store.read(DIGEST, 7)
     store.path(DIGEST).unlink()
     with pytest.raises(DataLoss):
-        store.read(DIGEST)
+        store.read(DIGEST, 7)
 
 
 @pytest.mark.parametrize("digest", ["sha256:../../../etc/passwd", "sha256:abc", "md5:" + "0" * 32, ""])
@@ -74,16 +87,44 @@ def test_digests_that_are_none_make_no_path(store: ContentStore, digest: str) ->
         store.path(digest)
 
 
-def test_sweep_keeps_what_is_needed_or_young(store: ContentStore, tmp_path: Path) -> None:
-    other = digest_of(b"other")
+def test_what_nobody_came_back_for_is_stale(store: ContentStore, tmp_path: Path) -> None:
+    other, part = digest_of(b"other"), digest_of(b"part")
     store.put(DIGEST, CONTENT)
     store.put(other, b"other")
-    with store.ingest(digest_of(b"part"), 4) as ingest:
+    with store.ingest(part, 4, "here") as ingest:
         ingest.write(b"p")
-    store.sweep({DIGEST}, older_than_s=3600)
+        assert store.stale({DIGEST}, older_than_s=0) == [other]
+        store.discard_parts({part})
+        assert part[7:] in files(tmp_path), "it is being written"
+    assert store.stale({DIGEST}, older_than_s=3600) == []
     assert len(files(tmp_path)) == 3
-    store.sweep({DIGEST}, older_than_s=0)
-    assert files(tmp_path) == {DIGEST[7:]}
+    assert store.stale({DIGEST}, older_than_s=0) == [other]
+    assert files(tmp_path) == {DIGEST[7:], other[7:]}
+
+
+def test_a_part_belongs_to_where_it_came_from(store: ContentStore, tmp_path: Path) -> None:
+    with store.ingest(DIGEST, 7, "hostile") as poisoned:
+        poisoned.write(b"poison")
+        with store.ingest(DIGEST, 7, "hostile") as beside:
+            beside.take_up()
+            assert beside.offset == 0, "another writes to the part of this source"
+            beside.write(CONTENT)
+            beside.commit()
+    for source in ("honest", ""):
+        with store.ingest(DIGEST, 7, source) as ingest:
+            ingest.take_up()
+            assert ingest.offset == 0
+    with store.ingest(DIGEST, 7, "hostile") as ingest:
+        ingest.take_up()
+        assert ingest.offset == 6
+    store.discard_parts({DIGEST})
+    assert os.listdir(tmp_path / "ingest") == []
+
+
+def test_a_blob_of_any_size_can_be_named(store: ContentStore) -> None:
+    store.put(DIGEST, CONTENT)
+    with pytest.raises(ResourceExhausted, match="more than the 6 bytes"):
+        store.read(DIGEST, 6)
 
 
 def test_trash_deletes_what_is_deep_and_what_is_not_a_folder(tmp_path: Path) -> None:
@@ -166,6 +207,74 @@ async def test_flights_hand_on_errors_and_forget_them() -> None:
         return 1
 
     assert await flights.join("k", work) == 1
+
+
+class Worker:
+    """Work for `SharedWork` that ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.got_on: Callable[[], None] | None = None
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self, got_on: Callable[[], None]) -> None:
+        self.got_on = got_on
+        await self.end
+
+
+async def side_by_side(shared: SharedWork, workers: list[Worker]) -> list[asyncio.Task[None]]:
+    tasks = [asyncio.create_task(shared.do("k", each)) for each in workers]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return tasks
+
+
+async def test_shared_work_is_done_by_the_first() -> None:
+    workers = [Worker() for _ in range(3)]
+    tasks = await side_by_side(SharedWork(), workers)
+    assert [each.got_on is not None for each in workers] == [True, False, False]
+    workers[0].end.set_result(None)
+    await asyncio.gather(*tasks)
+    assert workers[1].got_on is None
+
+
+async def test_shared_work_that_fails_is_done_by_each() -> None:
+    workers = [Worker() for _ in range(3)]
+    first, *others = await side_by_side(SharedWork(), workers)
+    workers[0].end.set_exception(InvalidArgument("mine alone"))
+    with pytest.raises(InvalidArgument):
+        await first
+    await asyncio.sleep(0.01)
+    assert all(each.got_on is not None for each in workers), "side by side, not one after the other"
+    for each in workers[1:]:
+        each.end.set_result(None)
+    await asyncio.gather(*others)
+
+
+async def test_shared_work_whose_first_leaves_is_taken_over() -> None:
+    workers = [Worker() for _ in range(3)]
+    first, *others = await side_by_side(SharedWork(), workers)
+    first.cancel()
+    await asyncio.wait([first])
+    await asyncio.sleep(0.01)
+    assert [each.got_on is not None for each in workers] == [True, True, False]
+    workers[1].end.set_result(None)
+    await asyncio.gather(*others)
+
+
+async def test_shared_work_that_gets_nowhere_is_not_waited_for() -> None:
+    workers = [Worker(), Worker()]
+    first, second = await side_by_side(SharedWork(patience_s=0.1), workers)
+    for _ in range(6):
+        await asyncio.sleep(0.05)
+        assert workers[0].got_on is not None
+        workers[0].got_on()
+    assert workers[1].got_on is None
+    await asyncio.sleep(0.25)
+    assert workers[1].got_on is not None
+    workers[1].end.set_result(None)
+    await second
+    workers[0].end.set_result(None)
+    await first
 
 
 async def test_a_cancelled_caller_waits_for_its_thread() -> None:
