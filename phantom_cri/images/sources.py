@@ -9,7 +9,7 @@ from typing import Protocol
 
 from phantom_cri.errors import DataLoss
 from phantom_cri.images.content import ContentStore, digest_of
-from phantom_cri.images.manifest import Descriptor
+from phantom_cri.images.manifest import CONFIG_TYPES, Descriptor, is_tar_layer
 from phantom_cri.images.reference import Reference
 from phantom_cri.images.registry import Fetched, Registry
 from phantom_cri.images.threads import Threads
@@ -33,12 +33,12 @@ class Remote:
 
     async def resolve(self, name: Reference) -> Fetched:
         """What `name` points to now. A registry is always asked, so credentials are always checked."""
-        digest = await self.registry.digest(name.object)
-        if name.digest and digest not in (None, name.digest):
-            raise DataLoss(f"{name.canonical}: the registry answers with digest {digest}")
-        if digest and self.content.has(digest):
-            return Fetched(digest, "", await self.threads.run(self.content.read, digest))
-        return await self.registry.manifest(digest or name.object)
+        found = await self.registry.resolve(name.object)
+        if isinstance(found, Fetched):
+            return found
+        if self.content.has(found):
+            return Fetched(found, "", await self.threads.run(self.content.read, found))
+        return await self.registry.manifest(found)
 
     async def manifest(self, descriptor: Descriptor) -> Fetched:
         if self.content.has(descriptor.digest):
@@ -47,7 +47,9 @@ class Remote:
         return await self.registry.manifest(descriptor.digest)
 
     async def fetch(self, blob: Descriptor, progress: Callable[[int], None]) -> None:
-        await self.registry.blob(blob.digest, blob.size, self.content, self.threads, progress)
+        is_config = blob.media_type in CONFIG_TYPES
+        what = "config" if is_config else "layer" if is_tar_layer(blob.media_type) else "blob"
+        await self.registry.blob(what, blob.digest, blob.size, self.content, self.threads, progress)
 
 
 @dataclass(frozen=True)
