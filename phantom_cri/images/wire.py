@@ -51,6 +51,7 @@ _BRISK_CONNECT_S = 5.0
 _PIECE = 1 << 20
 _NO_PACE_S = 0.05
 _BUSY_PACE_S = 1.0
+_AS_IS = httpx.Auth()  # a user in a URL that someone else chose must not replace our Authorization
 
 
 class Failure(Exception):
@@ -156,7 +157,8 @@ class Wire:
                 extensions={"trace": dial},
             )
             async with asyncio.timeout(brisk_s if self._brisk else _ANSWER_S):
-                response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+                auth = _AS_IS if "Authorization" in request.headers else None
+                response = await client.send(request, stream=True, auth=auth, follow_redirects=False)
             self._answered = self._answered or own
             return response
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
