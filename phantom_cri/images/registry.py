@@ -91,6 +91,7 @@ class Registry:
         ]
         self._limits = limits
         self._outages = outages
+        self._unreachable: dict[Connection, Failure] = {}
 
     async def __aenter__(self) -> Registry:
         return self
@@ -184,8 +185,9 @@ class Registry:
 
     async def _first(self, need: str, step: str, work: Callable[[Connection], Awaitable[T]]) -> T:
         """What the first endpoint that can gives. Raises what `_error` makes of their failures."""
-        candidates = self._candidates(need)
-        failed: dict[Connection, Failure] = {}
+        able = [each for each in self._connections if need in each.endpoint.capabilities]
+        failed = {each: why for each, why in self._unreachable.items() if each in able}
+        candidates = self._in_order([each for each in able if each not in failed] or able)
         while candidates:
             candidate = await self._next(candidates)
             connection = candidate.connection
@@ -202,11 +204,9 @@ class Registry:
                 return result
         raise self._error(need, step, failed)
 
-    def _candidates(self, need: str) -> list[_Candidate]:
-        able = [each for each in self._connections if need in each.endpoint.capabilities]
-        found = [each for each in able if not each.unreachable] or able
-        found.sort(key=lambda each: self._outages.is_bad(each.endpoint.url))
-        return [_Candidate(each) for each in found]
+    def _in_order(self, connections: list[Connection]) -> list[_Candidate]:
+        connections.sort(key=lambda each: self._outages.is_bad(each.endpoint.url))
+        return [_Candidate(each) for each in connections]
 
     async def _next(self, candidates: list[_Candidate]) -> _Candidate:
         """The first that may be asked now, else the first that may be again, once that is so."""
@@ -222,6 +222,8 @@ class Registry:
 
     def _note(self, connection: Connection, failure: Failure) -> None:
         """Remember an endpoint that is down or sends wrong content; not one that refuses or has nothing."""
+        if connection.unreachable:
+            self._unreachable[connection] = failure
         if failure.kind is DataLoss or (failure.transient and not failure.progress):
             self._outages.failed(connection.endpoint.url, failure.delay_s or 0.0)
 
@@ -257,12 +259,12 @@ class Registry:
             return NotFound(f"{self._what()}: {step}: no endpoint is configured that may {need}")
         kinds = [each.kind for one, each in failed.items() if not (one.brisk or each.transient)]
         kinds = kinds or sorted((each.kind for each in failed.values()), key=_TELLING.index)
-        reasons = [f"{one.url}: {each.reason}" for one, each in failed.items()]
-        if len(reasons) == 1:
+        if len(failed) == 1:
             return kinds[0](f"{self._what()}: {step}: {next(iter(failed.values())).reason}")
-        more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
-        listed = "; ".join(reasons[:_SHOWN]) + more
-        return kinds[0](f"{self._what()}: {step}: all {len(reasons)} endpoints failed: {listed}")
+        told = [f"{each.url}: {failed[each].reason}" for each in self._connections if each in failed]
+        if len(told) > _SHOWN:
+            told[_SHOWN - 1 : -1] = [f"{len(told) - _SHOWN} more"]
+        return kinds[0](f"{self._what()}: {step}: all {len(failed)} endpoints failed: {'; '.join(told)}")
 
     def _what(self) -> str:
         return f'failed to pull "{self._name.canonical}"'

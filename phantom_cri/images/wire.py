@@ -51,6 +51,7 @@ _BRISK_CONNECT_S = 5.0
 _PIECE = 1 << 20
 _NO_PACE_S = 0.05
 _BUSY_PACE_S = 1.0
+_CLOSED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 _AS_IS = httpx.Auth()  # a user in a URL that someone else chose must not replace our Authorization
 
 
@@ -154,11 +155,9 @@ class Wire:
                 url,
                 headers=[("Accept-Encoding", "identity"), *headers],
                 data=form,
-                extensions={"trace": dial},
             )
             async with asyncio.timeout(brisk_s if self._brisk else _ANSWER_S):
-                auth = _AS_IS if "Authorization" in request.headers else None
-                response = await client.send(request, stream=True, auth=auth, follow_redirects=False)
+                response = await _exchange(client, request, dial)
             self._answered = self._answered or own
             return response
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -200,6 +199,18 @@ class Wire:
             timeout = httpx.Timeout(_STALL_S, connect=connect_s, pool=None)
             self._clients.setdefault(key, httpx.AsyncClient(verify=verify, timeout=timeout))
         return self._clients[key]
+
+
+async def _exchange(client: httpx.AsyncClient, request: httpx.Request, dial: _Dial) -> Response:
+    """Sent once more if the server has closed a connection that was left open (RFC 9112 §9.3.1)."""
+    auth = _AS_IS if "Authorization" in request.headers else None
+    request.extensions["trace"] = dial
+    while True:
+        try:
+            return await client.send(request, stream=True, auth=auth, follow_redirects=False)
+        except _CLOSED:
+            if dial.connected or request.method == "POST":
+                raise
 
 
 async def refused(response: Response, doing: str, redact: Callable[[str], str]) -> Failure:

@@ -53,6 +53,7 @@ class Behaviour:
     rule: Callable[[Asked], Reply | None] = lambda asked: None
     realm: str = ""  # of the challenge; the registry's own by default
     version: str = "HTTP/1.1"
+    silent_close: bool = False  # a second request on a connection closes it
     cut: dict[str, list[int]] = field(default_factory=dict)
     stall: set[str] = field(default_factory=set)
     redirect: str = ""
@@ -128,6 +129,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
+    answered = False
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: `asked` is the log."""
@@ -145,6 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(200 if good else 401, {"access_token": TOKEN} if good else {})
 
     def _answer(self, *, body: bool) -> None:
+        if self.server.registry.behaviour.silent_close and self.answered:
+            self.close_connection = True
+            return
+        self.answered = True
         parts = urlsplit(self.path)
         shown = isinstance(self.connection, ssl.SSLSocket) and bool(self.connection.getpeercert())
         asked = Asked(self.command, parts.path, parse_qs(parts.query), dict(self.headers), shown)
