@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from phantom_cri.errors import InvalidArgument
+from phantom_cri.images.hosts import Endpoint
 from phantom_cri.model import AuthConfig
 
 _DOCKER_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
@@ -54,13 +55,21 @@ class Credentials:
         return text
 
 
-def credentials_for(auth: AuthConfig | None, hosts: Iterable[str]) -> Credentials | None:
-    """What to present to a registry known as any of `hosts`; None is anonymous.
+def credentials_for(auth: AuthConfig | None, domain: str, endpoint: Endpoint) -> Credentials | None:
+    """What to present to `endpoint` in a pull from registry `domain`; None is anonymous.
 
-    `server_address`, when given, must name one of them. Raises InvalidArgument for an
-    `auth` field that is not base64 of `user:password`.
+    With `server_address`, only to the host that this names, and to the registry itself by any of
+    its names. Without, also to the mirrors that the node is configured to use for it, as
+    containerd does; but not to one where they could be read on the way.
+    Raises InvalidArgument for an `auth` field that is not base64 of `user:password`.
     """
-    if auth is None or not _meant_for(auth.server_address, hosts):
+    if auth is None:
+        return None
+    if auth.server_address:
+        names = (domain, endpoint.host) if endpoint.origin else (endpoint.host,)
+        if not _meant_for(auth.server_address, names):
+            return None
+    elif endpoint.is_plain and not endpoint.origin:
         return None
     if auth.username:
         return Credentials(auth.username, auth.password)
@@ -99,11 +108,9 @@ def choose(challenges: Iterable[Challenge]) -> Challenge | None:
     return known.get("bearer") or known.get("basic")
 
 
-def _meant_for(server_address: str, hosts: Iterable[str]) -> bool:
-    if not server_address:
-        return True
-    named = urlsplit(server_address if "://" in server_address else f"//{server_address}").netloc
-    allowed = set(hosts)
+def _meant_for(server_address: str, names: Iterable[str]) -> bool:
+    named = urlsplit(server_address if "://" in server_address else f"//{server_address}").netloc.lower()
+    allowed = {name.lower() for name in names}
     return named in allowed or (named in _DOCKER_HOSTS and not allowed.isdisjoint(_DOCKER_HOSTS))
 
 

@@ -2,7 +2,7 @@
 
 A path holds one folder per registry (`host_port_`, `host:port`, `host` or `_default`), in it
 `hosts.toml` or, docker style, `*.crt`, `*.cert` and `*.key`. Several paths may be joined by `:`.
-Order in the file is order of trial; the registry itself comes last.
+Order in the file is order of trial, but for outages (`outages`); the registry itself comes last.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 class Endpoint(Record, frozen=True):
     """One base URL to try. `origin`: it is the registry itself, so needs no `ns` parameter.
 
-    `ca`, `client`: PEM files ((certificate, key), key empty if in the same file); timeout in seconds.
+    `ca`, `client`: PEM files ((certificate, key), key empty if in the same file). `plain_fallback`:
+    without TLS where the server has none. `dial_timeout`: seconds to connect, None if not configured.
     """
 
     url: str
@@ -37,7 +38,13 @@ class Endpoint(Record, frozen=True):
     client: tuple[tuple[str, str], ...] = ()
     skip_verify: bool = False
     headers: tuple[tuple[str, str], ...] = ()
-    dial_timeout: float = 30.0
+    dial_timeout: float | None = None
+    plain_fallback: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether what is sent there may be read on the way."""
+        return (self.plain_fallback or self.url.startswith("http:")) and not is_loopback(self.host)
 
     @property
     def host(self) -> str:
@@ -52,10 +59,10 @@ def endpoints(domain: str, config_path: Path | str | None) -> tuple[Endpoint, ..
     """
     folder = _folder(domain, config_path)
     if folder is None:
-        return _origin(domain)
+        return (_origin(domain),)
     file = folder / "hosts.toml"
     if not file.exists():
-        return _origin(domain, ca=_texts(folder, "*.crt"), client=_docker_pairs(folder))
+        return (_origin(domain, ca=_texts(folder, "*.crt"), client=_docker_pairs(folder)),)
     try:
         tree = tomllib.loads(file.read_text())
         return _from_toml(domain, tree, folder)
@@ -82,32 +89,30 @@ def _folder(domain: str, config_path: Path | str | None) -> Path | None:
     return None
 
 
-def _origin(
-    domain: str, ca: tuple[str, ...] = (), client: tuple[tuple[str, str], ...] = ()
-) -> tuple[Endpoint, ...]:
+def _origin(domain: str, ca: tuple[str, ...] = (), client: tuple[tuple[str, str], ...] = ()) -> Endpoint:
     host = _DOCKER_HOST if domain == "docker.io" else domain
     endpoint = Endpoint(f"https://{host}/v2", origin=True, ca=ca, client=client)
     if not is_loopback(host) or ca or client:
-        return (endpoint,)
-    return (replace(endpoint, skip_verify=True), replace(endpoint, url=f"http://{host}/v2"))
+        return endpoint
+    return replace(endpoint, skip_verify=True, plain_fallback=True)
 
 
 def _from_toml(domain: str, tree: dict[str, Any], folder: Path) -> tuple[Endpoint, ...]:
     found: list[Endpoint] = []
     for url, table in _table(tree, "host").items():
-        found += _endpoint(domain, url, table, folder)
+        found.append(_endpoint(domain, url, table, folder))
     own = {key: value for key, value in tree.items() if key not in ("host", "server")}
     server = tree.get("server")
     if server is not None and not isinstance(server, str):
         raise ValueError(f"server = {server!r} is not text")
-    if server:
-        found += _endpoint(domain, server, own, folder)
+    if server or own:
+        found.append(_endpoint(domain, server or _origin(domain).host, own, folder))
     else:
-        found += _origin(domain) if not own else _endpoint(domain, _origin(domain)[-1].host, own, folder)
+        found.append(_origin(domain))
     return tuple(found)
 
 
-def _endpoint(domain: str, url: str, table: Any, folder: Path) -> list[Endpoint]:
+def _endpoint(domain: str, url: str, table: Any, folder: Path) -> Endpoint:
     if not isinstance(table, dict):
         raise ValueError(f"[host.{url!r}] is not a table")
     parts = urlsplit(url if "://" in url else f"https://{url}")
@@ -130,12 +135,12 @@ def _endpoint(domain: str, url: str, table: Any, folder: Path) -> list[Endpoint]
             for name, values in _table(table, "header").items()
             for value in _list(values, name)
         ),
-        dial_timeout=_duration(table.get("dial_timeout", "30s")),
+        dial_timeout=_duration(table["dial_timeout"]) if "dial_timeout" in table else None,
     )
     has_tls = endpoint.ca or endpoint.client or "skip_verify" in table
     if parts.scheme == "http" and has_tls and parts.port not in (None, 80):
-        return [replace(endpoint, url=f"https://{host}{path}"), endpoint]
-    return [endpoint]
+        return replace(endpoint, url=f"https://{host}{path}", plain_fallback=True)
+    return endpoint
 
 
 def _client_pairs(value: Any, folder: Path) -> tuple[tuple[str, str], ...]:

@@ -1,31 +1,57 @@
 """Pulling one repository by the OCI distribution protocol, over whatever endpoints it is configured to have.
 
-Endpoints are tried in order; within one, transient failures are tried again with growing
-pauses, and a broken blob download goes on where it stopped.
+Each step of a pull asks the endpoints in order until one gives what is asked for. While another
+can be tried, none is asked twice; after that, those whose failure may pass are, with growing
+pauses. Endpoints that failed lately are asked last (`Outages`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from phantom_cri.errors import DataLoss, FailedPrecondition, NotFound, PhantomError, RegistryUnavailable
+from phantom_cri.errors import (
+    DataLoss,
+    FailedPrecondition,
+    NotFound,
+    PermissionDenied,
+    PhantomError,
+    RegistryUnavailable,
+    ResourceExhausted,
+    Unauthenticated,
+)
 from phantom_cri.images.auth import Credentials
-from phantom_cri.images.connection import Connection, Response, Retry, read_body
-from phantom_cri.images.content import ContentStore, Ingest, digest_of
+from phantom_cri.images.connection import Connection
+from phantom_cri.images.content import ContentStore
+from phantom_cri.images.download import Download
 from phantom_cri.images.hosts import Endpoint
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import ACCEPT
+from phantom_cri.images.outages import LONGEST_WAIT_S, Outages
 from phantom_cri.images.reference import Reference, is_digest
 from phantom_cri.images.threads import Threads
+from phantom_cri.images.wire import Failure, read_body
 
 _ATTEMPTS = 5
-_FIRST_PAUSE_S = 0.05
 _LAST_PAUSE_S = 5.0
-_WRITE_SIZE = 1 << 20
+_WAITING_S = 120.0  # for one step at one endpoint, of what Retry-After asked for
+_BRISK_S = 10.0
+_SHOWN = 8  # endpoints in one error
+
+_TELLING: tuple[type[PhantomError], ...] = (
+    Unauthenticated,
+    PermissionDenied,
+    DataLoss,
+    ResourceExhausted,
+    FailedPrecondition,
+    RegistryUnavailable,
+    NotFound,
+)
 
 T = TypeVar("T")
 
@@ -36,12 +62,14 @@ class Fetched(NamedTuple):
     content: bytes
 
 
-class _Flow(NamedTuple):
-    """Whom a download tells of itself: `progress` of what is written, `moved` of all that comes."""
+@dataclass(eq=False, slots=True)
+class _Candidate:
+    """An endpoint in one step of a pull; times in seconds of the event loop."""
 
-    threads: Threads
-    progress: Callable[[int], None]
-    moved: Callable[[], None]
+    connection: Connection
+    failures: int = 0
+    waited: float = 0.0
+    ready_at: float = 0.0
 
 
 class Registry:
@@ -53,10 +81,17 @@ class Registry:
         endpoints: tuple[Endpoint, ...],
         credentials: Mapping[str, Credentials | None],
         limits: Limits,
+        outages: Outages,
     ) -> None:
         self._name = name
-        self._connections = [Connection(each, name, credentials.get(each.url)) for each in endpoints]
+        last = len(endpoints) - 1
+        self._connections = [
+            Connection(each, name, credentials.get(each.url), brisk=number < last)
+            for number, each in enumerate(endpoints)
+        ]
         self._limits = limits
+        self._outages = outages
+        self._unreachable: dict[Connection, Failure] = {}
 
     async def __aenter__(self) -> Registry:
         return self
@@ -65,93 +100,78 @@ class Registry:
         for connection in self._connections:
             await connection.close()
 
-    async def digest(self, reference: str) -> str | None:
-        """What a tag points to, by HEAD; None when the registry does not say."""
+    async def resolve(self, reference: str) -> str | Fetched:
+        """The digest behind a tag or digest; the manifest itself where HEAD does not tell.
 
-        async def ask(connection: Connection) -> str | None:
-            async with connection.request("HEAD", f"manifests/{reference}", {"Accept": ACCEPT}) as response:
-                found = response.headers.get("Docker-Content-Digest", "")
-                return found if is_digest(found) else None
+        Some registries know no HEAD, and some answer it without a digest: those are asked
+        by GET. After a 404 to HEAD it is GET that says why in words.
+        """
+
+        async def ask(connection: Connection) -> str | Fetched:
+            try:
+                found = await self._head(connection, reference)
+            except Failure as failure:
+                if failure.kind is not FailedPrecondition:
+                    raise
+                found = ""
+            return found or await self._get(connection, reference)
 
         try:
-            async with self._patience("resolving it"):
-                return await self._first("resolve", ask)
-        except (FailedPrecondition, NotFound):
-            return None  # 405: this registry only knows GET; 404: only GET says why in words
+            async with self._patience(f"resolve {reference}"):
+                return await self._first("resolve", f"resolve {reference}", ask)
+        except NotFound:
+            return await self.manifest(reference)
 
     async def manifest(self, reference: str) -> Fetched:
         """The manifest or index behind a tag or digest; its bytes are hashed, whatever the headers say."""
-
-        async def fetch(connection: Connection) -> Fetched:
-            async with connection.request("GET", f"manifests/{reference}", {"Accept": ACCEPT}) as response:
-                content = await read_body(response, self._limits.manifest_bytes)
-                kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-            digest = digest_of(content)
-            if is_digest(reference) and reference.startswith("sha256:") and digest != reference:
-                raise DataLoss(f"manifest {reference}: {connection.endpoint.host} sent digest {digest}")
-            return Fetched(reference if reference.startswith("sha512:") else digest, kind, content)
-
-        async with self._patience(f"manifest {reference}"):
-            return await self._first("pull" if is_digest(reference) else "resolve", fetch)
+        need, step = "pull" if is_digest(reference) else "resolve", f"manifest {reference}"
+        async with self._patience(step):
+            return await self._first(need, step, lambda each: self._get(each, reference))
 
     async def blob(
-        self, digest: str, size: int, store: ContentStore, threads: Threads, progress: Callable[[int], None]
+        self,
+        what: str,
+        digest: str,
+        size: int,
+        store: ContentStore,
+        threads: Threads,
+        progress: Callable[[int], None],
     ) -> None:
-        """Download into `store`, from where an earlier attempt stopped; `progress` gets the bytes so far."""
+        """Download into `store`, from where an earlier attempt stopped; `progress` gets the bytes so far.
 
-        async def fetch(connection: Connection) -> None:
-            with store.ingest(digest, size, self._name.repository) as ingest:
-                await threads.run(ingest.take_up)
-                resumed = ingest.offset > 0
-                try:
-                    async with self._patience(f"blob {digest}") as moved:
-                        await self._fill(connection, ingest, size, _Flow(threads, progress, moved))
-                    await threads.run(ingest.commit)
-                except DataLoss:
-                    if not resumed:
-                        raise
-                    raise Retry(
-                        DataLoss(f"blob {digest}: the part of an earlier download is damaged"), 0
-                    ) from None
-
-        await self._first("pull", fetch)
-
-    async def _fill(self, connection: Connection, ingest: Ingest, size: int, flow: _Flow) -> None:
-        """Read until the blob is whole; only attempts that brought nothing count against the limit."""
-        failures = 0
-        while ingest.offset < size:
-            before = ingest.offset
+        `what`: config, layer or blob, for errors.
+        """
+        step = f"{what} {digest}"
+        async with self._patience(step) as moved:
+            download = Download(digest, size, self._name.repository, store, threads, progress, moved)
             try:
-                await self._stream(connection, ingest, flow)
-                if ingest.offset < size:
-                    raise Retry(DataLoss(f"blob {ingest.digest}: ends after {ingest.offset} of {size} bytes"))
-            except Retry as retry:
-                failures = 0 if ingest.offset > before else failures + 1
-                if failures >= _ATTEMPTS or connection.unreachable:
-                    raise retry.error from None
-                await _pause(failures, retry.delay_s)
-
-    async def _stream(self, connection: Connection, ingest: Ingest, flow: _Flow) -> None:
-        headers = {"Range": f"bytes={ingest.offset}-"} if ingest.offset else {}
-        async with connection.request("GET", f"blobs/{ingest.digest}", headers) as response:
-            if ingest.offset and not _continues(response, ingest.offset):
-                await flow.threads.run(ingest.restart)
-            pending = bytearray()
-            try:
-                async for chunk in response.aiter_raw():
-                    pending += chunk
-                    flow.moved()
-                    if len(pending) >= _WRITE_SIZE:
-                        await flow.threads.run(ingest.write, bytes(pending))
-                        pending.clear()
-                        flow.progress(ingest.offset)
+                await self._first("pull", step, download.attempt)
             finally:
-                if pending:  # what came before a broken connection need not come again
-                    await flow.threads.run(ingest.write, bytes(pending))
-                    flow.progress(ingest.offset)
+                download.close()
+
+    async def _head(self, connection: Connection, reference: str) -> str:
+        accept = [("Accept", ACCEPT)]
+        async with connection.request("HEAD", f"manifests/{reference}", accept, _BRISK_S) as response:
+            found = response.headers.get("Docker-Content-Digest", "")
+        if not is_digest(found) or not is_digest(reference):
+            return found if is_digest(found) else ""
+        if found != reference and found.partition(":")[0] == reference.partition(":")[0]:
+            raise Failure(DataLoss, f"answers with digest {found}")
+        return reference
+
+    async def _get(self, connection: Connection, reference: str) -> Fetched:
+        accept = [("Accept", ACCEPT)]
+        async with connection.request("GET", f"manifests/{reference}", accept, _BRISK_S) as response:
+            content = await read_body(response, self._limits.manifest_bytes)
+            kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        algorithm = reference.partition(":")[0] if is_digest(reference) else "sha256"
+        digest = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+        if is_digest(reference) and digest != reference:
+            raise Failure(DataLoss, f"sent content with digest {digest}")
+        return Fetched(digest, kind, content)
 
     @asynccontextmanager
-    async def _patience(self, what: str) -> AsyncIterator[Callable[[], None]]:
+    async def _patience(self, step: str) -> AsyncIterator[Callable[[], None]]:
         """Gives what to call whenever something came. Raises RegistryUnavailable when nothing does."""
         seconds = self._limits.progress_timeout_s or None
         loop = asyncio.get_running_loop()
@@ -160,40 +180,91 @@ class Registry:
                 yield lambda: timer.reschedule(loop.time() + seconds) if seconds else None
         except TimeoutError:
             raise RegistryUnavailable(
-                f'failed to pull "{self._name.canonical}": {what}: nothing came for {seconds:g} s'
-                " (images.pull_progress_timeout)"
+                f"{self._what()}: {step}: nothing came for {seconds:g} s (images.pull_progress_timeout)"
             ) from None
 
-    async def _first(self, need: str, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """What the first endpoint that can gives; else the error of the last one tried."""
-        error: PhantomError = NotFound(f"{self._name.canonical}: no endpoint is configured that may {need}")
-        for connection in self._connections:
-            if need not in connection.endpoint.capabilities or connection.unreachable:
-                continue
+    async def _first(self, need: str, step: str, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """What the first endpoint that can gives. Raises what `_error` makes of their failures."""
+        able = [each for each in self._connections if need in each.endpoint.capabilities]
+        failed = {each: why for each, why in self._unreachable.items() if each in able}
+        candidates = self._in_order([each for each in able if each not in failed] or able)
+        while candidates:
+            candidate = await self._next(candidates)
+            connection = candidate.connection
             try:
-                return await self._attempts(connection, work)
-            except PhantomError as failure:
-                error = failure
-        raise error
+                result = await work(connection)
+            except Failure as failure:
+                failed[connection] = failure
+                self._note(connection, failure)
+                candidates.remove(candidate)
+                if self._may_try_again(candidate, failure, failed):
+                    candidates.append(candidate)
+            else:
+                self._outages.worked(connection.endpoint.url)
+                return result
+        raise self._error(need, step, failed)
 
-    async def _attempts(self, connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
-        failures = 0
-        while True:
-            try:
-                return await work(connection)
-            except Retry as retry:
-                failures += 1
-                if failures >= _ATTEMPTS or connection.unreachable:
-                    raise retry.error from None
-                await _pause(failures, retry.delay_s)
+    def _in_order(self, connections: list[Connection]) -> list[_Candidate]:
+        connections.sort(key=lambda each: self._outages.is_bad(each.endpoint.url))
+        return [_Candidate(each) for each in connections]
 
+    async def _next(self, candidates: list[_Candidate]) -> _Candidate:
+        """The first that may be asked now, else the first that may be again, once that is so."""
+        now = asyncio.get_running_loop().time()
 
-def _continues(response: Response, offset: int) -> bool:
-    """Whether a partial answer begins where we stopped (RFC 9110 §14.4)."""
-    begins = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    return response.status_code == 206 and begins == str(offset)
+        def ready_in(candidate: _Candidate) -> float:
+            wait_s = self._outages.wait_s(candidate.connection.endpoint.url)
+            return max(0.0, candidate.ready_at - now, wait_s)
 
+        chosen = min(candidates, key=ready_in)
+        await asyncio.sleep(ready_in(chosen))
+        return chosen
 
-async def _pause(failures: int, delay_s: float | None) -> None:
-    growing = min(_FIRST_PAUSE_S * 2**failures, _LAST_PAUSE_S)
-    await asyncio.sleep(growing * random.uniform(0.5, 1.0) if delay_s is None else delay_s)  # noqa: S311
+    def _note(self, connection: Connection, failure: Failure) -> None:
+        """Remember an endpoint that is down or sends wrong content; not one that refuses or has nothing."""
+        if connection.unreachable:
+            self._unreachable[connection] = failure
+        if failure.kind is DataLoss or (failure.transient and not failure.progress):
+            self._outages.failed(connection.endpoint.url, failure.delay_s or 0.0)
+
+    def _may_try_again(
+        self, candidate: _Candidate, failure: Failure, failed: Mapping[Connection, Failure]
+    ) -> bool:
+        """Whether `candidate` gets another attempt, and when.
+
+        None once the last endpoint of the configuration, the registry itself as a rule, has given
+        its final word. A wait that the server asked for is no failure, but has its own limit.
+        """
+        final = any(not each.transient for one, each in failed.items() if not one.brisk)
+        if not failure.transient or candidate.connection.unreachable or (final and not failure.progress):
+            return False
+        now = asyncio.get_running_loop().time()
+        if failure.delay_s:
+            candidate.waited += failure.delay_s
+            candidate.ready_at = now + failure.delay_s
+            return failure.delay_s <= LONGEST_WAIT_S and candidate.waited <= _WAITING_S
+        candidate.failures = 0 if failure.progress else candidate.failures + 1
+        pause = min(failure.pace_s * 2**candidate.failures, _LAST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
+        candidate.ready_at = now + (0.0 if failure.delay_s == 0 else pause)
+        return candidate.failures < _ATTEMPTS
+
+    def _error(self, need: str, step: str, failed: Mapping[Connection, Failure]) -> PhantomError:
+        """One error for all that was tried, each endpoint with its own reason.
+
+        Its kind is the final word of the last endpoint in the configuration, which is the registry
+        itself unless that says otherwise. If that one could not answer, it is the kind among
+        all that a reader can do most about: the first of `_TELLING`.
+        """
+        if not failed:
+            return NotFound(f"{self._what()}: {step}: no endpoint is configured that may {need}")
+        kinds = [each.kind for one, each in failed.items() if not (one.brisk or each.transient)]
+        kinds = kinds or sorted((each.kind for each in failed.values()), key=_TELLING.index)
+        if len(failed) == 1:
+            return kinds[0](f"{self._what()}: {step}: {next(iter(failed.values())).reason}")
+        told = [f"{each.url}: {failed[each].reason}" for each in self._connections if each in failed]
+        if len(told) > _SHOWN:
+            told[_SHOWN - 1 : -1] = [f"{len(told) - _SHOWN} more"]
+        return kinds[0](f"{self._what()}: {step}: all {len(failed)} endpoints failed: {'; '.join(told)}")
+
+    def _what(self) -> str:
+        return f'failed to pull "{self._name.canonical}"'

@@ -40,6 +40,7 @@ from phantom_cri.images.manifest import (
     parse_config,
     parse_document,
 )
+from phantom_cri.images.outages import Outages
 from phantom_cri.images.reference import Reference
 from phantom_cri.images.registry import Fetched, Registry
 from phantom_cri.images.snapshots import Snapshot, SnapshotStore
@@ -109,6 +110,7 @@ class ImageService:
         self._threads = Threads(max_parallel + 1)
         self._installer = Installer(self._content, self._layers, self._threads, self._limits, max_parallel)
         self._pulls: Flights[str] = Flights()
+        self._outages = Outages()
         self._audiences: dict[tuple[Reference, AuthConfig | None], list[LayerReport]] = {}
         self._numbers = itertools.count()
         self._busy: dict[str, set[str]] = {}  # pulls and loads, with the blobs they need
@@ -327,10 +329,9 @@ class ImageService:
     @_disk_errors
     async def _pull(self, name: Reference, credentials: AuthConfig | None, report: LayerReport) -> str:
         endpoints = await self._threads.run(hosts.endpoints, name.domain, self._config_path)
-        known = (name.domain, *(each.host for each in endpoints if each.origin))
-        keys = {each.url: auth.credentials_for(credentials, (*known, each.host)) for each in endpoints}
+        keys = {each.url: auth.credentials_for(credentials, name.domain, each) for each in endpoints}
         origin = (name.domain, endpoints, credentials)
-        async with Registry(name, endpoints, keys, self._limits) as registry:
+        async with Registry(name, endpoints, keys, self._limits, self._outages) as registry:
             source = Remote(
                 registry,
                 self._content,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from phantom_cri.errors import DataLoss, NotFound, ResourceExhausted
 from phantom_cri.images.content import ContentStore, digest_of, matches
-from phantom_cri.images.manifest import Descriptor
+from phantom_cri.images.manifest import CONFIG_TYPES, Descriptor, is_tar_type
 from phantom_cri.images.reference import Reference
 from phantom_cri.images.registry import Fetched, Registry
 from phantom_cri.images.threads import Threads
@@ -48,18 +48,18 @@ class Remote:
 
     async def resolve(self, name: Reference) -> Fetched:
         """What `name` points to now. A registry is always asked, so credentials are always checked."""
-        digest = await self.registry.digest(name.object)
-        if name.digest and digest not in (None, name.digest):
-            raise DataLoss(f"{name.canonical}: the registry answers with digest {digest}")
-        if digest and self.known(name.with_digest(digest)):
-            stored = await self._stored(digest)
+        found = await self.registry.resolve(name.object)
+        if isinstance(found, Fetched):
+            return found
+        if self.known(name.with_digest(found)):
+            stored = await self._stored(found)
             if stored is not None:
                 self._has_shown = True
-                return Fetched(digest, "", stored)
+                return Fetched(found, "", stored)
         try:
-            return await self._fetched(digest or name.object)
+            return await self._fetched(found)
         except NotFound:
-            if name.digest or digest is None:
+            if name.digest:
                 raise
             return await self._fetched(name.object)  # the tag has moved since, and what it was is gone
 
@@ -86,7 +86,9 @@ class Remote:
             return None
 
     async def fetch(self, blob: Descriptor, progress: Callable[[int], None]) -> None:
-        await self.registry.blob(blob.digest, blob.size, self.content, self.threads, progress)
+        is_config = blob.media_type in CONFIG_TYPES
+        what = "config" if is_config else "layer" if is_tar_type(blob.media_type) else "blob"
+        await self.registry.blob(what, blob.digest, blob.size, self.content, self.threads, progress)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import ssl
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,13 +23,37 @@ from urllib.parse import parse_qs, urlsplit
 USER, PASSWORD, TOKEN, IDENTITY = "robot", "s3cret-Pa55", "t0ken-abcdef", "identity-xyz"
 
 
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    certificate: bool = False  # the client showed one
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer as it is; `length`: how the end of the body is told, "length", "chunked" or "close"."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    length: str = "length"
+
+
 @dataclass
 class Behaviour:
     """`cut`: digest → bytes after which the first answers break off, one entry per answer.
     `stall`: digests whose body stops half way until `released`. `redirect`: base URL for blobs.
+    `rule`: asked before all else; None leaves the answer to the registry.
     """
 
-    auth: str = ""  # "", "bearer", "identity"
+    auth: str = ""  # "", "bearer", "identity", "anonymous": a token for whoever asks
+    rule: Callable[[Asked], Reply | None] = lambda asked: None
+    realm: str = ""  # of the challenge; the registry's own by default
+    version: str = "HTTP/1.1"
+    silent_close: bool = False  # a second request on a connection closes it
     cut: dict[str, list[int]] = field(default_factory=dict)
     stall: set[str] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)  # manifests that a HEAD finds and a GET does not
@@ -41,19 +66,12 @@ class Behaviour:
     released: threading.Event = field(default_factory=threading.Event)
 
 
-@dataclass(frozen=True)
-class Asked:
-    method: str
-    path: str
-    query: dict[str, list[str]]
-    headers: dict[str, str]
-
-
 class SpecRegistry:
     """Serves the OCI layouts given to `add`; `host` is `127.0.0.1:PORT`."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.behaviour = Behaviour()
+        self.token = TOKEN
         self.asked: list[Asked] = []
         self.blobs: dict[str, bytes] = {}
         self.tags: dict[str, str] = {}
@@ -90,6 +108,12 @@ class SpecRegistry:
     def add_manifest(self, content: bytes, media_type: str, digest: str, name: str, tag: str) -> None:
         self.blobs[digest], self.types[digest], self.tags[f"{name}:{tag}"] = content, media_type, digest
 
+    def content(self, path: str) -> bytes:
+        """What `path` of a manifest or blob stands for; empty for all else."""
+        found = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/(.+)", path)
+        digest = self.tags.get(f"{found[1]}:{found[3]}", found[3]) if found else ""
+        return self.blobs.get(digest, b"")
+
     def blob_requests(self, digest: str) -> list[Asked]:
         return [
             each for each in self.asked if each.method == "GET" and each.path.endswith(f"/blobs/{digest}")
@@ -107,6 +131,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
+    answered = False
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: `asked` is the log."""
@@ -124,18 +149,27 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(200 if good else 401, {"access_token": TOKEN} if good else {})
 
     def _answer(self, *, body: bool) -> None:
+        if self.server.registry.behaviour.silent_close and self.answered:
+            self.close_connection = True
+            return
+        self.answered = True
         parts = urlsplit(self.path)
-        asked = Asked(self.command, parts.path, parse_qs(parts.query), dict(self.headers))
+        shown = isinstance(self.connection, ssl.SSLSocket) and bool(self.connection.getpeercert())
+        asked = Asked(self.command, parts.path, parse_qs(parts.query), dict(self.headers), shown)
         self.server.registry.asked.append(asked)
         behaviour = self.server.registry.behaviour
-        if not body and behaviour.no_head:
+        self.protocol_version = behaviour.version
+        self.close_connection = self.close_connection or behaviour.version == "HTTP/1.0"
+        if reply := behaviour.rule(asked):
+            self._reply(reply, body=body)
+        elif not body and behaviour.no_head:
             self._json(405, {})
         elif parts.path == "/token":
             self._token(asked)
         elif behaviour.fail_first > 0:
             behaviour.fail_first -= 1
             self._json(503, {}, {"Retry-After": "0"})
-        elif behaviour.auth and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        elif behaviour.auth and self.headers.get("Authorization") != f"Bearer {self.server.registry.token}":
             self._challenge(parts.path)
         elif found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", parts.path):
             self._manifest(found[1], found[2], body=body)
@@ -146,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _challenge(self, path: str) -> None:
         name = path.removeprefix("/v2/").rpartition("/")[0].rpartition("/")[0]
-        realm = f"http://{self.server.registry.host}/token"
+        realm = self.server.registry.behaviour.realm or f"http://{self.server.registry.host}/token"
         challenge = f'Bearer realm="{realm}",service="tests",scope="repository:{name}:pull"'
         echoed = self.headers.get("Authorization", "")
         self._json(
@@ -157,8 +191,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _token(self, asked: Asked) -> None:
         basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        good = asked.headers.get("Authorization") == basic and asked.query.get("service") == ["tests"]
-        self._json(200 if good else 401, {"token": TOKEN} if good else {"errors": []})
+        anonymous = self.server.registry.behaviour.auth == "anonymous"
+        good = anonymous or asked.headers.get("Authorization") == basic
+        good = good and asked.query.get("service") == ["tests"]
+        self._json(200 if good else 401, {"token": self.server.registry.token} if good else {"errors": []})
 
     def _manifest(self, name: str, reference: str, *, body: bool) -> None:
         digest = self.server.registry.tags.get(f"{name}:{reference}", reference)
@@ -216,6 +252,26 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(behaviour.trickle)
         self.server.registry.sent[digest] += len(rest)
         self.close_connection = True
+
+    def _reply(self, reply: Reply, *, body: bool) -> None:
+        self.send_response(reply.status)
+        headers = dict(reply.headers)
+        if reply.length == "length":
+            headers.setdefault("Content-Length", str(len(reply.body)))
+        elif reply.length == "chunked":
+            headers["Transfer-Encoding"] = "chunked"
+        else:
+            headers["Connection"] = "close"
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body and reply.length == "chunked":
+            for start in range(0, len(reply.body), 40_000):
+                piece = reply.body[start : start + 40_000]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
+        elif body:
+            self.wfile.write(reply.body)
 
     def _json(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
         content = json.dumps(document).encode()

@@ -125,7 +125,7 @@ async def test_a_registry_that_stalls_is_given_up(
         async with asyncio.timeout(10):
             await service.pull(ImageSpec(image=name))
     assert str(refused.value).endswith(
-        f"blob {stalled}: nothing came for 0.5 s (images.pull_progress_timeout)"
+        f"layer {stalled}: nothing came for 0.5 s (images.pull_progress_timeout)"
     )
     await until(lambda: not connections_to(spec_registry.host))
     assert len(asyncio.all_tasks()) == 1

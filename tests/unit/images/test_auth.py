@@ -8,9 +8,13 @@ import pytest
 
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.images.auth import Challenge, Credentials, choose, credentials_for, parse_challenges
+from phantom_cri.images.hosts import Endpoint
 from phantom_cri.model import AuthConfig
 
 SECRET = "hunter2-secret"
+QUAY = Endpoint("https://quay.io/v2", origin=True)
+MIRROR = Endpoint("https://mirror.example/v2")
+PLAIN = Endpoint("http://plain.example/v2")
 
 
 def encoded(text: str) -> str:
@@ -68,18 +72,42 @@ def test_bearer_is_preferred() -> None:
     ],
 )
 def test_credentials(auth: AuthConfig | None, expected: Credentials | None) -> None:
-    assert credentials_for(auth, ["quay.io"]) == expected
+    assert credentials_for(auth, "quay.io", QUAY) == expected
+
+
+@pytest.mark.parametrize(
+    ("server_address", "endpoint", "given"),
+    [
+        ("", QUAY, True),
+        ("", MIRROR, True),
+        ("", PLAIN, False),
+        ("", Endpoint("https://plain.example:80/v2", plain_fallback=True), False),
+        ("", Endpoint("http://127.0.0.1:5000/v2"), True),
+        ("", Endpoint("http://quay.io/v2", origin=True), True),
+        ("quay.io", MIRROR, False),
+        ("https://QUAY.io/v2/", QUAY, True),
+        ("https://mirror.example", QUAY, False),
+        ("https://mirror.example", MIRROR, True),
+        ("http://plain.example", PLAIN, True),
+        ("https://mirror.example:5000", MIRROR, False),
+    ],
+)
+def test_who_gets_credentials(server_address: str, endpoint: Endpoint, given: bool) -> None:
+    auth = AuthConfig(username="u", password=SECRET, server_address=server_address)
+    assert (credentials_for(auth, "quay.io", endpoint) is not None) is given
 
 
 def test_docker_hub_by_any_of_its_names() -> None:
     auth = AuthConfig(username="u", password="p", server_address="https://index.docker.io/v1/")
-    assert credentials_for(auth, ["docker.io", "registry-1.docker.io"]) is not None
+    hub = Endpoint("https://registry-1.docker.io/v2", origin=True)
+    assert credentials_for(auth, "docker.io", hub) is not None
+    assert credentials_for(auth, "docker.io", MIRROR) is None
 
 
 @pytest.mark.parametrize("auth", ["not base64!", encoded("nocolon"), "/////w=="])
 def test_auth_field_refused_without_showing_it(auth: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        credentials_for(AuthConfig(auth=auth), ["quay.io"])
+        credentials_for(AuthConfig(auth=auth), "quay.io", QUAY)
     assert auth not in str(caught.value)
 
 

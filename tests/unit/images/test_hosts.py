@@ -48,6 +48,7 @@ def test_everything_in_order(tmp_path: Path) -> None:
     assert first.headers == (("x-a", "1"), ("x-a", "2"))
     assert first.capabilities == {"pull", "resolve"}
     assert found[1].skip_verify
+    assert found[1].dial_timeout is None
     assert found[3].ca == (f"{folder}/up.pem",)
     assert not any(each.origin for each in found)
 
@@ -64,16 +65,16 @@ def test_docker_hub_and_loopback_without_configuration() -> None:
     assert [(each.url, each.origin) for each in endpoints("docker.io", None)] == [
         ("https://registry-1.docker.io/v2", True)
     ]
-    assert [each.url for each in endpoints("localhost:5000", None)] == [
-        "https://localhost:5000/v2",
-        "http://localhost:5000/v2",
-    ]
+    (local,) = endpoints("localhost:5000", None)
+    assert (local.url, local.plain_fallback, local.is_plain) == ("https://localhost:5000/v2", True, False)
 
 
 def test_plain_http_with_tls_settings_tries_tls_first(tmp_path: Path) -> None:
     write(tmp_path, "r.example", '[host."http://m.example:8080"]\nskip_verify = true\n')
-    urls = [each.url for each in endpoints("r.example", tmp_path)]
-    assert urls[:2] == ["https://m.example:8080/v2", "http://m.example:8080/v2"]
+    mirror, origin = endpoints("r.example", tmp_path)
+    assert (mirror.url, mirror.plain_fallback, mirror.is_plain) == ("https://m.example:8080/v2", True, True)
+    assert not origin.plain_fallback
+    assert not origin.is_plain
 
 
 def test_docker_style_files(tmp_path: Path) -> None:
