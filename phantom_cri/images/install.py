@@ -74,7 +74,9 @@ class Installer:
         """
         descriptors = manifest.layers or ()
         if len(descriptors) > self._limits.layers:
-            raise ResourceExhausted(f"image has {len(descriptors)} layers, {self._limits.layers} are allowed")
+            raise ResourceExhausted(
+                f"image has {len(descriptors)} layers, at most {self._limits.layers} can be stacked"
+            )
         if manifest.config.size > self._limits.config_bytes:
             raise ResourceExhausted(f"image config has {manifest.config.size} bytes")
         await self._threads.run(self._content.put, digest, content)

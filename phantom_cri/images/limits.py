@@ -18,7 +18,7 @@ class Limits(Record, frozen=True):
 
     layer_bytes: int = 64 << 30
     layer_entries: int = 4_000_000
-    layers: int = 500  # OVL_MAX_STACK of the kernel's overlayfs
+    layers: int = 499  # overlayfs stacks 500 (OVL_MAX_STACK), and mount points lie below the image's
     manifest_bytes: int = 4 << 20
     config_bytes: int = 16 << 20
     duplicates: Literal["refuse", "last_wins"] = "refuse"

@@ -196,8 +196,15 @@ class ImageService:
         return self._layers.folders
 
     def layers(self, image_id: str) -> tuple[str, ...]:
-        """Folders of an image's layers, absolute, top first; raises NotFound. Empty for an artifact."""
-        return tuple(map(self._layers.path, self._record(image_id).layers))
+        """Folders of an image's layers, absolute, top first; raises NotFound. Empty for an artifact.
+
+        An image may have a layer several times, but overlayfs takes a folder once (ELOOP): it keeps its
+        topmost place. That shows the same tree. All that a lower copy could add is at the same path in
+        the upper one, where it was found first; and whatever a lower copy would hide below itself (by a
+        whiteout, an opaque folder, a file in place of a folder) the upper one hides as well. A layer whose
+        content depends on those below it has a folder for each chain, so equal folders are equal changes.
+        """
+        return tuple(map(self._layers.path, dict.fromkeys(self._record(image_id).layers)))
 
     def check_root(self, image_id: str) -> None:
         """Raises FailedPrecondition for what has no root file system for a container, NotFound."""
@@ -255,10 +262,10 @@ class ImageService:
 
         `mounted`: further images that the container has, from `mount`; they are kept as well.
         """
-        record = self._record(image_id)
-        snapshot = self._snapshots.create(container_id, tuple(map(self._layers.path, record.layers)))
-        also = [self._layers.name_of(folder) for each in mounted for folder in each.layers]
-        self._layers.hold(f"container:{container_id}", (*record.layers, *also))
+        layers = self.layers(image_id)
+        snapshot = self._snapshots.create(container_id, layers)
+        needed = (*layers, *(folder for each in mounted for folder in each.layers))
+        self._layers.hold(f"container:{container_id}", map(self._layers.name_of, needed))
         return snapshot
 
     def mount(self, name: str, sub_path: str) -> ImageMount:
