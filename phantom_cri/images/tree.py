@@ -66,10 +66,11 @@ class Tree:
             os.close(self._open.pop(known))
 
     def status(self, path: str) -> os.stat_result | None:
+        """None where nothing is, also because what stands above is no folder."""
         parent, name = split(path)
         try:
             return os.stat(name or ".", dir_fd=self.folder(parent), follow_symlinks=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def remove(self, path: str) -> None:

@@ -127,7 +127,7 @@ class _Layer:
             self._hide_lower_root()
         if "" not in self._times and self._lower:
             self._adopt_root(os.lstat(self._lower[0]))
-        for path, nanoseconds in self._times.items():
+        for path, nanoseconds in self._times.items():  # of which some may have been replaced since
             status = self._tree.status(path)
             if status is not None and stat.S_ISDIR(status.st_mode):
                 self._tree.set_time(path, nanoseconds)
@@ -223,8 +223,11 @@ class _Layer:
         return None
 
     def _below(self, path: str) -> rootfs.Found | None:
-        """What the lower layers show at `path`, unless this layer hides it."""
         self.needs_lower = True
+        return self._shown_below(path)
+
+    def _shown_below(self, path: str) -> rootfs.Found | None:
+        """What the lower layers show at `path`, unless this layer hides it."""
         above = path
         while above:
             above = split(above)[0]
@@ -262,10 +265,13 @@ class _Layer:
             raise InvalidArgument(f"layer entry {entry.name!r}: not a whiteout that means anything")
         path = f"{parent}/{name}" if parent else name
         own = self._tree.status(path)
-        if own is None:
+        if own is not None:
+            if stat.S_ISDIR(own.st_mode):
+                self._set_opaque(path)
+        elif self._shown_below(path) is not None:
             self._tree.whiteout(path)
-        elif stat.S_ISDIR(own.st_mode):
-            self._set_opaque(path)
+        else:  # where the folder is in no other layer, overlayfs would list it: a name that cannot be opened
+            self.needs_lower = True
 
     def _set_opaque(self, path: str) -> None:
         if path:

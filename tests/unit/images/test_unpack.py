@@ -235,6 +235,31 @@ def test_duplicates_as_containerd_takes_them(stack: Stack) -> None:
     assert stack.names("/x") == {"upper"}
 
 
+@pytest.mark.parametrize("after", [file("d"), link("d", "/etc"), link("d", "..")])
+def test_a_folder_with_folders_that_is_replaced(stack: Stack, after: Member) -> None:
+    stack.add(archive(folder("etc"), file("d")))
+    members = archive(folder("d"), folder("d/e", mtime=1), folder("d/e/f", mtime=1), after)
+    stack.add(members, Limits(duplicates="last_wins"))
+    assert stack.names() == {"d", "etc"}
+    assert not stat.S_ISDIR(os.lstat(f"{stack.layers[0]}/d").st_mode)
+
+
+def test_a_whiteout_that_hides_nothing_is_not_made(stack: Stack) -> None:
+    """In a folder that no lower layer has, overlayfs would list it."""
+    stack.add(archive(folder("d"), file("d/.wh.x", b""), file("d/f")))
+    stack.add(archive(folder("new"), file("new/.wh.x", b""), folder("d"), file("d/.wh.f", b"")))
+    assert [os.listdir(f"{layer}/new") for layer in stack.layers[:1]] == [[]]
+    assert os.listdir(f"{stack.layers[1]}/d") == ["f"]
+    assert stack.names("/d") == set()
+
+
+def test_only_a_layer_that_such_a_whiteout_was_left_out_of_is_kept_per_chain(stack: Stack) -> None:
+    hides = archive(folder("d"), file("d/.wh.f", b""))
+    assert stack.add(hides).needs_lower
+    stack.add(archive(folder("d"), file("d/f")))
+    assert not stack.add(hides).needs_lower
+
+
 # Hostile archives
 
 
