@@ -84,9 +84,9 @@ class ImageConfig:
 class LayerBuilder:
     """An uncompressed layer, member by member; the same calls give the same bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, format_: int = tarfile.PAX_FORMAT) -> None:
         self._buffer = io.BytesIO()
-        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=tarfile.PAX_FORMAT)
+        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=format_)
 
     def member(self, name: str, kind: bytes, mode: int, content: bytes = b"", **more: Any) -> LayerBuilder:
         """Adds one member as it is said, sane or not: hostile layers are built with this too."""
