@@ -2,9 +2,9 @@
 
 One folder per DiffID, whatever image or chain it is part of: most layers do not depend on
 what is below them. One that does (a hard link into a lower layer, a parent folder that the
-archive does not name, a whiteout that hides nothing) is kept per ChainID instead, so that no image ever sees what another
-has below. Names are short because overlayfs takes all layers of a container in one option
-string of a page.
+archive does not name, a whiteout that hides nothing) is kept per ChainID instead, so that no
+image ever sees what another has below. Names are short because overlayfs takes all layers of
+a container in one option string of a page, where the kernel has no better way.
 
 A layer exists once its record does: the folder is synced and renamed before. Holders keep
 layers alive (`image:…`, `container:…`, `pull:…`); whoever lets go of the last hold calls
