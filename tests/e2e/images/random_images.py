@@ -1,17 +1,19 @@
 """Random images whose meaning is not in doubt: what containerd shows of them is right.
 
-Left out is what containerd shows otherwise than if its layers were applied one after another:
+Left out is what containerd refuses, or shows otherwise than if the layers were applied one after another
+(each is an example of test_where_containerd_differs):
 
-* A folder at a path that the same layer hid before (by a whiteout, or by a file that it replaces):
-  containerd merges it with the folder below again, here it stays hidden. The same for the opaque
-  marker of the image's root, which overlayfs does not heed.
+* A folder at a path that the same layer hid before, by a whiteout or by a file that it replaces: containerd
+  merges it with the folder below again. What is below it without a folder of its own it refuses.
+* The opaque marker of the image's root, which overlayfs does not heed.
 * A path that leads through a symbolic link of a lower layer: containerd makes a folder in its place.
-* A folder without an entry at a path whose parent is no folder in some lower layer: containerd fails.
-* A hard link to a file of a lower layer whose parents this layer does not have: containerd fails.
-* A hard link with another owner or mode than its target: containerd changes the target, GNU tar does not.
-* An opaque marker behind entries below it whose folders have no entry: containerd deletes those.
-* A folder that another kind of file replaces in the same layer: containerd fails when it sets its time.
-* A whiteout of what the same layer has: by the specification it means lower layers only; containerd fails.
+* A folder without an entry at a path whose parent is no folder in some lower layer: containerd refuses it.
+* A hard link to a file of a lower layer: containerd refuses it.
+* A folder with folders in it that another kind of file replaces in the same layer: containerd refuses it.
+* A whiteout of what the same layer has, though it means lower layers only: containerd refuses it.
+
+And what only containerd does: it gives a hard link's owner and mode to its target (GNU tar does not), and in
+the lowest layer deletes folders without an entry from a folder when an opaque marker follows.
 """
 
 from __future__ import annotations
@@ -173,9 +175,9 @@ class _Model:
         return self._reachable(path) and not merges and (kind == FOLDER or not self._has_folders(path))
 
     def _has_folders(self, path: str) -> bool:
-        """Whether this layer has an entry for a folder at or below `path`."""
+        """Whether this layer has an entry for a folder below `path`."""
         names = [name for name, kind in self._own.items() if kind == FOLDER and name in self._attributes]
-        return any(f"{name}/".startswith(f"{path}/") for name in names)
+        return any(name.startswith(f"{path}/") for name in names)
 
     def _put(self, path: str, kind: bytes, attributes: Mapping[str, Any]) -> None:
         for each in above(path):
