@@ -95,6 +95,8 @@ async def compose(settings: Config, numbers: metrics.Metrics) -> Node:
         home_cgroup=await home_cgroup(settings, tree),
     )
     add_pools(node)
+    for policy in node.policies:
+        numbers.policy_loaded(policy.name, policy.digest, policy is node.policies.default)
     return node
 
 
