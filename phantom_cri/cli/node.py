@@ -177,6 +177,7 @@ async def _ask(host: str) -> list[Check]:
         wire.Check.State.OK: "ok",
         wire.Check.State.DEGRADED: "degraded",
         wire.Check.State.MISSING: "missing",
+        wire.Check.State.UNUSED: "unused",
     }
     async with connect(host) as daemon:
         answer = await daemon.node.Doctor(wire.DoctorRequest())

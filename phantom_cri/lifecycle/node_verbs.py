@@ -1,4 +1,4 @@
-"""What the node reports beyond CRI: pools, starts of pods, policies, doctor; pulls and loads with progress."""
+"""What the node reports beyond CRI: pools, starts, policies, doctor; pulls and loads with progress."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from phantom_cri.lifecycle import cleanup
 from phantom_cri.lifecycle.container_launch import allowed_devices, container_launch
 from phantom_cri.lifecycle.injection import all_devices
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, Stages, log
+from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.shell import Shell
 from phantom_cri.lifecycle.undo import Undo
 
@@ -51,7 +51,7 @@ async def prepared(node: Node, pod: Pod, shell: Shell, container: Container) -> 
 
 
 async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> Plan:
-    stages = Stages()
+    stages = node.stages("prepare")
     record = container.record
     async with Undo("preparing a container") as undo:
         with stages.stage("cgroup"):
@@ -71,7 +71,7 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
                 undo.push("process", lambda: cleanup.end_process(shell, container))
                 await shell.fragment.prepare(record.id, plan, donations)
         undo.keep()
-    node.observe(pod, "prepare", stages)
+    node.observe(pod, stages)
     return plan
 
 

@@ -55,9 +55,6 @@ class Metrics:
         )
         self._sandboxes = Gauge("phantom_sandboxes", "Pods by state", ["state"], registry=registry)
         self._containers = Gauge("phantom_containers", "Containers by state", ["state"], registry=registry)
-        self._feature = Gauge(
-            "phantom_feature", "1 for a kernel feature that works here", ["feature"], registry=registry
-        )
         self._policy_containers = Gauge(
             "phantom_policy_containers", "Containers by the policy they have", ["policy"], registry=registry
         )
@@ -154,10 +151,6 @@ class Metrics:
         self._policies_seen.update(by_policy)
         for policy in self._policies_seen:
             self._policy_containers.labels(policy).set(by_policy.get(policy, 0))
-
-    def features(self, found: Mapping[str, bool]) -> None:
-        for feature, works in found.items():
-            self._feature.labels(feature).set(works)
 
     def session_opened(self, kind: Literal["exec", "attach"]) -> None:
         self._sessions.labels(kind).inc()

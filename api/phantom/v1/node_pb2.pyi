@@ -199,9 +199,11 @@ class Check(_message.Message):
         OK: _ClassVar[Check.State]
         DEGRADED: _ClassVar[Check.State]
         MISSING: _ClassVar[Check.State]
+        UNUSED: _ClassVar[Check.State]
     OK: Check.State
     DEGRADED: Check.State
     MISSING: Check.State
+    UNUSED: Check.State
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]

@@ -50,7 +50,6 @@ def use_all(metrics: Metrics) -> None:
     metrics.containers({"running": 4})
     metrics.policy_loaded("strict", "12ab", True)
     metrics.policy_containers({"strict": 5, "default": 1})
-    metrics.features({"nftables": False})
     metrics.image_pull_began()
     metrics.image_bytes_pulled(1000)
     metrics.image_pulled("ok", 1.5)
@@ -76,7 +75,6 @@ def test_numbers_arrive(metrics: Metrics) -> None:
     assert value("phantom_containers", {"state": "running"}) == 4
     assert value("phantom_policy_info", {"policy": "strict", "digest": "12ab", "default": "true"}) == 1
     assert value("phantom_policy_containers", {"policy": "strict"}) == 5
-    assert value("phantom_feature", {"feature": "nftables"}) == 0
     assert value("phantom_image_pulls_total", {"result": "ok"}) == 2
     assert value("phantom_image_pull_seconds_sum") == 3
     assert value("phantom_image_pull_bytes_total") == 2000
