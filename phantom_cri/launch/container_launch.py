@@ -60,6 +60,5 @@ class ContainerLaunch(Record, frozen=True):
     hook_state: bytes = b""
     bundle: str = ""
     labels: SelinuxLabels | None = None
-    volatile: bool = False
     hold: bool = False
     template: bool = False

@@ -129,7 +129,7 @@ def _parts(launch: ContainerLaunch, slots: Slots, donated: Sequence[str]) -> Par
         *([MountLabel(launch.labels.mount)] if launch.labels else []),
         # Overlays are the last of the sources: on old kernels they leave the host's mount namespace.
         *sorted(sources, key=lambda source: isinstance(source, Overlay)),
-        _overlay(launch)(root, launch.layers, launch.upper, launch.work, _overlay_flags(launch)),
+        _overlay(launch)(root, launch.layers, launch.upper, launch.work),
         _own_namespaces(shape.cgroup == "v2" and not shape.privileged),
         *([FilesAsRoot()] if ids else []),
         before_root,
@@ -220,10 +220,6 @@ def _hierarchies(launch: ContainerLaunch) -> list[Bind]:
 def _finished_cgroup(launch: ContainerLaunch) -> Block:
     links = launch.cgroup_view.links if launch.cgroup_view else ()
     return finished_cgroup(links, launch.config.security.privileged)
-
-
-def _overlay_flags(launch: ContainerLaunch) -> int:
-    return bits.OVERLAY_VOLATILE if launch.volatile else 0
 
 
 def procs_slots(donated: Sequence[str]) -> tuple[int, ...]:
