@@ -125,15 +125,6 @@ def test_strict_masks_in_a_user_namespace_against_its_root(start: Start, tmp_pat
     assert container.tell("umount /proc/kallsyms 2>/dev/null; wc -c < /proc/kallsyms; ls /sys/kernel") == "0"
 
 
-def test_default_masks_with_a_request_that_lists_a_path(start: Start, tmp_path: Path) -> None:
-    """And not with one that lists none: tests/e2e/fields/test_security.py, procMount Unmasked."""
-    pod = start().pod(tmp_path).run_sandbox()
-    container = pod.start("sleep 100", linux=linux(masked_paths=["/etc/passwd"], readonly_paths=[]))
-    assert container.tell("cat /etc/passwd /proc/kcore /proc/keys | wc -c") == "0"
-    assert b"Read-only" in container.exec("echo x > /proc/sys/kernel/domainname").stderr
-    assert int(container.tell("ls /sys/kernel | wc -l")) > 0
-
-
 def test_a_privileged_container_is_masked_by_no_policy(start: Start, tmp_path: Path) -> None:
     context = pb.LinuxSandboxSecurityContext(privileged=True)
     pod = start(default="strict").pod(tmp_path, linux=pb.LinuxPodSandboxConfig(security_context=context))
