@@ -17,7 +17,7 @@ test: check
 	@scripts/setup test
 	@$(PYTHON_BIN) -m pytest $(PYTEST_ARGS) tests
 
-## check: style, types, warnings, generated code
+## check: style, types, dead code, warnings, generated code
 check:
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
@@ -26,6 +26,7 @@ lint:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/vulture
 	@$(if $(C_SOURCES),clang-format --dry-run --Werror $(C_SOURCES))
 	@$(foreach unit,$(C_UNITS),gcc $(WARNINGS) -fsyntax-only $(unit) &&) true
 	$(PYTHON_BIN) api/generate --check

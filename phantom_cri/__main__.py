@@ -63,12 +63,12 @@ async def serve(settings: Config) -> None:
     traces = tracing.from_environment()
     page = metrics.serve(numbers, settings.metrics_address) if settings.metrics_address else None
     try:
-        node = await compose(settings, numbers)
+        node = await compose(settings, numbers, traces)
         await label_layers(node)
         await recover(node)
         confinement.drop_unused(node)
         node.no_user_namespaces = await user_namespaces.obstacle(node)
-        await run(node, traces)
+        await run(node)
     finally:
         if page is not None:
             page.close()
@@ -76,7 +76,9 @@ async def serve(settings: Config) -> None:
         ownership.close()
 
 
-async def compose(settings: Config, numbers: metrics.Metrics) -> Node:
+async def compose(
+    settings: Config, numbers: metrics.Metrics, traces: tracing.Tracing | tracing.NoTracing
+) -> Node:
     """All objects of one daemon, wired together; nothing is started."""
     tree = await cgroups.detect_systemd() if settings.cgroup.driver == "systemd" else cgroups.detect()
     node = Node(
@@ -91,11 +93,14 @@ async def compose(settings: Config, numbers: metrics.Metrics) -> Node:
         streams=make_streams(settings.streaming),
         cdi=Registry(settings.cdi.spec_dirs),
         selinux=load_selinux(),
+        tracing=traces,
         host_mounts=os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
         criu=Criu(settings.checkpoint.criu),
         home_cgroup=await home_cgroup(settings, tree),
     )
     add_pools_and_handlers(node)
+    for policy in node.policies:
+        numbers.policy_loaded(policy.name, policy.digest, policy is node.policies.default)
     return node
 
 
@@ -225,7 +230,7 @@ def make_pool(node: Node, profile: Profile, settings: PoolConfig) -> Pool[Shell]
     return pool
 
 
-async def run(node: Node, traces: tracing.Tracing | tracing.NoTracing) -> None:
+async def run(node: Node) -> None:
     """Serve until SIGTERM or SIGINT, then let running calls end and the warm fragments go."""
     settings = node.config
     stop = asyncio.Event()
@@ -236,7 +241,7 @@ async def run(node: Node, traces: tracing.Tracing | tracing.NoTracing) -> None:
         settings.socket_path,
         PodVerbs(node),
         ImageVerbs(node),
-        Calls(node.metrics, traces),
+        Calls(node.metrics, node.tracing),
         node=NodeVerbs(node),
         grace_s=settings.drain_timeout_seconds,
     )

@@ -210,6 +210,20 @@ class PolicyRef(Record, frozen=True):
     hash: str
 
 
+class PolicyReport(Record, frozen=True):
+    """A policy that is loaded. `digest`: of what it says; `containers`: those created under its name."""
+
+    name: str
+    digest: str
+    is_default: bool
+    can_unmask: bool
+    masked_paths: tuple[str, ...]
+    readonly_paths: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    no_new_privs: bool
+    containers: int
+
+
 class ContainerMetadata(Record, frozen=True):
     name: str
     attempt: int = 0

@@ -30,6 +30,7 @@ _COMMANDS = {
     "load": ("images", "load"),
     "rmi": ("images", "remove"),
     "pools": ("node", "pools"),
+    "policies": ("node", "policies"),
     "doctor": ("node", "doctor"),
     "version": ("node", "version"),
 }

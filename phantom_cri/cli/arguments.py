@@ -57,6 +57,7 @@ def build_parser() -> Parser:
     _pod_flags(command)
     _image_flags(command)
     command("pools", "List the pools of warm fragments")
+    command("policies", "List what containers are held to")
     command("doctor", "Tell what this node gives to pods, and what happens where it gives less")
     command("version", "Show the versions of client and daemon")
     return parser

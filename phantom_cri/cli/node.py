@@ -1,4 +1,4 @@
-"""`phantom pools`, `doctor` and `version`: about the node itself."""
+"""`phantom pools`, `policies`, `doctor` and `version`: about the node itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from phantom_cri import __version__
 from phantom_cri.cli.door import Unreachable, knock
 from phantom_cri.cli.failure import Failure
-from phantom_cri.cli.tables import age, print_json, table
+from phantom_cri.cli.tables import age, print_json, short_id, table
 
 if TYPE_CHECKING:
     from phantom_cri.doctor import Check, CheckState
@@ -85,6 +85,58 @@ def profile_text(profile: Any) -> str:
     return ",".join(name for name in _NAMESPACES if getattr(profile, name)) or "pod"
 
 
+async def policies(args: Namespace) -> int:
+    from phantom_cri.api.phantom.v1 import node_pb2 as wire
+    from phantom_cri.cli.connection import connect
+
+    async with connect(args.host) as daemon:
+        found = (await daemon.node.ListPolicies(wire.ListPoliciesRequest())).policies
+    if args.json:
+        print_json([_policy_described(policy) for policy in found])
+    else:
+        print(policies_table(found))
+    return 0
+
+
+def _policy_described(policy: Any) -> dict[str, Any]:
+    lists = ("masked_paths", "readonly_paths", "capabilities")
+    plain = ("name", "digest", "default", "can_unmask", "no_new_privs", "containers")
+    return {
+        **{name: getattr(policy, name) for name in plain},
+        **{name: list(getattr(policy, name)) for name in lists},
+    }
+
+
+def policies_table(found: Any) -> str:
+    header = (
+        "POLICY",
+        "DEFAULT",
+        "CONTAINERS",
+        "MASKED",
+        "READ-ONLY",
+        "UNMASK",
+        "CAPABILITIES",
+        "NEW PRIVILEGES",
+        "DIGEST",
+    )
+    rows = [
+        (
+            policy.name,
+            "yes" if policy.default else "-",
+            *(
+                str(number)
+                for number in (policy.containers, len(policy.masked_paths), len(policy.readonly_paths))
+            ),
+            "allowed" if policy.can_unmask else "never",
+            str(len(policy.capabilities)),
+            "never" if policy.no_new_privs else "allowed",
+            short_id(policy.digest),
+        )
+        for policy in found
+    ]
+    return table(header, rows)
+
+
 async def doctor(args: Namespace) -> int:
     """The daemon's own view when it runs, since its rights count; else from here."""
     from phantom_cri.doctor import Check, examine, runnable
@@ -123,6 +175,7 @@ async def _ask(host: str) -> list[Check]:
         wire.Check.State.OK: "ok",
         wire.Check.State.DEGRADED: "degraded",
         wire.Check.State.MISSING: "missing",
+        wire.Check.State.UNUSED: "unused",
     }
     async with connect(host) as daemon:
         answer = await daemon.node.Doctor(wire.DoctorRequest())

@@ -10,6 +10,7 @@ from argparse import Namespace
 from typing import Any
 
 from phantom_cri.api.cri.v1 import api_pb2 as cri
+from phantom_cri.api.phantom.v1 import node_pb2 as wire
 from phantom_cri.cli.failure import Failure
 
 MADE_BY = "phantom.run"
@@ -19,23 +20,6 @@ LOG_DIRECTORY = "phantom.run/log-directory"
 """Annotation: the folder that `phantom rm` takes away with the pod."""
 
 LOG_NAME = "0.log"
-
-# What Kubernetes hides and write-protects for procMount Default; CRI has no default of its own.
-MASKED_PATHS = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 CPU_PERIOD = 100_000  # microseconds, as docker and the kubelet use
 
@@ -70,8 +54,12 @@ def pod_config(args: Namespace) -> cri.PodSandboxConfig:
     )
 
 
-def container_config(args: Namespace, image_id: str, name: str) -> cri.ContainerConfig:
-    """What follows IMAGE replaces the image's cmd, as docker's does: CRI's args, not its command."""
+def container_config(args: Namespace, image_id: str, name: str, policy: wire.Policy) -> cri.ContainerConfig:
+    """What follows IMAGE replaces the image's cmd, as docker's does: CRI's args, not its command.
+
+    `policy`: the node's default one. Its paths are asked for, as a kubelet asks for its own: a request
+    without any means procMount Unmasked.
+    """
     return cri.ContainerConfig(
         metadata=cri.ContainerMetadata(name=name),
         image=cri.ImageSpec(image=image_id, user_specified_image=args.image),
@@ -85,7 +73,7 @@ def container_config(args: Namespace, image_id: str, name: str) -> cri.Container
         # Pipes end with the one client that has the input; a terminal can be attached to again.
         stdin_once=args.interactive and not args.tty and not args.detach,
         tty=args.tty,
-        linux=cri.LinuxContainerConfig(resources=resources(args), security_context=_security(args)),
+        linux=cri.LinuxContainerConfig(resources=resources(args), security_context=_security(args, policy)),
     )
 
 
@@ -165,7 +153,7 @@ def resources(args: Namespace) -> cri.LinuxContainerResources:
     return limits
 
 
-def _security(args: Namespace) -> cri.LinuxContainerSecurityContext:
+def _security(args: Namespace, policy: wire.Policy) -> cri.LinuxContainerSecurityContext:
     kinds = cri.SecurityProfile.ProfileType
     context = cri.LinuxContainerSecurityContext(
         capabilities=cri.Capability(
@@ -174,8 +162,8 @@ def _security(args: Namespace) -> cri.LinuxContainerSecurityContext:
         ),
         namespace_options=_namespaces(args),
         readonly_rootfs=args.read_only,
-        masked_paths=MASKED_PATHS,
-        readonly_paths=READONLY_PATHS,
+        masked_paths=policy.masked_paths,
+        readonly_paths=policy.readonly_paths,
         seccomp=cri.SecurityProfile(profile_type=kinds.RuntimeDefault),
         **_user(args.user),
     )

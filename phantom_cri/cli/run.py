@@ -42,7 +42,9 @@ async def run(args: Namespace) -> int:
     if args.json and args.interactive and args.tty:
         raise Failure("--json and -it exclude each other: a terminal shows what it is sent")
     config = request.pod_config(args)
-    request.container_config(args, "", config.metadata.name)  # a wrong flag must not cost a pull
+    request.container_config(
+        args, "", config.metadata.name, wire.Policy()
+    )  # a wrong flag must not cost a pull
     async with connect(args.host) as daemon:
         image_id = await _image(daemon, args)
         async with _pod(daemon, config, args) as pod:
@@ -113,11 +115,18 @@ async def _answer(call: Awaitable[T]) -> T:
 async def _create(
     daemon: Daemon, args: Namespace, config: cri.PodSandboxConfig, sandbox_id: str, image_id: str
 ) -> str:
-    container = request.container_config(args, image_id, config.metadata.name)
+    container = request.container_config(args, image_id, config.metadata.name, await _default_policy(daemon))
     created = await daemon.runtime.CreateContainer(
         cri.CreateContainerRequest(pod_sandbox_id=sandbox_id, config=container, sandbox_config=config)
     )
     return created.container_id
+
+
+async def _default_policy(daemon: Daemon) -> wire.Policy:
+    for policy in (await daemon.node.ListPolicies(wire.ListPoliciesRequest())).policies:
+        if policy.default:
+            return policy
+    raise Failure("the daemon names no default policy, so no paths could be masked")
 
 
 async def _start(daemon: Daemon, container_id: str) -> None:

@@ -1,4 +1,4 @@
-"""The node service on the wire (`api/phantom/v1/node.proto`): pools, starts, pulls with progress, doctor.
+"""The node service on the wire (`api/phantom/v1/node.proto`): pools, starts, policies, progress, doctor.
 
 The shapes below are what the verbs answer; the records of the rooms fit them as they are,
 so that neither side imports the other.
@@ -14,7 +14,7 @@ from phantom_cri.api.phantom.v1 import node_pb2 as wire
 from phantom_cri.cri.convert.common import image_spec_from
 from phantom_cri.cri.convert.image import auth_from, image_name_from
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.model import AuthConfig, Image, ImageSpec, SandboxRecord
+from phantom_cri.model import AuthConfig, Image, ImageSpec, PolicyReport, SandboxRecord
 
 LayerState = Literal["waiting", "downloading", "unpacking", "done", "exists"]
 
@@ -62,7 +62,7 @@ class CheckShape(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def state(self) -> Literal["ok", "degraded", "missing"]: ...
+    def state(self) -> Literal["ok", "degraded", "missing", "unused"]: ...
     @property
     def detail(self) -> str: ...
     @property
@@ -83,6 +83,8 @@ class NodeVerbs(Protocol):
     async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
         """Pods (all for "") with the nanoseconds of each stage of their start, in order, as far as known."""
         ...
+
+    async def list_policies(self) -> Iterable[PolicyReport]: ...
 
     async def pull_with_progress(
         self, spec: ImageSpec, auth: AuthConfig | None, report: LayerReport
@@ -108,6 +110,9 @@ class NodeService:
     async def ListPodStarts(self, request: wire.ListPodStartsRequest) -> wire.ListPodStartsResponse:
         starts = await self._verbs.list_pod_starts(request.pod_sandbox_id)
         return wire.ListPodStartsResponse(pods=[_start(sandbox, stages) for sandbox, stages in starts])
+
+    async def ListPolicies(self, request: wire.ListPoliciesRequest) -> wire.ListPoliciesResponse:
+        return wire.ListPoliciesResponse(policies=map(_policy, await self._verbs.list_policies()))
 
     async def Pull(self, request: wire.PullRequest) -> AsyncIterator[wire.Progress]:
         image_name_from(request.image)
@@ -186,6 +191,20 @@ def _start(sandbox: SandboxRecord, stages: Mapping[str, int]) -> wire.PodStart:
         warm=sandbox.start == "warm",
         cold_reason=sandbox.cold_reason,
         stages=[wire.Stage(name=name, duration=duration) for name, duration in stages.items()],
+    )
+
+
+def _policy(policy: PolicyReport) -> wire.Policy:
+    return wire.Policy(
+        name=policy.name,
+        digest=policy.digest,
+        default=policy.is_default,
+        can_unmask=policy.can_unmask,
+        masked_paths=policy.masked_paths,
+        readonly_paths=policy.readonly_paths,
+        capabilities=policy.capabilities,
+        no_new_privs=policy.no_new_privs,
+        containers=policy.containers,
     )
 
 

@@ -1,7 +1,7 @@
 """CRI's RuntimeService: each RPC is a verb between two conversions.
 
-Stats, metrics, events, streaming and checkpoints have no method here yet: they answer
-UNIMPLEMENTED, to which the kubelet has a way around (cri-api, kubelet's remote runtime client).
+Stats and metrics, events, streaming, checkpoints, resources of pods and the runtime's configuration have
+services of their own, which it inherits.
 """
 
 from __future__ import annotations

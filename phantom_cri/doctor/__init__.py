@@ -16,11 +16,14 @@ from phantom_cri.errors import DeadlineExceeded, Internal
 
 EXAMINATION_SECONDS = 20.0
 
-CheckState = Literal["ok", "degraded", "missing"]
+CheckState = Literal["ok", "degraded", "missing", "unused"]
 
 
 class Check(Record, frozen=True):
-    """One feature. `detail`: what was found; for `degraded` also what happens instead."""
+    """One feature. `detail`: what was found; for `degraded` also what happens instead.
+
+    `unused`: this version does not use it, whether the kernel has it or not.
+    """
 
     name: str
     state: CheckState

@@ -42,7 +42,7 @@ class Shell:
         self._exec_exits: dict[str, asyncio.Future[Exit]] = {}
         self._early: dict[str, Exit] = {}
         self._catching_up: asyncio.Task[None] | None = None
-        self._unwatch = fragments.watch_death(pidfd, lambda status: self._died())
+        fragments.watch_death(pidfd, lambda status: self._died())
 
     async def connect(self) -> None:
         """Connect and say hello. Raises FragmentLost, FailedPrecondition (another protocol version)."""

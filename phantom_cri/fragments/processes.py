@@ -91,10 +91,10 @@ def reap(pidfd: int) -> int | None:
     return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
 
 
-def watch_death(pidfd: int, on_death: Callable[[int | None], None]) -> Callable[[], None]:
-    """Call `on_death` once with what `reap` says when the process ends. Returns the undo.
+def watch_death(pidfd: int, on_death: Callable[[int | None], None]) -> None:
+    """Call `on_death` once with what `reap` says when the process ends.
 
-    The pidfd stays the caller's, and has to stay open until the call or the undo.
+    The pidfd stays the caller's, and has to stay open until then.
     """
     loop = asyncio.get_running_loop()
 
@@ -103,4 +103,3 @@ def watch_death(pidfd: int, on_death: Callable[[int | None], None]) -> Callable[
         on_death(reap(pidfd))
 
     loop.add_reader(pidfd, ended)
-    return lambda: (loop.remove_reader(pidfd), None)[1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from phantom_cri import codec
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
-from phantom_cri.model import CapabilitySets, CompiledPolicy, ContainerRecord
+from phantom_cri.model import CapabilitySets, CompiledPolicy, ContainerRecord, PolicyReport
 from phantom_cri.policy import unknown_names
 
 SYS_PTRACE = 1 << 19  # linux/capability.h
@@ -62,6 +64,31 @@ def drop_unused(node: Node) -> None:
         node.kept_policies.drop_unused({record.policy.hash for record in records if record.policy})
     except OSError as error:
         log.warning("policies of containers that are gone are not removed: %s", error)
+
+
+def reports(node: Node) -> list[PolicyReport]:
+    """The policies that are loaded, and how many containers were created with one of their names."""
+    by_name = containers_by_policy(node)
+    return [
+        PolicyReport(
+            name=policy.name,
+            digest=policy.digest,
+            is_default=policy is node.policies.default,
+            can_unmask=policy.unmask == "allowed",
+            masked_paths=policy.masked_paths,
+            readonly_paths=policy.readonly_paths,
+            capabilities=tuple(sorted(policy.default_capabilities)),
+            no_new_privs=policy.no_new_privs,
+            containers=by_name[policy.name],
+        )
+        for policy in node.policies
+    ]
+
+
+def containers_by_policy(node: Node) -> Counter[str]:
+    """By name; also of policies that are loaded no more."""
+    refs = (container.record.policy for container in node.records.containers.values())
+    return Counter(ref.name for ref in refs if ref is not None)
 
 
 def sees_fragment(pod: Pod, record: ContainerRecord) -> bool:

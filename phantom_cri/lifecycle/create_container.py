@@ -15,7 +15,7 @@ from phantom_cri.lifecycle.annotations import tell_unmet
 from phantom_cri.lifecycle.container_spec import resolve
 from phantom_cri.lifecycle.injection import find_injection, injected
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, Stages, log
+from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.stop_container import signal_name
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount
@@ -23,7 +23,7 @@ from phantom_cri.policy import reference
 
 
 async def create_container(node: Node, sandbox_id: str, config: ContainerConfig) -> str:
-    stages = Stages()
+    stages = node.stages("create")
     injection = await find_injection(node, config)  # nothing waits between the look at the pod and the record
     pod = node.records.pod(sandbox_id)
     states.next_sandbox_state(pod.record.state, "create container in", pod.id)
@@ -61,7 +61,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
             confinement.keep(node, policy)
             node.records.commit_container(pod, container)
         undo.keep()
-    node.observe(pod, "create", stages)
+    node.observe(pod, stages)
     node.events.emit("created", pod, container.id)
     prepare.begin(node, pod, container)
     tell_unmet(node, "container", record.id, config.annotations)

@@ -1,4 +1,4 @@
-"""The gauges that no event moves: pools, pods and containers by state."""
+"""The gauges that no event moves: pools, pods and containers by state, containers by policy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from typing import get_args
 
+from phantom_cri.lifecycle.confinement import containers_by_policy
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.model import ContainerState, SandboxState
 
@@ -29,3 +30,5 @@ def refresh(node: Node) -> None:
     node.metrics.sandboxes({state: pods[state] for state in get_args(SandboxState)})
     containers = Counter(container.record.state for container in node.records.containers.values())
     node.metrics.containers({state: containers[state] for state in get_args(ContainerState)})
+    loaded = {policy.name: 0 for policy in node.policies}
+    node.metrics.policy_containers(loaded | containers_by_policy(node))

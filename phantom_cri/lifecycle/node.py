@@ -22,6 +22,7 @@ from phantom_cri.policy import KeptPolicies, PolicyBook, Selinux
 from phantom_cri.pools import Pool, Profile
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry.metrics import Metrics
+from phantom_cri.telemetry.tracing import NoTracing, Tracing
 
 log = logging.getLogger("phantom_cri.lifecycle")
 
@@ -54,23 +55,29 @@ class Node:
     cdi: Registry = field(default_factory=lambda: Registry(()))
     events: Events = field(default_factory=Events)
     selinux: Selinux = field(default_factory=Selinux)
+    tracing: Tracing | NoTracing = field(default_factory=NoTracing)
     no_user_namespaces: str = "not tried yet"  # why pods cannot have them; "": they can
 
     def pool_of(self, pod: Pod) -> Pool[Shell] | None:
         return self.pools.get(pod.record.pool)
 
-    def observe(self, pod: Pod, verb: str, stages: Stages) -> None:
+    def stages(self, verb: str) -> Stages:
+        """A stopwatch for one `verb`."""
+        return Stages(verb, self.tracing)
+
+    def observe(self, pod: Pod, stages: Stages) -> None:
         """Keep how long the stages of a start took, with the pod and in the metrics."""
         for name, seconds in (*stages.seconds.items(), ("total", stages.total())):
-            label = f"{verb} {name}"
+            label = f"{stages.verb} {name}"
             pod.stages[label] = seconds
             self.metrics.pod_stage(label, pod.record.start, seconds)
 
 
 class Stages:
-    """Stopwatch of one verb: seconds by stage, in order."""
+    """Stopwatch of one verb: seconds by stage, in order; each stage is a span too."""
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str, tracing: Tracing | NoTracing) -> None:
+        self.verb, self._tracing = verb, tracing
         self.seconds: dict[str, float] = {}
         self._began = time.perf_counter()
 
@@ -78,7 +85,8 @@ class Stages:
     def stage(self, name: str) -> Iterator[None]:
         began = time.perf_counter()
         try:
-            yield
+            with self._tracing.stage(f"{self.verb} {name}"):
+                yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 

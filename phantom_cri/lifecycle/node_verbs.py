@@ -1,4 +1,4 @@
-"""What the node tells beyond CRI: pools, how pods started, doctor; pulls and loads with progress."""
+"""What the node reports beyond CRI: pools, starts, policies, doctor; pulls and loads with progress."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from phantom_cri import doctor
 from phantom_cri.errors import NotFound
 from phantom_cri.images import LayerReport
+from phantom_cri.lifecycle import confinement
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.node import Node
-from phantom_cri.model import AuthConfig, Image, ImageSpec, SandboxRecord
+from phantom_cri.model import AuthConfig, Image, ImageSpec, PolicyReport, SandboxRecord
 from phantom_cri.pools import PoolReport, Profile
 
 
@@ -35,6 +36,9 @@ class NodeVerbs:
         return [
             (pod.record, {name: round(seconds * 1e9) for name, seconds in pod.stages.items()}) for pod in pods
         ]
+
+    async def list_policies(self) -> Iterable[PolicyReport]:
+        return confinement.reports(self._node)
 
     async def pull_with_progress(
         self, spec: ImageSpec, auth: AuthConfig | None, report: LayerReport

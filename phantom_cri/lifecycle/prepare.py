@@ -19,7 +19,7 @@ from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import cleanup
 from phantom_cri.lifecycle.container_spec import allowed_devices, container_spec, resolved_of
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, Stages, log
+from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.plans import Plan
 
@@ -50,7 +50,7 @@ async def prepared(node: Node, pod: Pod, shell: Shell, container: Container) -> 
 
 
 async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> Plan:
-    stages = Stages()
+    stages = node.stages("prepare")
     record = container.record
     async with Undo("preparing a container") as undo:
         with stages.stage("cgroup"):
@@ -70,7 +70,7 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
                 undo.push("process", lambda: cleanup.end_process(shell, container))
                 await shell.fragment.prepare(record.id, plan, donations)
         undo.keep()
-    node.observe(pod, "prepare", stages)
+    node.observe(pod, stages)
     return plan
 
 

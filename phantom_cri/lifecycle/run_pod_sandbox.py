@@ -23,7 +23,7 @@ from phantom_cri.pools import Profile, choose, misfit_reason
 
 async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str) -> str:
     """Make a pod and answer its id; on return it is ready. What fails leaves nothing behind."""
-    stages = Stages()
+    stages = node.stages("run")
     check(node, config, handler)
     parent = cgroup_parent(node.cgroups, config.cgroup_parent or node.config.cgroup.parent)
     holder = node.records.holder(config.metadata)
@@ -200,7 +200,7 @@ def _write(
 
 def finish(node: Node, pod: Pod, stages: Stages) -> None:
     record = pod.record
-    node.observe(pod, "run", stages)
+    node.observe(pod, stages)
     if record.start == "cold":
         node.metrics.cold_start(record.cold_reason)
     tell_unmet(node, "pod sandbox", pod.id, record.config.annotations)

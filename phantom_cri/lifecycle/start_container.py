@@ -14,7 +14,7 @@ from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import endings, states
 from phantom_cri.lifecycle.cleanup import end_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, Stages, log
+from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.prepare import prepared
 from phantom_cri.lifecycle.undo import Undo
 
@@ -59,7 +59,7 @@ def _cut_off(pod: Pod, shell: Shell, container: Container, error: PhantomError) 
 
 
 async def start(node: Node, pod: Pod, shell: Shell, container: Container) -> None:
-    stages = Stages()
+    stages = node.stages("start")
     async with Undo("StartContainer") as undo:
         with stages.stage("prepared"):
             plan = await prepared(node, pod, shell, container)
@@ -80,7 +80,7 @@ async def start(node: Node, pod: Pod, shell: Shell, container: Container) -> Non
             node.records.save_container(container)
         undo.keep()
     node.events.emit("started", pod, container.id)
-    node.observe(pod, "start", stages)
+    node.observe(pod, stages)
     log.info(
         "container %s is running", container.id, extra={"sandbox_id": pod.id, "container_id": container.id}
     )

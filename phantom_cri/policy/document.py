@@ -61,7 +61,7 @@ Unmask = Literal["allowed", "never"]
 
 
 class PolicyDocument(Record, frozen=True):
-    """`unmask`: whether a container that lists no path at all has none masked (procMount: Unmasked)."""
+    """`unmask`: whether the paths in a request replace the policy's (procMount: Unmasked has none)."""
 
     name: str
     seccomp: SeccompDocument

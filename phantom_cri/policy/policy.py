@@ -100,14 +100,15 @@ class Policy:
     def _paths(self, security: ContainerSecurity) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Masked and read-only ones: the policy's and the request's together.
 
-        None for a privileged container, as in CRI; nor for one that asks for none under a policy that lets
-        it: a kubelet sends no path at all for procMount Unmasked, and CRI has no other word for it.
+        None for a privileged container, as in CRI. Under a policy that lets a request unmask, its lists alone
+        count, as CRI has it: a kubelet sends no path at all for procMount Unmasked.
         """
-        masked, readonly = security.masked_paths, security.readonly_paths
-        if security.privileged or (self.unmask == "allowed" and not masked and not readonly):
+        if security.privileged:
             return (), ()
-        masked = tuple(dict.fromkeys((*self.masked_paths, *masked)))
-        readonly = tuple(dict.fromkeys((*self.readonly_paths, *readonly)))
+        if self.unmask == "allowed":
+            return security.masked_paths, security.readonly_paths
+        masked = tuple(dict.fromkeys((*self.masked_paths, *security.masked_paths)))
+        readonly = tuple(dict.fromkeys((*self.readonly_paths, *security.readonly_paths)))
         hidden = frozenset(masked)
         return masked, tuple(path for path in readonly if path not in hidden)
 

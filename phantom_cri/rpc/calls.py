@@ -205,7 +205,6 @@ def _unimplemented(method: MethodDescriptor) -> Unary | Stream:
         raise Unimplemented(text)
 
     async def streaming(request: Any) -> AsyncIterator[Message]:
-        raise Unimplemented(text)
-        yield  # makes it a generator
+        yield await unary(request)
 
     return streaming if method.server_streaming else unary

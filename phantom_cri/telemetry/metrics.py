@@ -55,9 +55,11 @@ class Metrics:
         )
         self._sandboxes = Gauge("phantom_sandboxes", "Pods by state", ["state"], registry=registry)
         self._containers = Gauge("phantom_containers", "Containers by state", ["state"], registry=registry)
-        self._feature = Gauge(
-            "phantom_feature", "1 for a kernel feature that works here", ["feature"], registry=registry
+        self._policy_containers = Gauge(
+            "phantom_policy_containers", "Containers by the policy they have", ["policy"], registry=registry
         )
+        self._policy = Info("phantom_policy", "A policy that is loaded", ["policy"], registry=registry)
+        self._policies_seen: set[str] = set()
         self._declare_pools(registry)
         self._declare_images(registry)
         self._declare_streams(registry)
@@ -140,9 +142,15 @@ class Metrics:
         for state, number in by_state.items():
             self._containers.labels(state).set(number)
 
-    def features(self, found: Mapping[str, bool]) -> None:
-        for feature, works in found.items():
-            self._feature.labels(feature).set(works)
+    def policy_loaded(self, name: str, digest: str, is_default: bool) -> None:
+        """`digest`: of what the policy says."""
+        self._policy.labels(name).info({"digest": digest, "default": str(is_default).lower()})
+
+    def policy_containers(self, by_policy: Mapping[str, int]) -> None:
+        """A policy that was named before, and is no more, holds none."""
+        self._policies_seen.update(by_policy)
+        for policy in self._policies_seen:
+            self._policy_containers.labels(policy).set(by_policy.get(policy, 0))
 
     def session_opened(self, kind: Literal["exec", "attach"]) -> None:
         self._sessions.labels(kind).inc()

@@ -90,6 +90,38 @@ class Stage(_message.Message):
     duration: int
     def __init__(self, name: _Optional[str] = ..., duration: _Optional[int] = ...) -> None: ...
 
+class ListPoliciesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListPoliciesResponse(_message.Message):
+    __slots__ = ("policies",)
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    policies: _containers.RepeatedCompositeFieldContainer[Policy]
+    def __init__(self, policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ...) -> None: ...
+
+class Policy(_message.Message):
+    __slots__ = ("name", "digest", "default", "can_unmask", "masked_paths", "readonly_paths", "capabilities", "no_new_privs", "containers")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    CAN_UNMASK_FIELD_NUMBER: _ClassVar[int]
+    MASKED_PATHS_FIELD_NUMBER: _ClassVar[int]
+    READONLY_PATHS_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    NO_NEW_PRIVS_FIELD_NUMBER: _ClassVar[int]
+    CONTAINERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    digest: str
+    default: bool
+    can_unmask: bool
+    masked_paths: _containers.RepeatedScalarFieldContainer[str]
+    readonly_paths: _containers.RepeatedScalarFieldContainer[str]
+    capabilities: _containers.RepeatedScalarFieldContainer[str]
+    no_new_privs: bool
+    containers: int
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., default: _Optional[bool] = ..., can_unmask: _Optional[bool] = ..., masked_paths: _Optional[_Iterable[str]] = ..., readonly_paths: _Optional[_Iterable[str]] = ..., capabilities: _Optional[_Iterable[str]] = ..., no_new_privs: _Optional[bool] = ..., containers: _Optional[int] = ...) -> None: ...
+
 class PullRequest(_message.Message):
     __slots__ = ("image", "auth")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -165,9 +197,11 @@ class Check(_message.Message):
         OK: _ClassVar[Check.State]
         DEGRADED: _ClassVar[Check.State]
         MISSING: _ClassVar[Check.State]
+        UNUSED: _ClassVar[Check.State]
     OK: Check.State
     DEGRADED: Check.State
     MISSING: Check.State
+    UNUSED: Check.State
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]

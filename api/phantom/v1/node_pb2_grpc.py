@@ -44,6 +44,11 @@ class NodeStub:
                 request_serializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPodStartsRequest.SerializeToString,
                 response_deserializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPodStartsResponse.FromString,
                 _registered_method=True)
+        self.ListPolicies = channel.unary_unary(
+                '/phantom.v1.Node/ListPolicies',
+                request_serializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesRequest.SerializeToString,
+                response_deserializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesResponse.FromString,
+                _registered_method=True)
         self.Pull = channel.unary_stream(
                 '/phantom.v1.Node/Pull',
                 request_serializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.PullRequest.SerializeToString,
@@ -73,6 +78,13 @@ class NodeServicer:
 
     def ListPodStarts(self, request, context):
         """How pods were started: warm or cold, why, and where the time went.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicies(self, request, context):
+        """What containers are held to, policy by policy.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +123,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.ListPodStarts,
                     request_deserializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPodStartsRequest.FromString,
                     response_serializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPodStartsResponse.SerializeToString,
+            ),
+            'ListPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicies,
+                    request_deserializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesRequest.FromString,
+                    response_serializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesResponse.SerializeToString,
             ),
             'Pull': grpc.unary_stream_rpc_method_handler(
                     servicer.Pull,
@@ -182,6 +199,33 @@ class Node:
             '/phantom.v1.Node/ListPodStarts',
             phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPodStartsRequest.SerializeToString,
             phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPodStartsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/phantom.v1.Node/ListPolicies',
+            phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesRequest.SerializeToString,
+            phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesResponse.FromString,
             options,
             channel_credentials,
             insecure,

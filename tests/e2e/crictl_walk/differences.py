@@ -103,6 +103,7 @@ EXPECTED = (
         "containerd does not filter images by name",
     ),
     Expected("info", "features.user_namespaces_host_network: missing", "not offered"),
+    Expected("inspect ", r"info\.policy: added", "what holds a container, which containerd has no name for"),
     Expected("inspectp .*-q", "info: missing", "containerd adds the verbose map unasked"),
     Expected(
         "(exec|GET|end: port-forward).*(websocket|#2)|GET / #2|end: port-forward #2",

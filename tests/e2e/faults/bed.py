@@ -36,6 +36,7 @@ from phantom_cri.model import (
 )
 from phantom_cri.network.builtin import BuiltinNetwork
 from phantom_cri.telemetry.metrics import Metrics
+from phantom_cri.telemetry.tracing import NoTracing
 from tests.e2e.harness.cgroups import groups_below
 from tests.e2e.harness.daemon import Daemon
 from tests.e2e.harness.host import mounts_below
@@ -77,7 +78,7 @@ class Bed:
         self.daemon.registries.mkdir(parents=True)
         path = self.daemon.folder / "config.yaml"
         path.write_text(yaml.safe_dump(self.daemon.config))
-        self.node = await compose(config.load(["--config", str(path)]), Metrics("test"))
+        self.node = await compose(config.load(["--config", str(path)]), Metrics("test"), NoTracing())
         self.verbs = PodVerbs(self.node)
         await recover(self.node)
         await self.node.streams.start()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ import grpc
 import pytest
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
+from phantom_cri.api.phantom.v1 import node_pb2
 from phantom_cri.policy import PolicyBook
 from tests.e2e.conftest import DaemonMaker
 from tests.e2e.harness.daemon import Daemon
+from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri, linux, refusal
 
 pytestmark = pytest.mark.root
@@ -119,15 +123,6 @@ def test_strict_masks_in_a_user_namespace_against_its_root(start: Start, tmp_pat
     asked = linux(namespace_options=options, capabilities=pb.Capability(add_capabilities=["SYS_ADMIN"]))
     container = pod.start("sleep 100", linux=asked)
     assert container.tell("umount /proc/kallsyms 2>/dev/null; wc -c < /proc/kallsyms; ls /sys/kernel") == "0"
-
-
-def test_default_masks_with_a_request_that_lists_a_path(start: Start, tmp_path: Path) -> None:
-    """And not with one that lists none: tests/e2e/fields/test_security.py, procMount Unmasked."""
-    pod = start().pod(tmp_path).run_sandbox()
-    container = pod.start("sleep 100", linux=linux(masked_paths=["/etc/passwd"], readonly_paths=[]))
-    assert container.tell("cat /etc/passwd /proc/kcore /proc/keys | wc -c") == "0"
-    assert b"Read-only" in container.exec("echo x > /proc/sys/kernel/domainname").stderr
-    assert int(container.tell("ls /sys/kernel | wc -l")) > 0
 
 
 def test_a_privileged_container_is_masked_by_no_policy(start: Start, tmp_path: Path) -> None:
@@ -258,3 +253,47 @@ def test_policies_of_containers_that_are_gone_do_not_pile_up(
     kill_and_restart(daemons[0], cri)
     assert kept(daemons[0]) == {policy_of(living)["hash"]}
     assert living.tell("echo fine") == "fine"
+
+
+# --- shown -------------------------------------------------------------------
+
+
+def test_the_node_shows_its_policies_and_how_many_containers_have_them(
+    start: Start, daemons: list[Daemon], tmp_path: Path
+) -> None:
+    cri = start(default="strict")
+    pod = cri.pod(tmp_path).run_sandbox()
+    pod.start("sleep 100")
+    kill_and_restart(daemons[0], cri, default="default")
+    for _ in range(2):
+        pod.start("sleep 100")
+    policies = {
+        policy.name: policy for policy in cri.node.ListPolicies(node_pb2.ListPoliciesRequest()).policies
+    }
+    assert {name: policy.containers for name, policy in policies.items()} == {"default": 2, "strict": 1}
+    assert (policies["default"].default, policies["strict"].default) == (True, False)
+    assert tuple(policies["strict"].masked_paths) == MASKED_BY_STRICT
+
+    def lines() -> set[str]:
+        return {line for line in daemons[0].metrics().splitlines() if line.startswith("phantom_policy")}
+
+    digests = {name: policy.digest for name, policy in policies.items()}
+    expected = {
+        'phantom_policy_containers{policy="default"} 2.0',
+        'phantom_policy_containers{policy="strict"} 1.0',
+        f'phantom_policy_info{{default="true",digest="{digests["default"]}",policy="default"}} 1.0',
+        f'phantom_policy_info{{default="false",digest="{digests["strict"]}",policy="strict"}} 1.0',
+    }
+    wait_until(lambda: lines() == expected, "the metrics of policies")
+
+
+def test_phantom_run_is_masked_by_the_nodes_policy(
+    start: Start, daemons: list[Daemon], busybox_image: str, tmp_path: Path
+) -> None:
+    start(default="strict")
+    phantom = [sys.executable, "-m", "phantom_cri.cli", "--host", daemons[0].endpoint, "run", "--rm"]
+    script = f"{SHOW.format('/proc/kallsyms /proc/kcore')}; echo x > /proc/sys/kernel/domainname"
+    command = [*phantom, "--log-dir", str(tmp_path), busybox_image, "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "0\n", done.stderr
+    assert "Read-only" in done.stderr

@@ -22,6 +22,7 @@ from phantom_cri.model import (
     ContainerRecord,
     Image,
     ImageSpec,
+    PolicyReport,
     RuntimeVersion,
     SandboxConfig,
     SandboxRecord,
@@ -188,6 +189,23 @@ class FakeDaemon:
         report = PoolReport("default", 8, 7, 1, 3, 40, 2, 1, 0, 125.0)
         broken = PoolReport("node", 2, 0, 0, 0, 0, 0, 0, 5, 0.0, "clone: EPERM")
         return [(Profile("default"), report), (Profile("node", host_network=True), broken)]
+
+    async def list_policies(self) -> Iterable[PolicyReport]:
+        def report(name: str, masked: str, containers: int) -> PolicyReport:
+            strict = name == "strict"
+            return PolicyReport(
+                name=name,
+                digest="ab" * 32,
+                is_default=strict,
+                can_unmask=not strict,
+                masked_paths=(masked,),
+                readonly_paths=("/proc/sys", "/proc/irq"),
+                capabilities=("CHOWN", "KILL"),
+                no_new_privs=strict,
+                containers=containers,
+            )
+
+        return [report("default", "/proc/kcore", 0), report("strict", "/proc/kallsyms", 3)]
 
     async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
         pods = [pod for pod in self.pods.values() if pod.id.startswith(sandbox_id)]

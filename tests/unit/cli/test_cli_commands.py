@@ -269,6 +269,22 @@ async def test_pools_shows_stock_and_trouble(node: Node) -> None:
     assert (first["size"], first["warm"], first["oldest_age"]) == (8, 7, 125_000_000_000)
 
 
+async def test_policies_and_a_run_under_the_default_one(node: Node) -> None:
+    outcome = await node.phantom("policies")
+    assert outcome.out.splitlines() == [
+        "POLICY    DEFAULT   CONTAINERS   MASKED   READ-ONLY   UNMASK    CAPABILITIES   NEW PRIVILEGES   DIGEST",  # noqa: E501
+        "default   -         0            1        2           allowed   2              allowed          ababababababa",  # noqa: E501
+        "strict    yes       3            1        2           never     2              never            ababababababa",  # noqa: E501
+    ]  # fmt: skip
+    strict = json.loads((await node.phantom("policies", "--json")).out)[1]
+    assert (strict["masked_paths"], strict["capabilities"]) == (["/proc/kallsyms"], ["CHOWN", "KILL"])
+    assert (strict["can_unmask"], strict["no_new_privs"], strict["default"]) == (False, True, True)
+    await node.phantom("run", BUSYBOX)
+    (config,) = node.daemon.configs
+    assert config.security.masked_paths == ("/proc/kallsyms",)
+    assert config.security.readonly_paths == ("/proc/sys", "/proc/irq")
+
+
 async def test_doctor_asks_the_daemon_and_else_looks_itself(node: Node, tmp_path: Path) -> None:
     outcome = await node.phantom("doctor")
     assert outcome.code == 0

@@ -7,9 +7,12 @@ from argparse import Namespace
 import pytest
 
 from phantom_cri.api.cri.v1 import api_pb2 as cri
+from phantom_cri.api.phantom.v1 import node_pb2 as wire
 from phantom_cri.cli import request
 from phantom_cri.cli.arguments import build_parser
 from phantom_cri.cli.failure import Failure
+
+POLICY = wire.Policy(name="p", default=True, masked_paths=["/proc/x"], readonly_paths=["/proc/y"])
 
 
 def parse(*flags: str) -> Namespace:
@@ -47,7 +50,7 @@ def test_refuses_by_flag(flags: tuple[str, ...], message: str) -> None:
     args = parse(*flags)
     with pytest.raises(Failure, match=message):
         request.pod_config(args)
-        request.container_config(args, "", "x")
+        request.container_config(args, "", "x", wire.Policy())
 
 
 def test_pod() -> None:
@@ -99,7 +102,7 @@ def test_container(monkeypatch: pytest.MonkeyPatch) -> None:
         *("-m", "1.5g", "--cpus", "0.5", "--read-only", "--cap-add", "cap_net_raw", "--cap-drop", "ALL"),
         *("--security-opt", "no-new-privileges", "--security-opt", "seccomp=unconfined", "-u", "1000:50"),
     )
-    made = request.container_config(args, "sha256:x", "job")
+    made = request.container_config(args, "sha256:x", "job", POLICY)
     assert (made.image.image, made.image.user_specified_image) == ("sha256:x", "busybox:1")
     assert [(e.key, e.value) for e in made.envs] == [("A", b"b=c"), ("MINE", b"from here"), ("ABSENT", b"")]
     first, second = made.mounts
@@ -113,17 +116,17 @@ def test_container(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(security.capabilities.drop_capabilities) == ["ALL"]
     assert security.seccomp.profile_type == cri.SecurityProfile.ProfileType.Unconfined
     assert (security.run_as_user.value, security.run_as_group.value) == (1000, 50)
-    assert "/proc/kcore" in security.masked_paths
+    assert (list(security.masked_paths), list(security.readonly_paths)) == (["/proc/x"], ["/proc/y"])
 
 
 def test_defaults_are_confined() -> None:
-    security = request.container_config(parse("-u", "www"), "x", "x").linux.security_context
+    security = request.container_config(parse("-u", "www"), "x", "x", POLICY).linux.security_context
     assert security.HasField("seccomp")
     assert security.seccomp.profile_type == cri.SecurityProfile.ProfileType.RuntimeDefault
     assert security.run_as_username == "www"
     assert not security.HasField("run_as_user")
-    assert "/proc/sys" in security.readonly_paths
+    assert list(security.readonly_paths) == ["/proc/y"]
     localhost = request.container_config(
-        parse("--security-opt", "seccomp=/p.json"), "x", "x"
+        parse("--security-opt", "seccomp=/p.json"), "x", "x", POLICY
     ).linux.security_context
     assert localhost.seccomp.localhost_ref == "/p.json"

@@ -10,7 +10,7 @@ from phantom_cri.codec import replace
 from phantom_cri.cri.convert.container import container_config_from
 from phantom_cri.cri.convert.details import container_details, plain, sandbox_details
 from phantom_cri.cri.convert.sandbox import sandbox_config_from, sandbox_status_message
-from phantom_cri.model import ContainerRecord, ProcessRef, SandboxRecord, User
+from phantom_cri.model import ContainerRecord, PolicyRef, ProcessRef, SandboxRecord, User
 
 POD = pb.PodSandboxConfig(
     metadata=pb.PodSandboxMetadata(name="p", uid="u", namespace="n", attempt=1),
@@ -116,6 +116,12 @@ def test_scripts_find_the_pid_and_the_namespaces() -> None:
     assert container["pid"] == 43
     assert paths(container)["mount"] == "/proc/43/ns/mnt"
     assert container["runtimeSpec"]["linux"]["cgroupsPath"] == "/pods/p/c"
+
+
+def test_a_container_shows_its_policy() -> None:
+    record = container_record(policy=PolicyRef(name="strict", hash="ab" * 32))
+    assert info(container_details(record))["policy"] == {"name": "strict", "hash": "ab" * 32}
+    assert info(container_details(container_record()))["policy"] is None
 
 
 def test_what_has_ended_has_no_pid_no_namespaces_and_no_addresses() -> None:

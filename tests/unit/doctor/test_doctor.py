@@ -39,6 +39,21 @@ def test_less_than_all_is_degraded() -> None:
     assert attempt(probe) == Check("x", "degraded", "half an x: slower", required=True)
 
 
+def test_what_is_not_used_is_said_to_be_so_whether_it_is_there_or_not() -> None:
+    there = attempt(Probe("x", lambda: "an x", used=False))
+    gone = attempt(Probe("x", _fails(PermissionError(13, "Permission denied")).run, used=False))
+    assert there == Check("x", "unused", "an x; not used by this version")
+    assert gone.state == "unused" and gone.detail.startswith("EACCES (Permission denied)")
+    assert runnable([there, gone])
+
+
+def test_only_features_with_a_user_have_a_consequence() -> None:
+    unused = {probe.name for probe in PROBES if not probe.used}
+    assert unused == {"Landlock", "BPF LSM", "io_uring", "PSI triggers"}
+    for word in ("landlock", "io_uring", "lsm", "trigger"):
+        assert not any(word in probe.instead.lower() for probe in PROBES), word
+
+
 def test_only_a_required_lack_stops_pods() -> None:
     optional, required = Check("a", "missing", ""), Check("b", "missing", "", required=True)
     assert runnable([optional, Check("c", "degraded", "", required=True)])

@@ -66,12 +66,3 @@ async def test_deaths_are_told_with_their_status(how: str, status: int) -> None:
     assert reap(pidfd) is None  # reaped already, as one that is not ours
     os.close(pidfd)
     child.returncode = 0
-
-
-async def test_a_watch_can_be_undone(child: subprocess.Popen[bytes]) -> None:
-    pidfd = os.pidfd_open(child.pid)
-    unwatch = watch_death(pidfd, lambda status: pytest.fail("told"))
-    unwatch()
-    end(child)
-    await asyncio.sleep(0)
-    os.close(pidfd)

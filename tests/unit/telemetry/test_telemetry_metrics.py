@@ -48,7 +48,8 @@ def use_all(metrics: Metrics) -> None:
     metrics.pool_fragments("default", {"warm": 3})
     metrics.sandboxes({"ready": 2})
     metrics.containers({"running": 4})
-    metrics.features({"nftables": False})
+    metrics.policy_loaded("strict", "12ab", True)
+    metrics.policy_containers({"strict": 5, "default": 1})
     metrics.image_pull_began()
     metrics.image_bytes_pulled(1000)
     metrics.image_pulled("ok", 1.5)
@@ -72,11 +73,19 @@ def test_numbers_arrive(metrics: Metrics) -> None:
     assert value("phantom_pool_fragments", {"pool": "default", "state": "warm"}) == 3
     assert value("phantom_sandboxes", {"state": "ready"}) == 2
     assert value("phantom_containers", {"state": "running"}) == 4
-    assert value("phantom_feature", {"feature": "nftables"}) == 0
+    assert value("phantom_policy_info", {"policy": "strict", "digest": "12ab", "default": "true"}) == 1
+    assert value("phantom_policy_containers", {"policy": "strict"}) == 5
     assert value("phantom_image_pulls_total", {"result": "ok"}) == 2
     assert value("phantom_image_pull_seconds_sum") == 3
     assert value("phantom_image_pull_bytes_total") == 2000
     assert value("phantom_build_info", {"version": "0.1.0"}) == 1
+
+
+def test_a_policy_that_nobody_has_any_more_holds_none(metrics: Metrics) -> None:
+    metrics.policy_containers({"old": 2, "new": 0})
+    metrics.policy_containers({"new": 1})
+    value = metrics.registry.get_sample_value
+    assert [value("phantom_policy_containers", {"policy": name}) for name in ("old", "new")] == [0, 1]
 
 
 def test_a_success_is_no_error(metrics: Metrics) -> None:
