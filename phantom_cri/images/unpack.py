@@ -328,7 +328,10 @@ class _Layer:
     def _write_file(self, path: str, entry: Entry, reader: TarReader) -> None:
         fd = self._tree.create(path)
         try:
-            reader.copy(lambda part: _write_all(fd, part))
+            reader.copy(
+                lambda part: _write_all(fd, part),
+                lambda size: os.ftruncate(fd, os.lseek(fd, size, os.SEEK_CUR)),
+            )
         finally:
             os.close(fd)
         self._dress(entry, path)
