@@ -84,11 +84,11 @@ def _pairs(field: bytes) -> Iterable[tuple[int, int]]:
 
 def _leading_map(block: Callable[[], bytes]) -> list[int]:
     """Decimal numbers with a newline each; the first says how many pairs follow."""
-    content = bytearray(block())
-    wanted = 1 + 2 * decimal(content.partition(b"\n")[0], "sparse map")
-    lines = content.count(b"\n")
+    first = block()
+    wanted = 1 + 2 * decimal(first.partition(b"\n")[0], "sparse map")
+    content, lines = bytearray(first), first.count(b"\n")
     while lines < wanted:
         more = block()
         lines += more.count(b"\n")
         content += more
-    return [decimal(line, "sparse map") for line in content.split(b"\n", wanted)[1:wanted]]
+    return [decimal(line, "sparse map") for line in bytes(content).split(b"\n", wanted)[1:wanted]]

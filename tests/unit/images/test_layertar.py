@@ -348,7 +348,7 @@ def test_what_gnu_tar_writes(tmp_path: Path, format: list[str]) -> None:
             file.seek(number << 20)
             file.write(struct.pack(">I", number) * 1024)
         file.truncate(50 << 20)
-    command = ["tar", "-C", tmp_path, "-S", f"--format={format[0]}", *format[1:], "-cf", "-", "file"]
+    command = ["tar", "-C", str(tmp_path), "-S", f"--format={format[0]}", *format[1:], "-cf", "-", "file"]
     archive = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     assert len(archive) < 1 << 20
     [(entry, content)] = read(archive, 64 << 20)
