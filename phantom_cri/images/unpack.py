@@ -331,9 +331,8 @@ class _Layer:
 
     def _make_node(self, path: str, entry: Entry) -> None:
         device = os.makedev(entry.major, entry.minor)
-        if entry.kind == layertar.CHAR and device == 0:  # what overlayfs takes for a whiteout is one
-            self._tree.whiteout(path)
-            return
+        if entry.kind == layertar.CHAR and device == 0:
+            return  # overlayfs would take it for a whiteout
         if not self._tree.privileged and entry.kind != layertar.FIFO:
             return  # mknod(2) is refused without CAP_MKNOD
         self._tree.make_node(path, _NODES[entry.kind], device)
