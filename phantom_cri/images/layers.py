@@ -25,9 +25,10 @@ from pathlib import Path
 from phantom_cri.codec import Record, from_json, to_json, write_atomically
 from phantom_cri.errors import DataLoss, Internal, kernel_error
 from phantom_cri.images.content import sync_folder
-from phantom_cri.images.layertar import BLOCK, LayerStream, is_header
+from phantom_cri.images.layertar import LayerStream
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import DECODE_ERRORS
+from phantom_cri.images.tarheader import BLOCK, is_header
 from phantom_cri.images.trash import Trash
 from phantom_cri.images.unpack import is_plain_root, unpack
 

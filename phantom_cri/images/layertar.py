@@ -1,26 +1,37 @@
 """Layer archives as a stream: sniffed decompression, a running digest, and a tar reader.
 
 A reader of its own, because `tarfile` reads extension headers of any claimed size into
-memory and decodes extended attributes as text. Formats: v7, ustar, PAX and GNU (pax(1),
-tar(5)); sparse members are refused. Names become str as os.fsdecode does.
+memory and decodes extended attributes as text. Formats: v7, ustar, star, PAX and GNU (pax(1),
+tar(5)), sparse members included. Names become str as os.fsdecode does.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
-from urllib.parse import unquote_to_bytes
 
 import zstandard
 
 from phantom_cri.errors import DataLoss, InvalidArgument, ResourceExhausted
+from phantom_cri.images.sparse import Sparse, check, from_old_header, from_pax
+from phantom_cri.images.tarheader import (
+    BLOCK,
+    decimal,
+    device_number,
+    is_header,
+    number,
+    owner,
+    pax_records,
+    stored_name,
+    text,
+    time,
+    xattrs,
+)
 
-BLOCK = 512
 _CHUNK = 256 << 10
 _HEADER_LIMIT = 1 << 20  # of the PAX and long-name headers of one entry; Go's archive/tar has it per header
 _ZSTD_WINDOW = 128 << 20
@@ -28,6 +39,8 @@ _ZERO = bytes(BLOCK)
 
 REGULAR, HARDLINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _KNOWN = frozenset({REGULAR, HARDLINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO})
+_OLD_SPARSE = b"S"
+_REGULARS = (REGULAR, b"7", _OLD_SPARSE)  # 7: contiguous, which POSIX has read as regular
 
 
 class Readable(Protocol):
@@ -87,6 +100,7 @@ class LayerStream:
         self._hash = hashlib.sha256()
         self._buffer = memoryview(b"")
         self.count = 0
+        self._holes = 0
 
     def read(self, size: int) -> memoryview:
         """At most `size` bytes, at least one; empty at the end. Raises DataLoss, ResourceExhausted."""
@@ -110,14 +124,22 @@ class LayerStream:
             pass
         return f"sha256:{self._hash.hexdigest()}"
 
+    def charge(self, holes: int) -> None:
+        """Count bytes of files that are not in the archive. Raises ResourceExhausted."""
+        self._holes += holes
+        self._check_limit()
+
+    def _check_limit(self) -> None:
+        if self.count + self._holes > self._limit:
+            raise ResourceExhausted(f"layer is larger than {self._limit} bytes uncompressed")
+
     def _fill(self) -> bytes:
         try:
             chunk = self._source.read(_CHUNK)
         except (zlib.error, zstandard.ZstdError) as error:
             raise DataLoss(f"layer cannot be decompressed: {error}") from None
         self.count += len(chunk)
-        if self.count > self._limit:
-            raise ResourceExhausted(f"layer is larger than {self._limit} bytes uncompressed")
+        self._check_limit()
         self._hash.update(chunk)
         return chunk
 
@@ -147,35 +169,49 @@ class TarReader:
         self._left = 0
         self._padding = 0
         self._extensions = 0
+        self._size = 0
+        self._segments: tuple[tuple[int, int], ...] = ()
 
     def __iter__(self) -> Iterator[Entry]:
         while (entry := self._next()) is not None:
             yield entry
 
-    def copy(self, write: Callable[[memoryview], None]) -> None:
-        """Hand the current entry's content to `write` in pieces."""
-        while self._left:
-            part = self._stream.read(self._left)
+    def copy(self, write: Callable[[memoryview], None], leave: Callable[[int], None] | None = None) -> None:
+        """Hand the current entry's content to `write` in pieces, and holes to `leave`, else as zeros."""
+        position = 0
+        for offset, length in self._segments:
+            if offset > position:
+                _hole(offset - position, write, leave)
+            self._read(length, write)
+            position = offset + length
+        if self._size > position:
+            _hole(self._size - position, write, leave)
+        self._segments, self._size = (), 0
+
+    def _read(self, size: int, write: Callable[[memoryview], None]) -> None:
+        while size:
+            part = self._stream.read(size)
             if not part:
-                raise DataLoss(f"layer ends {self._left} bytes short, in the middle of a file")
+                raise DataLoss(f"layer ends {size} bytes short, in the middle of a file")
             write(part)
+            size -= len(part)
             self._left -= len(part)
 
     def _next(self) -> Entry | None:
-        self.copy(lambda _: None)
+        self._read(self._left, lambda _: None)
         self._skip(self._padding)
         self._padding = 0
         pax: dict[bytes, bytes] = {}
         names: dict[bytes, bytes] = {}
         self._extensions = 0
         while (header := self._header()) is not None:
-            kind, size = header[156:157], _number(header[124:136], "size")
+            kind, size = header[156:157], number(header[124:136], "size")
             if kind == b"g":
                 self._extension(size)
             elif kind in b"xX":
-                pax.update(_pax_records(self._extension(size)))
+                pax = pax_records(self._extension(size))
             elif kind in b"LK":
-                names[kind] = self._extension(size).rstrip(b"\0")
+                names[kind] = text(self._extension(size))
             else:
                 return self._entry(header, kind, size, pax, names)
         if pax or names:
@@ -183,55 +219,91 @@ class TarReader:
         return None
 
     def _header(self) -> bytes | None:
-        first = self._stream.read(BLOCK)
-        if not first:
-            return None
-        block = bytes(first) + (self._stream.exactly(BLOCK - len(first)) if len(first) < BLOCK else b"")
+        """None at the end: nothing more, or one block of zeros and nothing more, or two."""
+        block = self._block()
         if block == _ZERO:
+            block = self._block()
+            if block is not None and block != _ZERO:
+                raise DataLoss("layer has a block of zeros between its entries")
             return None
-        if not is_header(block):
+        if block is not None and not is_header(block):
             raise DataLoss("layer is not a tar archive: wrong header checksum")
         return block
 
+    def _block(self) -> bytes | None:
+        first = self._stream.read(BLOCK)
+        if not first:
+            return None
+        return bytes(first) + (self._stream.exactly(BLOCK - len(first)) if len(first) < BLOCK else b"")
+
     def _extension(self, size: int) -> bytes:
-        self._extensions += size
-        if self._extensions > _HEADER_LIMIT:
-            raise ResourceExhausted(f"tar extension headers of one entry exceed {_HEADER_LIMIT} bytes")
+        self._count_extension(size)
         content = self._stream.exactly(size)
         self._skip(-size % BLOCK)
         return content
 
+    def _count_extension(self, size: int) -> None:
+        self._extensions += size
+        if self._extensions > _HEADER_LIMIT:
+            raise ResourceExhausted(f"tar extension headers of one entry exceed {_HEADER_LIMIT} bytes")
+
     def _entry(
         self, header: bytes, kind: bytes, size: int, pax: dict[bytes, bytes], names: dict[bytes, bytes]
     ) -> Entry:
-        name = pax.get(b"path") or names.get(b"L") or _stored_name(header)
-        link = pax.get(b"linkpath") or names.get(b"K") or _text(header[157:257])
-        kind = REGULAR if kind in (b"\0", b"7") else kind
-        if kind == REGULAR and name.endswith(b"/"):
-            kind = DIRECTORY
-        if kind == b"S" or any(key.startswith(b"GNU.sparse.") for key in pax):
-            raise InvalidArgument(f"layer entry {os.fsdecode(name)!r}: sparse members are not supported")
+        name = names.get(b"L") or pax.get(b"path") or stored_name(header)
+        link = names.get(b"K") or pax.get(b"linkpath") or text(header[157:257])
+        if kind == b"\0":
+            kind = DIRECTORY if name.endswith(b"/") else REGULAR
+        old_sparse, kind = kind == _OLD_SPARSE, REGULAR if kind in _REGULARS else kind
         if kind not in _KNOWN:
             raise InvalidArgument(f"layer entry {os.fsdecode(name)!r}: unknown type {kind!r}")
-        if b"\0" in name or b"\0" in link:
-            raise InvalidArgument(f"layer entry {os.fsdecode(name)!r}: NUL in a name")
-        size = _decimal(pax[b"size"], "size") if b"size" in pax else size
+        size = decimal(pax[b"size"], "size") if pax.get(b"size") else size
         size = size if kind == REGULAR else 0
         self._left, self._padding = size, -size % BLOCK
+        if (sparse := self._sparse(header, pax, size, old=old_sparse)) is None:
+            self._size, self._segments = size, ((0, size),)
+        else:
+            self._expect_sparse(sparse, kind)
+            name = name if old_sparse else pax.get(b"GNU.sparse.name") or name
+        if b"\0" in name or b"\0" in link:
+            raise InvalidArgument(f"layer entry {os.fsdecode(name)!r}: NUL in a name")
         device = kind in (CHAR, BLOCK_DEVICE)
         return Entry(
             name=os.fsdecode(name),
             kind=kind,
-            mode=_number(header[100:108], "mode") & 0o7777,
-            uid=_owner(pax.get(b"uid"), header[108:116], "uid"),
-            gid=_owner(pax.get(b"gid"), header[116:124], "gid"),
-            size=size,
-            mtime_ns=_time(pax.get(b"mtime"), header[136:148]),
+            mode=number(header[100:108], "mode") & 0o7777,
+            uid=owner(pax.get(b"uid"), header[108:116], "uid"),
+            gid=owner(pax.get(b"gid"), header[116:124], "gid"),
+            size=self._size,
+            mtime_ns=time(pax.get(b"mtime"), header[136:148]),
             link=os.fsdecode(link),
-            major=_number(header[329:337], "device") if device else 0,
-            minor=_number(header[337:345], "device") if device else 0,
-            xattrs=_xattrs(pax),
+            major=device_number(header[329:337], "device major", 12) if device else 0,
+            minor=device_number(header[337:345], "device minor", 20) if device else 0,
+            xattrs=xattrs(pax),
         )
+
+    def _sparse(self, header: bytes, pax: dict[bytes, bytes], size: int, *, old: bool) -> Sparse | None:
+        if old:
+            return from_old_header(header, self._map_block)
+        return from_pax(pax, size, self._stored_map_block) if pax else None
+
+    def _expect_sparse(self, sparse: Sparse, kind: bytes) -> None:
+        if kind != REGULAR:
+            raise DataLoss("tar header: sparse member that is no file")
+        check(sparse, self._left)
+        self._stream.charge(sparse.size - self._left)
+        self._size, self._segments = sparse.size, sparse.segments
+
+    def _map_block(self) -> bytes:
+        self._count_extension(BLOCK)
+        return self._stream.exactly(BLOCK)
+
+    def _stored_map_block(self) -> bytes:
+        """A block of the map that stands before the content of a member."""
+        if self._left < BLOCK:
+            raise DataLoss("tar header: sparse map is longer than its member")
+        self._left -= BLOCK
+        return self._map_block()
 
     def _skip(self, size: int) -> None:
         while size:
@@ -241,96 +313,11 @@ class TarReader:
             size -= len(part)
 
 
-def is_header(block: bytes) -> bool:
-    """Whether 512 bytes carry their own checksum, as every tar header does (tar(5))."""
-    total = sum(block) - sum(block[148:156]) + 8 * 32
-    signed = total - 256 * sum(1 for byte in block[:148] + block[156:] if byte > 127)
-    try:
-        return _number(block[148:156], "checksum") in (total, signed)
-    except DataLoss:
-        return False
-
-
-def _stored_name(header: bytes) -> bytes:
-    name = _text(header[:100])
-    prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else b""
-    return prefix + b"/" + name if prefix else name
-
-
-def _text(field_: bytes) -> bytes:
-    return field_.partition(b"\0")[0]
-
-
-def _number(field_: bytes, what: str) -> int:
-    """Octal, or base 256 when the top bit is set (GNU); raises DataLoss. Never negative but for times."""
-    if field_[0] & 0x80:
-        value = int.from_bytes(field_, "big", signed=True)
-        value = value if field_[0] == 0xFF else value + (1 << (8 * len(field_) - 1))
-    else:
-        digits = field_.partition(b"\0")[0].strip()
-        if not all(48 <= digit <= 55 for digit in digits):
-            raise DataLoss(f"tar header: {what} {digits!r} is not octal")
-        value = int(digits or b"0", 8)
-    if value < 0 and what != "mtime":
-        raise DataLoss(f"tar header: {what} {value} is negative")
-    return value
-
-
-def _decimal(value: bytes, what: str) -> int:
-    if not value.isdigit() or len(value) > 20:
-        raise DataLoss(f"tar header: {what} {value[:40]!r} is not a number")
-    return int(value)
-
-
-def _owner(pax: bytes | None, header: bytes, what: str) -> int:
-    owner = _decimal(pax, what) if pax else _number(header, what)
-    if owner >= 0xFFFFFFFF:  # (uid_t) -1 would mean "leave as it is" to chown(2)
-        raise DataLoss(f"tar header: {what} {owner} is out of range")
-    return owner
-
-
-def _time(pax: bytes | None, header: bytes) -> int:
-    """Nanoseconds, bounded to what every file system can hold (1901 … 2446)."""
-    if not pax:
-        nanoseconds = _number(header, "mtime") * 10**9
-    else:
-        whole, _, fraction = pax[:64].partition(b".")
-        sign = -1 if whole.startswith(b"-") else 1
-        digits = whole.removeprefix(b"-") or b"0"
-        nanoseconds = sign * (
-            _decimal(digits, "mtime") * 10**9 + _decimal(fraction[:9].ljust(9, b"0"), "mtime")
-        )
-    return min(max(nanoseconds, -(1 << 31) * 10**9), 15_032_385_535 * 10**9)
-
-
-def _pax_records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """`<length> <key>=<value>\\n` records; the value is raw bytes."""
-    position = 0
-    while position < len(content):
-        digits, space, _ = content[position : position + 20].partition(b" ")
-        if not space or not digits.isdigit():
-            raise DataLoss("tar PAX header: a record has no length")
-        end = position + int(digits)
-        record = content[position + len(digits) + 1 : end]
-        key, equals, value = record[:-1].partition(b"=")
-        if end > len(content) or not equals or record[-1:] != b"\n":
-            raise DataLoss("tar PAX header: a record is malformed")
-        yield key, value
-        position = end
-
-
-def _xattrs(pax: dict[bytes, bytes]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for key, value in pax.items():
-        if key.startswith(b"LIBARCHIVE.xattr."):
-            name = os.fsdecode(unquote_to_bytes(key.removeprefix(b"LIBARCHIVE.xattr.")))
-            try:
-                found[name] = base64.b64decode(value + b"=" * (-len(value) % 4))
-            except ValueError:
-                raise DataLoss(f"tar PAX header: attribute {name!r} is not base64") from None
-    for key, value in pax.items():
-        if key.startswith(b"SCHILY.xattr."):
-            found[os.fsdecode(key.removeprefix(b"SCHILY.xattr."))] = value
-    if any("\0" in name for name in found):
-        raise DataLoss("tar PAX header: NUL in the name of an attribute")
-    return found
+def _hole(size: int, write: Callable[[memoryview], None], leave: Callable[[int], None] | None) -> None:
+    if leave is not None:
+        leave(size)
+        return
+    zeros = memoryview(bytes(min(size, _CHUNK)))
+    while size:
+        write(zeros[:size])
+        size -= min(size, _CHUNK)

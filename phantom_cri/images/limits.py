@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from phantom_cri.codec import Record
 
 
 class Limits(Record, frozen=True):
     """Bytes and counts beyond which a pull or load is refused with ResourceExhausted.
 
-    `layer_bytes` counts the uncompressed stream, so a compression bomb stops there.
-    `duplicates`: a path that one layer names twice (a directory again is always fine) is
-    refused, since the OCI spec forbids it and its meaning depends on the reader;
-    "last_wins" takes such layers as containerd does.
+    `layer_bytes` counts the uncompressed stream and the holes of sparse files, so a compression
+    bomb stops there.
     """
 
     layer_bytes: int = 64 << 30
@@ -21,7 +17,6 @@ class Limits(Record, frozen=True):
     layers: int = 499  # overlayfs stacks 500 (OVL_MAX_STACK), and mount points lie below the image's
     manifest_bytes: int = 4 << 20
     config_bytes: int = 16 << 20
-    duplicates: Literal["refuse", "last_wins"] = "refuse"
     progress_timeout_s: float = 300.0
     """Seconds for which a download may bring no byte, its retries included; 0: for ever."""
     shared_progress_s: float = 10.0

@@ -2,14 +2,12 @@
 
 The archive is hostile until proven otherwise. Every name is taken apart here and walked
 component by component inside the layer's own tree (`tree.Tree` never follows a link), so
-nothing can be written outside. What an honest builder does is done as containerd does it:
-absolute names and absolute link targets mean the image's root; a parent that is a symbolic
-link is followed inside the image. What only an attack does is refused: `..` in a name, a
-parent link that climbs above the root, device 0:0 and overlayfs's own attributes (they would
-act as whiteouts), whiteouts of `.` and `..`, a path named twice.
+nothing can be written outside: the image's root is where `..`, absolute names and absolute
+link targets end, as in a chroot. A parent that is a symbolic link is followed inside the image.
 
 Whiteouts (OCI layer spec) hide lower layers only, never an entry of the same archive,
-wherever they stand in it.
+wherever they stand in it. Of two entries with one path the last counts; two folders are one.
+docs/images.md, "Archives", compares all this with containerd.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ _OURS = frozenset(  # the node's trouble, not the archive's
         errno.EBADF,
     }
 )
-_FORBIDDEN_XATTRS = ("trusted.", "user.overlay.")
+_DROPPED_XATTRS = ("trusted.", "user.overlay.")  # overlayfs reads its own as whiteouts and redirects
 
 
 class Unpacked(Record, frozen=True):
@@ -81,7 +79,7 @@ def unpack(
     reader = TarReader(stream)
     entries = 0
     with Tree(target) as tree:
-        layer = _Layer(tree, lower, replace_duplicates=limits.duplicates == "last_wins")
+        layer = _Layer(tree, lower)
         for entry in reader:
             entries += 1
             if cancelled.is_set():
@@ -97,10 +95,9 @@ def unpack(
 class _Layer:
     """The layer folder while it is written."""
 
-    def __init__(self, tree: Tree, lower: Sequence[str], *, replace_duplicates: bool) -> None:
+    def __init__(self, tree: Tree, lower: Sequence[str]) -> None:
         self._tree = tree
         self._lower = tuple(lower)
-        self._replace = replace_duplicates
         self._opaque: set[str] = set()
         self._times: dict[str, int] = {}
         self._parents: dict[str, str] = {}
@@ -133,20 +130,17 @@ class _Layer:
                 self._tree.set_time(path, nanoseconds)
 
     def _apply(self, entry: Entry, reader: TarReader) -> None:
-        names = self._components(entry.name, entry)
+        names = self._components(entry.name)
         if not names:
-            if entry.kind != layertar.DIRECTORY:
-                raise InvalidArgument(f"layer entry {entry.name!r}: the root can only be a folder")
-            self._dress(entry, "")
-            self._times[""] = entry.mtime_ns
+            if entry.kind == layertar.DIRECTORY:
+                self._dress(entry, "", entry.mode)
+                self._times[""] = entry.mtime_ns
             return
         if any(name.startswith(_WHITEOUT_META) for name in names) and names[-1] != _OPAQUE:
             return
-        if any(name.startswith(_WHITEOUT) for name in names[:-1]):
-            raise InvalidArgument(f"layer entry {entry.name!r}: inside a whiteout")
         parent = self._parent(names[:-1], entry)
         if names[-1].startswith(_WHITEOUT):
-            self._hide(parent, names[-1], entry)
+            self._hide(parent, names[-1].removeprefix(_WHITEOUT), entry)
             return
         if entry.kind != layertar.REGULAR:
             self._parents.clear()  # a new link or folder can change where a name leads
@@ -156,15 +150,17 @@ class _Layer:
 
     # Names
 
-    def _components(self, name: str, entry: Entry) -> list[str]:
-        if len(os.fsencode(name)) > _NAME_LIMIT:
-            raise InvalidArgument(f"layer entry {name[:80]!r}…: name longer than {_NAME_LIMIT} bytes")
-        names = [part for part in name.split("/") if part not in ("", ".")]
-        if ".." in names:
-            raise InvalidArgument(f"layer entry {entry.name!r}: `..` in {name!r}")
-        if any(len(os.fsencode(part)) > 255 for part in names) or len(names) > _DEPTH_LIMIT:
+    def _components(self, name: str) -> list[str]:
+        """The parts of a name, cleaned as text, so that `..` takes away what stands before it."""
+        names: list[str] = []
+        for part in name.split("/"):
+            if part == "..":
+                del names[-1:]
+            elif part not in ("", "."):
+                names.append(part)
+        if len(os.fsencode(name)) > _NAME_LIMIT or len(names) > _DEPTH_LIMIT:
             raise InvalidArgument(
-                f"layer entry {name[:80]!r}…: a component is over 255 bytes or the path too deep"
+                f"layer entry {name[:80]!r}…: longer than {_NAME_LIMIT} bytes or deeper than {_DEPTH_LIMIT}"
             )
         return names
 
@@ -184,9 +180,7 @@ class _Layer:
             if name in ("", "."):
                 continue
             if name == "..":
-                if not here:
-                    raise InvalidArgument(f"layer entry {entry.name!r}: a symbolic link leads above the root")
-                here.pop()
+                del here[-1:]
                 continue
             target = self._step("/".join([*here, name]), entry, create=create)
             if target is None:
@@ -256,13 +250,13 @@ class _Layer:
 
     # Whiteouts
 
-    def _hide(self, parent: str, marker: str, entry: Entry) -> None:
-        if marker == _OPAQUE:
+    def _hide(self, parent: str, name: str, entry: Entry) -> None:
+        """Whatever kind of entry it is: only its name means something."""
+        if f"{_WHITEOUT}{name}" == _OPAQUE:
             self._set_opaque(parent)
             return
-        name = marker.removeprefix(_WHITEOUT)
-        if name in ("", ".", "..") or entry.kind != layertar.REGULAR:
-            raise InvalidArgument(f"layer entry {entry.name!r}: not a whiteout that means anything")
+        if name in ("", ".", ".."):
+            raise InvalidArgument(f"layer entry {entry.name!r}: a whiteout of no name")
         path = f"{parent}/{name}" if parent else name
         own = self._tree.status(path)
         if own is not None:
@@ -297,11 +291,9 @@ class _Layer:
             return True
         folder = entry.kind == layertar.DIRECTORY
         if folder and stat.S_ISDIR(own.st_mode):
-            self._dress(entry, path)
+            self._dress(entry, path, entry.mode)
             self._times[path] = entry.mtime_ns
             return False
-        if not rootfs.is_whiteout(own) and not self._replace:
-            raise InvalidArgument(f"layer entry {entry.name!r}: the path is in this layer twice")
         self._tree.remove(path)
         self._parents.clear()
         if folder:  # lower content was hidden by what stood here and stays so
@@ -321,40 +313,43 @@ class _Layer:
             if not entry.link:
                 raise InvalidArgument(f"layer entry {entry.name!r}: symbolic link without a target")
             self._tree.symlink(entry.link, path)
-            self._dress(entry, path)
+            self._dress(entry, path, None)
             self._tree.set_time(path, entry.mtime_ns)
         else:
             self._make_node(path, entry)
 
     def _make_folder(self, path: str, entry: Entry) -> None:
         self._tree.make_folder(path, 0o700)
-        self._dress(entry, path)
+        self._dress(entry, path, entry.mode)
         self._times[path] = entry.mtime_ns
 
     def _write_file(self, path: str, entry: Entry, reader: TarReader) -> None:
         fd = self._tree.create(path)
         try:
-            reader.copy(lambda part: _write_all(fd, part))
+            reader.copy(
+                lambda part: _write_all(fd, part),
+                lambda size: os.ftruncate(fd, os.lseek(fd, size, os.SEEK_CUR)),
+            )
         finally:
             os.close(fd)
-        self._dress(entry, path)
+        self._dress(entry, path, entry.mode)
         self._tree.set_time(path, entry.mtime_ns)
 
     def _make_node(self, path: str, entry: Entry) -> None:
         device = os.makedev(entry.major, entry.minor)
         if entry.kind == layertar.CHAR and device == 0:
-            raise InvalidArgument(f"layer entry {entry.name!r}: device 0:0 would act as a whiteout")
+            return  # overlayfs would take it for a whiteout
         if not self._tree.privileged and entry.kind != layertar.FIFO:
             return  # mknod(2) is refused without CAP_MKNOD
         self._tree.make_node(path, _NODES[entry.kind], device)
-        self._dress(entry, path)
+        self._dress(entry, path, entry.mode)
         self._tree.set_time(path, entry.mtime_ns)
 
     def _link(self, path: str, entry: Entry) -> None:
         """A hard link; a target in a lower layer is copied up first, as overlayfs's link does."""
-        names = self._components(entry.link, entry)
-        if not names:
-            raise InvalidArgument(f"layer entry {entry.name!r}: hard link to the root")
+        names = [part for part in entry.link.split("/") if part not in ("", ".")]
+        if not names or names[-1] == "..":
+            raise InvalidArgument(f"layer entry {entry.name!r}: hard link to a folder, {entry.link!r}")
         parent = self._walk(names[:-1], entry, create=False)
         source = f"{parent}/{names[-1]}" if parent else names[-1]
         own = self._tree.status(source)
@@ -370,15 +365,24 @@ class _Layer:
                 f"layer entry {entry.name!r}: hard link to {entry.link!r}, which is no file"
             )
         self._tree.link(source, path)
+        self._dress_link(entry, path)
 
-    def _dress(self, entry: Entry, path: str) -> None:
-        for name in entry.xattrs:
-            if name.startswith(_FORBIDDEN_XATTRS):
-                raise InvalidArgument(
-                    f"layer entry {entry.name!r}: attribute {name!r} is not an image's to set"
-                )
-        mode = None if entry.kind == layertar.SYMLINK else entry.mode
-        self._tree.dress(path, uid=entry.uid, gid=entry.gid, mode=mode, xattrs=entry.xattrs.items())
+    def _dress_link(self, entry: Entry, path: str) -> None:
+        """What a hard link's header says holds for the file, as with containerd.
+
+        Nothing is done to what is so already: chown(2) takes capabilities away, and GNU tar does not
+        repeat them here.
+        """
+        linked = os.stat(split(path)[1], dir_fd=self._tree.folder(split(path)[0]), follow_symlinks=False)
+        mode = None if stat.S_ISLNK(linked.st_mode) else entry.mode
+        same_mode = mode is None or mode == stat.S_IMODE(linked.st_mode)
+        if entry.xattrs or not same_mode or (linked.st_uid, linked.st_gid) != (entry.uid, entry.gid):
+            self._dress(entry, path, mode)
+        self._tree.set_time(path, entry.mtime_ns)
+
+    def _dress(self, entry: Entry, path: str, mode: int | None) -> None:
+        kept = [item for item in entry.xattrs.items() if not item[0].startswith(_DROPPED_XATTRS)]
+        self._tree.dress(path, uid=entry.uid, gid=entry.gid, mode=mode, xattrs=kept)
 
 
 def is_plain_root(root: os.stat_result) -> bool:

@@ -187,12 +187,11 @@ def test_a_layer_that_names_its_parents_is_shared(stack: Stack) -> None:
 
 
 def test_a_hard_link_into_a_lower_layer_is_copied_up(stack: Stack) -> None:
-    stack.add(archive(folder("d"), file("d/f", b"below", mode=0o750)))
+    stack.add(archive(folder("d"), file("d/f", b"below", uid=5)))
     assert stack.add(archive(folder("e"), hard("e/g", "/d/f"))).needs_lower
     top = stack.layers[0]
     assert stack.read("/e/g") == b"below"
     assert os.stat(f"{top}/e/g").st_ino == os.stat(f"{top}/d/f").st_ino
-    assert stat.S_IMODE(os.stat(f"{top}/d/f").st_mode) == 0o750
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -227,12 +226,13 @@ def test_names_of_aufs_mean_nothing(stack: Stack) -> None:
     assert stack.names() == {"f"}
 
 
-def test_duplicates_as_containerd_takes_them(stack: Stack) -> None:
-    stack.add(archive(folder("x"), file("x/lower")))
-    members = archive(file("f", b"1"), file("f", b"2"), file("x"), folder("x"), file("x/upper"))
-    stack.add(members, Limits(duplicates="last_wins"))
-    assert stack.read("/f") == b"2"
-    assert stack.names("/x") == {"upper"}
+def test_holes_take_no_room(stack: Stack) -> None:
+    records = {"GNU.sparse.map": "1048576,4", "GNU.sparse.numblocks": "1", "GNU.sparse.size": str(16 << 20)}
+    stack.add(archive(file("f", b"data", pax_headers=records, mtime=5)))
+    status = os.stat(f"{stack.layers[0]}/f")
+    assert (status.st_size, status.st_mtime) == (16 << 20, 5)
+    assert status.st_blocks * 512 < 1 << 20
+    assert stack.read("/f") == bytes(1 << 20) + b"data" + bytes((15 << 20) - 4)
 
 
 @pytest.mark.parametrize("after", [file("d"), link("d", "/etc"), link("d", "..")])
@@ -289,36 +289,19 @@ def bad_checksum() -> bytes:
 
 
 HOSTILE: dict[str, bytes | Callable[[], bytes]] = {
-    "dot dot": archive(file("../evil")),
-    "dot dot inside": archive(file("a/../../evil")),
-    "absolute dot dot": archive(file("/../evil")),
-    "link above the root": archive(link("l", "../../.."), file("l/evil")),
-    "link chain above the root": archive(link("a", "b"), link("b", "../outside"), file("a/evil")),
     "link loop": archive(link("a", "b"), link("b", "a"), file("a/evil")),
     "parent is a file": archive(file("f"), file("f/evil")),
-    "file replaces a link with a file below": archive(link("l", "/nowhere"), file("l")),
-    "hard link above": archive(hard("h", "../../etc/passwd")),
     "hard link to nothing": archive(hard("h", "missing")),
-    "hard link through a climbing link": archive(link("l", "../.."), hard("h", "l/etc/passwd")),
     "hard link to a folder": archive(folder("d"), hard("h", "d")),
     "hard link to itself": archive(hard("h", "h")),
     "hard link to the root": archive(hard("h", "/")),
+    "hard link to what is above the root": archive(hard("h", "../..")),
+    "hard link above, to nothing": archive(hard("h", "../../etc/shadow")),
+    "hard link in place of its target": archive(file("f"), hard("f", "f")),
     "hard link to a whiteout": archive(file(".wh.x", b""), hard("h", "x")),
-    "device 0:0": archive(device("dev", 0, 0)),
-    "overlay attribute": archive(folder("d", pax_headers={"SCHILY.xattr.trusted.overlay.opaque": "y"})),
-    "overlay redirect": archive(folder("d", pax_headers={"SCHILY.xattr.trusted.overlay.redirect": "/etc"})),
-    "user overlay attribute": archive(folder("d", pax_headers={"SCHILY.xattr.user.overlay.opaque": "y"})),
     "whiteout of nothing": archive(file(".wh.", b"")),
     "whiteout of dot": archive(file("d/.wh..", b"")),
     "whiteout of dot dot": archive(file("d/.wh...", b"")),
-    "whiteout that is a link": archive(link(".wh.x", "/etc")),
-    "entry inside a whiteout": archive(file(".wh.x/evil")),
-    "file twice": archive(file("f", b"1"), file("f", b"2")),
-    "file then link": archive(file("f"), link("f", "/etc")),
-    "folder then link": archive(folder("d"), link("d", "/etc")),
-    "link then folder": archive(link("d", "/etc"), folder("d")),
-    "root is a link": archive(link("/", "/etc")),
-    "root is a file": archive(file("./")) if False else archive(link("./", "x")),
     "long component": archive(file("c" * 300)),
     "long path": archive(file("/".join(["d" * 200] * 30))),
     "deep path": archive(file("/".join(["d"] * 1500))),
@@ -326,8 +309,7 @@ HOSTILE: dict[str, bytes | Callable[[], bytes]] = {
     "NUL in an attribute": lambda: raw_pax(b"SCHILY.xattr.user.a\0b=x", b"f"),
     "link without a target": archive(link("l", "")),
     "unknown type": archive(("v", b"V", {})),
-    "sparse": archive(("s", tarfile.GNUTYPE_SPARSE, {})),
-    "PAX sparse": archive(file("s", pax_headers={"GNU.sparse.major": "1"})),
+    "sparse folder": archive(folder("s", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})),
     "no checksum": bad_checksum,
     "not a tar": b"#!/bin/sh\n" * 100,
     "ends in a header": archive(file("f"))[:100],
@@ -345,7 +327,6 @@ HOSTILE: dict[str, bytes | Callable[[], bytes]] = {
     ),
     "PAX size": lambda: raw_pax(b"size=-1", b"f"),
     "owner out of range": lambda: raw_pax(b"uid=4294967295", b"f"),
-    "attribute not base64": archive(file("f", pax_headers={"LIBARCHIVE.xattr.user.a": "a"})),
 }
 
 
