@@ -138,6 +138,8 @@ class _Layer:
             return
         if any(name.startswith(_WHITEOUT_META) for name in names) and names[-1] != _OPAQUE:
             return
+        if entry.kind == layertar.CHAR and entry.major == entry.minor == 0:
+            return  # overlayfs would take it for a whiteout
         parent = self._parent(names[:-1], entry)
         if names[-1].startswith(_WHITEOUT):
             self._hide(parent, names[-1].removeprefix(_WHITEOUT), entry)
@@ -337,8 +339,6 @@ class _Layer:
 
     def _make_node(self, path: str, entry: Entry) -> None:
         device = os.makedev(entry.major, entry.minor)
-        if entry.kind == layertar.CHAR and device == 0:
-            return  # overlayfs would take it for a whiteout
         if not self._tree.privileged and entry.kind != layertar.FIFO:
             return  # mknod(2) is refused without CAP_MKNOD
         self._tree.make_node(path, _NODES[entry.kind], device)
