@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from phantom_cri.images import ImageService, Limits
+from phantom_cri.images import ImageService
 from tests.e2e.harness.containerd import Choices, Containerd
 from tests.e2e.harness.host import unmount_below
 from tests.e2e.harness.image import LayerBuilder, write_layout
@@ -111,7 +111,7 @@ def both() -> Iterator[Both]:
 
 
 async def started(root: Path) -> ImageService:
-    service = ImageService(root, limits=Limits(duplicates="last_wins"))
+    service = ImageService(root)
     await service.start({})
     return service
 

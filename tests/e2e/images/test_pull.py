@@ -195,10 +195,10 @@ async def test_hostile_layers_leave_nothing(
     start: Start, spec_registry: SpecRegistry, tmp_path: Path
 ) -> None:
     good = LayerBuilder().directory("etc").finish()
-    write_layout(tmp_path / "climbs", [good, LayerBuilder().file("../evil", "x").finish()])
+    write_layout(tmp_path / "lost", [good, LayerBuilder().hard_link("evil", "../evil").finish()])
     write_layout(tmp_path / "bomb", [good, LayerBuilder().file("f", bytes(5 << 20)).finish()])
     service = await start(limits=Limits(layer_bytes=1 << 20))
-    for name, code in (("climbs", "INVALID_ARGUMENT"), ("bomb", "RESOURCE_EXHAUSTED")):
+    for name, code in (("lost", "INVALID_ARGUMENT"), ("bomb", "RESOURCE_EXHAUSTED")):
         error = await refused(service, spec_registry.add(tmp_path / name, name))
         assert error.code == code
         service.wait_for_trash()

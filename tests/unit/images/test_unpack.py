@@ -239,7 +239,7 @@ def test_holes_take_no_room(stack: Stack) -> None:
 def test_a_folder_with_folders_that_is_replaced(stack: Stack, after: Member) -> None:
     stack.add(archive(folder("etc"), file("d")))
     members = archive(folder("d"), folder("d/e", mtime=1), folder("d/e/f", mtime=1), after)
-    stack.add(members, Limits(duplicates="last_wins"))
+    stack.add(members, Limits())
     assert stack.names() == {"d", "etc"}
     assert not stat.S_ISDIR(os.lstat(f"{stack.layers[0]}/d").st_mode)
 
