@@ -1,4 +1,4 @@
-"""Each odd image runs here as the corpus says. Tests marked long prove that it tells the truth of containerd."""
+"""Each odd image runs here as the corpus says; tests marked long prove what it records of containerd."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def containerd(home: Path, odd_registry: SpecRegistry) -> Iterator[Runner]:
         having(layers=[Blob.packed(program_layer("pause", PAUSE_SOURCE))]),
         config(Entrypoint=["/pause"], Cmd=None),
     ]
-    choices = Choices(drafted("pause", pause).publish(odd_registry), bridge="pfodd0")
+    choices = Choices(
+        drafted("pause", pause).publish(odd_registry), bridge="pfcorpus0", subnet="10.213.0.0/16"
+    )
     with running(Containerd(home / "c", choices), home / "logs-c", odd_registry) as runner:
         yield runner
 
