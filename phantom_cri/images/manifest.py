@@ -10,6 +10,7 @@ whoever wrote the manifest or serves it: they may get a document refused, never 
 from __future__ import annotations
 
 import hashlib
+import json
 import platform as host_platform
 from typing import Any
 
@@ -51,10 +52,11 @@ _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "i386": "386", "i686": "
 _WASM_SYSTEMS = frozenset({"wasi", "wasip1", "wasip2"})
 
 
-class Platform(Document, frozen=True):
+class Platform(Document, frozen=True, rename={"os_features": "os.features"}):
     architecture: str = ""
     os: str = ""
     variant: str | None = None
+    os_features: tuple[str, ...] | None = None
 
 
 class Descriptor(Document, frozen=True, rename="camel"):
@@ -131,7 +133,7 @@ def parse_document(content: bytes, media_type: str = "") -> Manifest | Index:
     Raises DataLoss for JSON that is neither, or that could be read two ways: it claims to be
     both, or is called the one and is the other. FailedPrecondition for Docker schema 1.
     """
-    document = _decode(content, "manifest")
+    document = json_object(content, "manifest")
     if document.get("schemaVersion") == 1 or media_type.startswith(SCHEMA1_PREFIX):
         raise FailedPrecondition("manifest is Docker schema 1, which is no longer accepted: push it again")
     try:
@@ -164,8 +166,8 @@ def _kind(document: dict[str, Any], sent_as: str) -> type[Manifest] | type[Index
 def is_image_config(content: bytes) -> bool:
     """Whether a blob lists the layers that belong to it, so that its digest commits to all that runs."""
     try:
-        document = _fold(from_json(content, dict[str, Any]))
-    except DECODE_ERRORS:
+        document = _fold(json_object(content, "image config"))
+    except DataLoss:
         return False
     rootfs = document.get("rootfs")
     rootfs = _fold(rootfs) if isinstance(rootfs, dict) else {}
@@ -177,7 +179,7 @@ def parse_config(content: bytes) -> ConfigFile:
 
     Raises DataLoss that names the field.
     """
-    document = _fold(_decode(content, "image config"))
+    document = _fold(json_object(content, "image config"))
     for key in ("config", "rootfs"):
         if isinstance(document.get(key), dict):
             document[key] = _fold(document[key])
@@ -257,8 +259,10 @@ def _rank(entry: Descriptor, wanted: list[tuple[str, str]]) -> int | None:
     if platform.architecture == "wasm" and platform.os in _WASM_SYSTEMS:
         return len(wanted)
     architecture, variant = _normalised(platform)
-    if platform.os not in ("linux", "") or (architecture, variant) not in wanted:
+    if platform.os.lower() not in ("linux", "") or (architecture, variant) not in wanted:
         return None
+    if platform.os_features:
+        return None  # the entry needs them all, and Linux has none that are named so
     return wanted.index((architecture, variant))
 
 
@@ -282,11 +286,22 @@ def _check_descriptors(document: Manifest | Index) -> None:
             raise DataLoss(f"manifest: size {descriptor.size} of {descriptor.digest} is out of range")
 
 
-def _decode(content: bytes, what: str) -> dict[str, Any]:
+def json_object(content: bytes, what: str) -> dict[str, Any]:
+    """A JSON object as Go reads it. Raises DataLoss that says `what` it is not."""
     try:
         return from_json(content, dict[str, Any])
-    except DECODE_ERRORS as error:
+    except DECODE_ERRORS:
+        pass
+    try:
+        return from_json(_readable(content), dict[str, Any])
+    except (DecodeError, ValueError, RecursionError) as error:
         raise DataLoss(f"{what} is not a JSON object: {error}") from None
+
+
+def _readable(content: bytes) -> bytes:
+    """What is no Unicode becomes U+FFFD, as with Go: bytes, and escapes of half a surrogate pair."""
+    text = json.dumps(json.loads(content.decode("utf-8", "replace")), ensure_ascii=False)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def _fold(document: dict[str, Any]) -> dict[str, Any]:

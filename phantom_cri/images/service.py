@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, ParamSpec, TypeVar
 
-from phantom_cri.codec import from_json, replace
+from phantom_cri.codec import replace
 from phantom_cri.errors import (
     DataLoss,
     FailedPrecondition,
@@ -33,10 +33,10 @@ from phantom_cri.images.layer_diff import write_layer
 from phantom_cri.images.layers import LayerStore
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import (
-    DECODE_ERRORS,
     Manifest,
     chain_ids,
     choose,
+    json_object,
     parse_config,
     parse_document,
 )
@@ -228,8 +228,8 @@ class ImageService:
         record = self._record(image_id)
         config = self._content.read(record.config_digest, self._limits.config_bytes)
         try:
-            spec = from_json(config, dict[str, Any])
-        except DECODE_ERRORS:
+            spec = json_object(config, "image config")
+        except DataLoss:
             spec = {}  # an artifact's config need not be JSON
         chain = () if record.artifact_type else chain_ids(parse_config(config).diff_ids)
         return {
@@ -432,7 +432,13 @@ class ImageService:
             document = parse_document(fetched.content, fetched.media_type)
             if isinstance(document, Manifest):
                 return fetched, document
-            fetched = await source.manifest(choose(document))
+            chosen = choose(document)
+            fetched = await source.manifest(chosen)
+            if len(fetched.content) != chosen.size:
+                raise DataLoss(
+                    f"index {target.digest}: manifest {chosen.digest} has {len(fetched.content)} bytes,"
+                    f" the index says {chosen.size}"
+                )
         raise DataLoss(f"index {target.digest}: nested more than {_INDEX_DEPTH} deep")
 
     async def _publish(

@@ -6,6 +6,7 @@ parsed once and kept, since every container creation asks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +17,7 @@ from phantom_cri.images import rootfs
 from phantom_cri.model import ContainerSecurity, User
 
 _ID_LIMIT = 2**31 - 1
+_NUMBER = re.compile(r"\+?[0-9]{1,20}")  # as Go's strconv.Atoi takes it, but for what is below 0
 _FILE_LIMIT = 4 << 20
 
 
@@ -96,22 +98,26 @@ def resolve_user(layers: Sequence[str], config_user: str, security: ContainerSec
 
 
 def _from_image(accounts: _Accounts, text: str) -> tuple[_Account, int | None]:
-    """`user[:group]`, names or numbers; what looks like a number is looked up first, as docker does."""
+    """`user[:group]`, names or numbers.
+
+    What looks like a number is one, as with containerd, also where the image has an account of that name: the
+    kubelet's runAsNonRoot goes by the number.
+    """
     name, _, group = text.partition(":")
     if not name:
         account = _by_uid(accounts, 0)
+    elif _NUMBER.fullmatch(name):
+        account = _by_uid(accounts, _checked(int(name), "image user"))
     elif name in accounts.by_name:
         account = accounts.by_name[name]
-    elif name.isascii() and name.isdecimal():
-        account = _by_uid(accounts, _checked(int(name), "image user"))
     else:
         raise InvalidArgument(f"image user {text!r}: no user {name!r} in the image's /etc/passwd")
     if not group:
         return account, None
+    if _NUMBER.fullmatch(group):
+        return account, _checked(int(group), "image group")
     if group in accounts.groups:
         return account, accounts.groups[group]
-    if group.isascii() and group.isdecimal():
-        return account, _checked(int(group), "image group")
     raise InvalidArgument(f"image user {text!r}: no group {group!r} in the image's /etc/group")
 
 

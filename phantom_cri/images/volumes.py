@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 
-from phantom_cri.errors import FailedPrecondition, NotFound
+from phantom_cri.errors import FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.images import rootfs
 from phantom_cri.images.tree import Tree, copy_entry, copy_xattrs
 
@@ -32,12 +32,15 @@ def stack(layers: Sequence[str], sub_path: str, empty: str) -> tuple[str, ...]:
 def seed_volume(layers: Sequence[str], path: str, target: str) -> None:
     """Copy what the image shows at `path` into the empty folder `target`, with all attributes.
 
-    A folder is copied with its own owner and mode; where the image has nothing, or no folder,
-    at `path`, `target` stays as it is. `layers`: absolute folders, top first. Blocks on the disk.
+    A folder is copied with its own owner and mode; where the image has nothing at `path`, `target` stays as
+    it is. `layers`: absolute folders, top first. Blocks on the disk. Raises InvalidArgument where the image
+    has something else than a folder.
     """
     found = rootfs.resolve(layers, path)
-    if found is None or not stat.S_ISDIR(found.status.st_mode):
+    if found is None:
         return
+    if not stat.S_ISDIR(found.status.st_mode):
+        raise InvalidArgument(f"image.volumes: the image has no folder at {path!r} but a file")
     with Tree(target) as tree:
         _Copy(tree).folder(found)
 

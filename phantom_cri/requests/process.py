@@ -53,7 +53,9 @@ def environment(config: ContainerConfig, image: ImageConfig, hostname: str, home
         found["TERM"] = "xterm"
     for text in image.env:
         name, separator, value = text.partition("=")
-        if name and separator and "\0" not in text:
+        if "\0" in text:
+            raise InvalidArgument(f"image.env: {text!r} has a NUL byte")
+        if name and separator:
             found[name] = value
     for index, variable in enumerate(config.envs):
         _check_variable(f"envs[{index}]", variable.name, variable.text)

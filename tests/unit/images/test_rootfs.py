@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from phantom_cri.errors import FailedPrecondition
+from phantom_cri.errors import FailedPrecondition, InvalidArgument
 from phantom_cri.images import rootfs, seed_volume
 
 
@@ -78,10 +78,16 @@ def test_a_volume_starts_with_what_the_image_shows(layers: tuple[str, ...], tmp_
     assert x.st_ino != os.stat(f"{layers[1]}/d/sub/x").st_ino
 
 
-@pytest.mark.parametrize("path", ["/missing", "/file", "/d/gone"])
+@pytest.mark.parametrize("path", ["/missing", "/d/gone"])
 def test_a_volume_without_a_folder_in_the_image_is_empty(
     layers: tuple[str, ...], tmp_path: Path, path: str
 ) -> None:
     (tmp_path / "volume").mkdir()
     seed_volume(layers, path, str(tmp_path / "volume"))
     assert list((tmp_path / "volume").iterdir()) == []
+
+
+def test_a_volume_over_a_file_is_refused(layers: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    with pytest.raises(InvalidArgument, match=r"image\.volumes.*'/file'"):
+        seed_volume(layers, "/file", str(tmp_path / "volume"))

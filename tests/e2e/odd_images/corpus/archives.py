@@ -62,6 +62,7 @@ TWICE = (
         [layers(Layer().directory("p").file("p/in", "in").symlink("p", "bin").finish())],
         "look /p",
         refused("pull"),
+        Better(prints("/p -> bin"), "the last of two entries counts, as for all other kinds"),
     ),
     Case(
         "file-then-hard-link",

@@ -219,6 +219,10 @@ WHITEOUTS = (
         [layers(LOW, Layer().file("d/.wh.gone", "").file("gone/deep/.wh.x", "").finish())],
         "look /d /gone",
         prints("/d/", '/d/a "low a"', '/d/b "low b"', "/gone/", "/gone/deep/", "/gone/deep/x missing"),
+        Better(
+            prints("/d/", '/d/a "low a"', '/d/b "low b"', "/gone/", "/gone/deep/"),
+            "a whiteout of nothing leaves no name behind that a listing shows and nobody can open",
+        ),
     ),
     Case(
         "whiteout-through-symlink",

@@ -141,5 +141,6 @@ SPARSE = (
         [layers(sparse_gnu("f"))],
         SPARSE_COMMAND,
         refused("pull"),
+        Better(prints("8196", "headtail", "headtail"), "read as the newer formats of sparse files are"),
     ),
 )

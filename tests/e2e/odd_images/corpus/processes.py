@@ -28,6 +28,7 @@ ENVIRONMENT = (
         [ENV, config(Env=["PATH=/bin", "A=1\u0000B=2"])],
         (),
         refused("start"),
+        Better(refused("create"), "refused when the container is created, by the field's name"),
     ),
     Case(
         "env-null",

@@ -143,7 +143,7 @@ VOLUMES = (
             Layer()
             .directory("seed", 0o1777)
             .file("seed/a", "a", 0o4755, pax_headers={"SCHILY.xattr.user.a": "b"})
-            .member("seed/b", b"1", 0o755, linkname="seed/a")
+            .member("seed/b", b"1", 0o4755, linkname="seed/a")
             .symlink("seed/l", "/etc/passwd")
             .member("seed/p", b"6", 0o600),
         ),
