@@ -73,7 +73,7 @@ def test_the_later_value_wins_at_the_earlier_place() -> None:
 def test_defaults_and_what_images_get_wrong() -> None:
     image = ImageConfig(cmd=("sh",), env=("NOVALUE", "=x", "HOME=/there"))
     assert merged(container(tty=True), image).env == (f"PATH={DEFAULT_PATH}", "TERM=xterm", "HOME=/there")
-    with pytest.raises(InvalidArgument, match="image.env"):
+    with pytest.raises(InvalidArgument, match=r"image\.env"):
         merged(container(), ImageConfig(cmd=("sh",), env=("BAD=\0",)))
 
 
