@@ -28,4 +28,5 @@ def refresh(node: Node) -> None:
     pods = Counter(pod.record.state for pod in node.records.pods.values())
     node.metrics.sandboxes({state: pods[state] for state in get_args(SandboxState)})
     containers = Counter(container.record.state for container in node.records.containers.values())
+    node.metrics.records_durable(not node.durable.obstacle)
     node.metrics.containers({state: containers[state] for state in get_args(ContainerState)})

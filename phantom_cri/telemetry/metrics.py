@@ -55,6 +55,11 @@ class Metrics:
         )
         self._sandboxes = Gauge("phantom_sandboxes", "Pods by state", ["state"], registry=registry)
         self._containers = Gauge("phantom_containers", "Containers by state", ["state"], registry=registry)
+        self._durable = Gauge(
+            "phantom_records_durable",
+            "1 while records of pods and containers would outlive a reboot",
+            registry=registry,
+        )
         self._feature = Gauge(
             "phantom_feature", "1 for a kernel feature that works here", ["feature"], registry=registry
         )
@@ -139,6 +144,9 @@ class Metrics:
     def containers(self, by_state: Mapping[str, int]) -> None:
         for state, number in by_state.items():
             self._containers.labels(state).set(number)
+
+    def records_durable(self, durable: bool) -> None:
+        self._durable.set(durable)
 
     def features(self, found: Mapping[str, bool]) -> None:
         for feature, works in found.items():
