@@ -14,7 +14,7 @@ def go_down(daemon: Daemon) -> None:
     """Kills the daemon and all of its pods, and removes what is in memory alone: STATE, cgroups, network."""
     daemon.kill()
     kill_below(daemon.state)
-    unmount_below(daemon.folder)
+    unmount_below(daemon.state)
     remove_cgroups(daemon.cgroup)
     subprocess.run(["ip", "link", "delete", daemon.bridge], stderr=subprocess.DEVNULL, check=False)
     table = f"phantom_{daemon.bridge}"
