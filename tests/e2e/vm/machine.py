@@ -1,4 +1,4 @@
-"""One virtual machine: booted, asked to run commands, ended."""
+"""One virtual machine: booted, asked to run commands, reset, ended."""
 
 from __future__ import annotations
 
@@ -43,12 +43,9 @@ class Machine:
         self._received = b""
 
     def __enter__(self) -> Machine:
-        try:
-            self._start()
-            self._await_code(time.monotonic() + BOOT_S, [])
-        except BaseException:
-            self.end()
-            raise
+        with open(self._folder / "disk", "wb") as disk:
+            disk.truncate(DISK_MIB << 20)
+        self._boot()
         return self
 
     def __exit__(
@@ -64,19 +61,33 @@ class Machine:
         code = self._await_code(time.monotonic() + seconds + 30.0, output)
         return code, b"".join(output).decode(errors="replace")
 
+    def reset(self) -> None:
+        """Pull the plug and boot again: what is left of all that the machine had is its disk."""
+        self.end()
+        self._received = b""
+        self._boot()
+
     def end(self) -> None:
         if self._line is not None:
             self._line.close()
         for process in filter(None, (self._process, self._files)):
-            process.kill()  # there is nothing on it that could be lost
+            process.kill()
             process.wait()
 
+    def _boot(self) -> None:
+        try:
+            self._start()
+            self._await_code(time.monotonic() + BOOT_S, [])
+        except BaseException:
+            self.end()
+            raise
+
     def _start(self) -> None:
+        for name in ("agent.sock", "files.sock"):
+            (self._folder / name).unlink(missing_ok=True)
         (self._folder / "initramfs").write_bytes(initramfs(self.kernel))
-        with open(self._folder / "disk", "wb") as disk:
-            disk.truncate(DISK_MIB << 20)
         listener = socket.socket(socket.AF_UNIX)
-        with listener, open(self.console, "wb") as console:
+        with listener, open(self.console, "ab") as console:
             listener.bind(str(self._folder / "agent.sock"))
             listener.listen(1)
             self._files = subprocess.Popen(self._file_server(), stdout=console, stderr=console)
