@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 
@@ -19,4 +20,5 @@ def go_down(daemon: Daemon) -> None:
     subprocess.run(["ip", "link", "delete", daemon.bridge], stderr=subprocess.DEVNULL, check=False)
     table = f"phantom_{daemon.bridge}"
     subprocess.run(["nft", "delete", "table", "inet", table], stderr=subprocess.DEVNULL, check=False)
-    shutil.rmtree(daemon.state)
+    with contextlib.suppress(FileNotFoundError):  # the daemon had only just begun
+        shutil.rmtree(daemon.state)
