@@ -1,15 +1,17 @@
-"""Inside the machine, before and after it is reset: `python -m tests.e2e.vm.job begin|look FOLDER`.
+"""Inside the machine, before and after it is reset: `python -m tests.e2e.vm.job begin|churn|look FOLDER`.
 
-FOLDER is on the machine's disk. The last line of the output is JSON: what CRI says of every container.
+FOLDER is on the machine's disk. The last line of the output is JSON: what CRI says of containers. `churn`
+goes on until the power goes; each line is what a client was told, and when.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.e2e.harness.daemon import Daemon
@@ -29,6 +31,8 @@ def main() -> None:
     daemon = Daemon(folder, {"listen": f"unix://{memory}/cri.sock", "state": f"{memory}/state"})
     daemon.socket = memory / "cri.sock"
     cri = Cri(daemon.start().endpoint)
+    if step == "churn":
+        churn(cri, daemon)
     said = begin(cri, daemon, memory) if step == "begin" else look(cri, daemon)
     print(json.dumps(said))  # the daemon runs on
 
@@ -46,6 +50,24 @@ def begin(cri: Cri, daemon: Daemon, memory: Path) -> dict[str, Any]:
     }
     time.sleep(ON_DISK_S)
     return {name: one(container) for name, container in made.items()}
+
+
+def churn(cri: Cri, daemon: Daemon) -> NoReturn:
+    cri.image = cri.images.ListImages(pb.ListImagesRequest()).images[0].id
+    for number in itertools.count():
+        pod = cri.pod(daemon.folder / "logs").run_sandbox()
+        ended = pod.run(f"exit {number % 100}")
+        pod.start("sleep 1000")
+        tell("exited", one(ended))
+        if number % 3 == 0:
+            tell("removing", one(ended))
+            pod.remove()
+            tell("removed", {"id": ended.id})
+    raise AssertionError
+
+
+def tell(what: str, about: dict[str, Any]) -> None:
+    print(json.dumps({"what": what, "at": time.monotonic(), **about}), flush=True)
 
 
 def look(cri: Cri, daemon: Daemon) -> dict[str, Any]:

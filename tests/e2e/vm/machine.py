@@ -53,13 +53,21 @@ class Machine:
     ) -> None:
         self.end()
 
-    def run(self, command: str, seconds: float = 300.0) -> tuple[int, str]:
-        """Exit code and output of a shell command in the machine; 124 when it took longer."""
+    def run(self, command: str, seconds: float = 300.0, output: list[bytes] | None = None) -> tuple[int, str]:
+        """Exit code and output of a shell command in the machine; 124 when it took longer.
+
+        `output` takes the lines as they come. Raises ConnectionError when the machine ends meanwhile.
+        """
         assert self._line is not None
         self._line.sendall(json.dumps({"command": command, "seconds": seconds}).encode() + b"\n")
-        output: list[bytes] = []
+        output = [] if output is None else output
         code = self._await_code(time.monotonic() + seconds + 30.0, output)
         return code, b"".join(output).decode(errors="replace")
+
+    def pull_plug(self) -> None:
+        """From any thread; what runs in the machine is cut off where it is."""
+        assert self._process is not None
+        self._process.kill()
 
     def reset(self) -> None:
         """Pull the plug and boot again: what is left of all that the machine had is its disk."""
