@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from phantom_cri import codec, native
 from phantom_cri.errors import PhantomError, kernel_error
@@ -26,13 +26,12 @@ UNKNOWN_REASON = "Unknown"
 MARK = "boot_id"
 
 
-def bring_back(node: Node) -> list[SandboxRecord]:
-    """Give STATE the records of an earlier boot, as what they have become. Blocks. Answers its pods.
+def bring_back(records: Records, read: Callable[[], Iterable[AnyRecord]]) -> list[SandboxRecord]:
+    """Give STATE what `read` knows of an earlier boot, as what it has become. Blocks. Answers its pods.
 
     Can be done again after a crash in the middle: each pod's own record is written last.
     Raises Internal, ResourceExhausted.
     """
-    records = node.records
     mark = _mark(records.folder)
     if mark == native.boot_id():
         return []
@@ -40,7 +39,7 @@ def bring_back(node: Node) -> list[SandboxRecord]:
         if mark:
             log.warning("%s is of another boot: it is emptied", records.folder)
             _empty(records.folder)
-        pods = list(_restore(records, node.durable.read()))
+        pods = list(_restore(records, read()))
     except OSError as error:
         raise kernel_error(f"bring records back: {error.filename}", error.errno or 0) from error
     if pods:
@@ -50,7 +49,10 @@ def bring_back(node: Node) -> list[SandboxRecord]:
 
 def set_mark(records: Records) -> None:
     """From now on the folder is the truth for as long as this boot lasts."""
-    codec.write_atomically(os.path.join(records.folder, MARK), native.boot_id().encode())
+    try:
+        codec.write_atomically(os.path.join(records.folder, MARK), native.boot_id().encode())
+    except OSError as error:  # the next daemon will ask the durable records too, which know the same
+        log.error("%s cannot be marked as this boot's: %s", records.folder, error.strerror)
 
 
 async def end_leftovers(node: Node, pods: Iterable[SandboxRecord]) -> None:

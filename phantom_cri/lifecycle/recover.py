@@ -62,7 +62,7 @@ class Found:
 async def recover(node: Node) -> None:
     """Take over what lives, undo what is half made; afterwards records and kernel agree."""
     os.makedirs(node.records.folder, mode=0o711, exist_ok=True)
-    brought_back = await asyncio.to_thread(reboot.bring_back, node)
+    brought_back = await asyncio.to_thread(reboot.bring_back, node.records, node.durable.read)
     folders = [entry.path for entry in os.scandir(node.records.folder) if entry.is_dir(follow_symlinks=False)]
     found = await asyncio.gather(*(look(folder) for folder in folders))
     goes_on = [item for item in found if item.record is not None and item.finished]
