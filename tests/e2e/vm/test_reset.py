@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.harness.tools import ROOT
+from tests.e2e.harness.waiting import wait_until
 from tests.e2e.vm.job import ON_DISK_S
 from tests.e2e.vm.kernels import RELEASES, kernel
 from tests.e2e.vm.machine import Machine
@@ -82,13 +84,18 @@ def test_what_was_told_stays_true(machine: Machine, number: int) -> None:
 
 
 def until_the_plug_is_pulled(machine: Machine) -> list[Any]:
+    """What clients were told in the machine, for a while from the first answer on."""
     output: list[bytes] = []
-    timer = threading.Timer(random.uniform(25.0, 40.0), machine.pull_plug)
-    timer.start()
-    try:
+
+    def pull() -> None:
+        wait_until(lambda: b'"what"' in b"".join(output), "the first answer", 300)
+        time.sleep(random.uniform(8.0, 20.0))
+        machine.pull_plug()
+
+    with ThreadPoolExecutor(1) as threads:
+        pulled = threads.submit(pull)
         with pytest.raises(ConnectionError):
             machine.run(command("churn"), 600.0, output)
-    finally:
-        timer.cancel()
+        pulled.result()
     lines = b"".join(output).decode().splitlines()
     return [json.loads(line) for line in lines if line.startswith('{"what"') and line.endswith("}")]
