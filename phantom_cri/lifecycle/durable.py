@@ -1,4 +1,4 @@
-"""The copy of all records that outlives the machine, written behind the pods' backs.
+"""The copy of all records that outlives the machine, written off the pods' way.
 
 A change costs the verb that makes it one entry in a dict. What has gathered `FLUSH_AFTER_S` later goes to the
 disk in one transaction, on a thread: a pod that came and went meanwhile never does. While the disk takes
@@ -19,7 +19,7 @@ from phantom_cri.lifecycle.records import AnyRecord
 log = logging.getLogger(__name__)
 
 FLUSH_AFTER_S = 0.1
-"""How long changes gather. With the write itself this is what a power loss can take."""
+"""How long changes gather. With the write itself, and one under way, this is what a power loss can take."""
 
 RETRY_AFTER_S = 2.0
 
@@ -27,7 +27,7 @@ Changes = dict[str, AnyRecord | None]
 
 
 class DurableRecords:
-    """All methods are called in one event loop's thread, `read` before there is one."""
+    """All methods are called in one event loop's thread, but `read`: on any, before `begin`."""
 
     def __init__(self, file: RecordFile) -> None:
         self.obstacle = ""  # why records would not outlive the machine now

@@ -21,7 +21,7 @@ from phantom_cri.model import ContainerRecord, SandboxRecord
 
 UNKNOWN_EXIT = 255
 UNKNOWN_REASON = "Unknown"
-"""As containerd and CRI-O report a container of which nobody saw the end."""
+"""As containerd reports a container of which nobody saw the end."""
 
 MARK = "boot_id"
 
@@ -32,10 +32,10 @@ def bring_back(records: Records, read: Callable[[], Iterable[AnyRecord]]) -> lis
     Can be done again after a crash in the middle: each pod's own record is written last.
     Raises Internal, ResourceExhausted.
     """
-    mark = _mark(records.folder)
-    if mark == native.boot_id():
-        return []
     try:
+        mark = _mark(records.folder)
+        if mark == native.boot_id():
+            return []
         if mark:
             log.warning("%s is of another boot: it is emptied", records.folder)
             _empty(records.folder)
