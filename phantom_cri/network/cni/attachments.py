@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from phantom_cri import codec, errors
+from phantom_cri import codec, errors, native
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.boot_id = native.boot_id()
 
     def read(self) -> Iterator[Attachment]:
         """All attachments; leftovers of a crash are removed. Raises Internal."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from phantom_cri import codec, errors, native
+from phantom_cri import codec, errors
 from phantom_cri.network.cni.attachments import Attachment, Cache
 from phantom_cri.network.cni.chain import Chain, first_difference
 from phantom_cri.network.cni.conflist import Fields, Network, parse
@@ -38,7 +38,7 @@ class Wiring:
         """Of an earlier daemon. Its namespace is held if it is still there."""
         wiring = cls(cache, chain, told_by_node, attachment.sandbox_id, attachment.netns)
         wiring.attachment = attachment
-        if attachment.boot_id not in ("", native.boot_id()):
+        if attachment.boot_id not in ("", cache.boot_id):
             return wiring
         try:
             wiring.hold()
@@ -69,7 +69,7 @@ class Wiring:
             sandbox_id=self.sandbox_id,
             netns=self._netns,
             netns_id=os.fstat(self._netns_fd).st_ino,
-            boot_id=native.boot_id(),
+            boot_id=self._cache.boot_id,
             network=network.document(),
             origin=network.origin,
             version=await self._chain.version(network),
