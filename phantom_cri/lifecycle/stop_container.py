@@ -1,7 +1,7 @@
 """StopContainer: the stop signal once, a grace, then SIGKILL for all of it.
 
-Takes no lock: a second caller with a shorter grace must be able to shorten the first
-one's, and removal must not wait for it.
+Takes no lock while a container runs: a second caller with a shorter grace must be able to
+shorten the first one's, and removal must not wait for it.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ async def kill(node: Node, pod: Pod, container: Container) -> None:
     """SIGKILL for every process of the container, and wait until it has exited."""
     await give_up_checkpoint(container)
     if not container.starting and container.record.state != "running":
-        await give_up_preparation(pod, container)
-        await release_cgroup(node, container)
-        return
+        async with container.lock:  # a start that comes now would meet the cgroup on its way out
+            if container.record.state != "running":
+                await give_up_preparation(pod, container)
+                await release_cgroup(node, container)
+                return
     await _signal(pod, container, signal.SIGKILL, everything=True)
     if container.starting:
         async with container.lock:  # the start fails now, and says so to its caller
