@@ -21,11 +21,13 @@ from phantom_cri.errors import PhantomError
 from phantom_cri.fragments.handle import Shell
 from phantom_cri.images import ImageService, Limits
 from phantom_cri.lifecycle import confinement, gauges, shells, user_namespaces
+from phantom_cri.lifecycle.durable import DurableRecords
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.labelling import label_layers
 from phantom_cri.lifecycle.node import Handler, Node
 from phantom_cri.lifecycle.node_verbs import NodeVerbs
 from phantom_cri.lifecycle.ownership import Ownership
+from phantom_cri.lifecycle.record_file import RecordFile
 from phantom_cri.lifecycle.records import Records
 from phantom_cri.lifecycle.recover import recover
 from phantom_cri.lifecycle.verbs import PodVerbs
@@ -81,9 +83,11 @@ async def compose(
 ) -> Node:
     """All objects of one daemon, wired together; nothing is started."""
     tree = await cgroups.detect_systemd() if settings.cgroup.driver == "systemd" else cgroups.detect()
+    durable = DurableRecords(RecordFile(os.path.join(settings.root, "records")))
     node = Node(
         config=settings,
-        records=Records(settings.state),
+        records=Records(settings.state, durable.note),
+        durable=durable,
         images=make_images(settings),
         network=make_network(settings),
         cgroups=tree,
@@ -273,6 +277,7 @@ async def leave(node: Node) -> None:
         node.home_cgroup.close()
         await node.cgroups.remove_async(node.cgroups.home(node.config.cgroup.parent))
     await node.network.close()
+    await node.durable.close()
     await node.images.close()
     node.cgroups.close()
 

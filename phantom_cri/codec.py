@@ -1,7 +1,7 @@
 """Records and documents as JSON: the one home of msgspec.
 
 `Record` is the base of every value that is written to disk or compared: frozen,
-unknown fields refused, defaults left out of the JSON.
+unknown fields refused (a `Noun` ignores them), defaults left out of the JSON.
 Imports nothing of ours.
 """
 
@@ -21,6 +21,10 @@ DecodeError = msgspec.DecodeError
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Base of our own values: what we wrote ourselves is read back strictly."""
+
+
+class Noun(Record, frozen=True, forbid_unknown_fields=False):
+    """Base of values that another version of ours may have written: unknown fields are ignored."""
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -71,7 +75,7 @@ def write_atomically(path: Path | str, content: bytes, *, mode: int = 0o600, dur
         os.unlink(temporary)
         raise
     if durable:
-        _sync_folder(os.path.dirname(target))
+        sync_folder(os.path.dirname(target) or ".")
 
 
 def write_all(fd: int, content: bytes) -> None:
@@ -81,8 +85,9 @@ def write_all(fd: int, content: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _sync_folder(folder: str) -> None:
-    fd = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_folder(folder: str) -> None:
+    """Make the names in a folder outlive a power loss. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

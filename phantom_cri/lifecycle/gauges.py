@@ -29,6 +29,7 @@ def refresh(node: Node) -> None:
     pods = Counter(pod.record.state for pod in node.records.pods.values())
     node.metrics.sandboxes({state: pods[state] for state in get_args(SandboxState)})
     containers = Counter(container.record.state for container in node.records.containers.values())
+    node.metrics.records_durable(not node.durable.obstacle)
     node.metrics.containers({state: containers[state] for state in get_args(ContainerState)})
     loaded = {policy.name: 0 for policy in node.policies}
     node.metrics.policy_containers(loaded | containers_by_policy(node))

@@ -14,6 +14,7 @@ from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config
 from phantom_cri.fragments.handle import Shell
 from phantom_cri.images import ImageService
+from phantom_cri.lifecycle.durable import DurableRecords
 from phantom_cri.lifecycle.events import Events
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.records import Records
@@ -39,6 +40,7 @@ class Handler:
 class Node:
     config: Config
     records: Records
+    durable: DurableRecords
     images: ImageService
     network: NetworkDriver
     cgroups: Cgroups

@@ -7,13 +7,14 @@
 
 `intend` writes the whole record before anything is acquired, `commit` is a rename after it
 worked. So a crash at any moment leaves either nothing to know of or a record that says
-what to undo. STATE is a tmpfs: after a reboot pods are gone, and their records with them.
+what to undo. STATE is a tmpfs; whoever keeps what must outlive a reboot hears of each finished
+record and each that goes (`on_change`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from phantom_cri import codec
@@ -24,16 +25,20 @@ from phantom_cri.model import ContainerRecord, SandboxMetadata, SandboxRecord
 RECORD = "pod.json"
 INTENDED = ".new"
 
+AnyRecord = SandboxRecord | ContainerRecord
+
 T = TypeVar("T")
 
 
 class Records:
-    def __init__(self, state: str) -> None:
+    def __init__(self, state: str, on_change: Callable[[str, AnyRecord | None], None] | None = None) -> None:
+        """`on_change`: hears an id with its record, or with None when that is gone; must not wait."""
         self.folder = os.path.join(state, "pods")
         self.pods: dict[str, Pod] = {}
         self.containers: dict[str, Container] = {}
         self._names: dict[tuple[str, str, str, int], str] = {}
         self._before: set[str] = set()  # made by an earlier daemon and not used since
+        self._changed = on_change or (lambda object_id, record: None)
 
     # --- looking up -------------------------------------------------------
 
@@ -60,6 +65,13 @@ class Records:
 
     def pod_of(self, container: Container) -> Pod:
         return self.pods[container.record.sandbox_id]
+
+    def everything(self) -> Iterator[AnyRecord]:
+        """The record of every pod and container."""
+        for pod in self.pods.values():
+            yield pod.record
+        for container in self.containers.values():
+            yield container.record
 
     # --- names ------------------------------------------------------------
 
@@ -109,13 +121,16 @@ class Records:
         path = os.path.join(self.pod_folder(pod.id), RECORD)
         os.rename(path + INTENDED, path)
         self.pods[pod.id] = pod
+        self._changed(pod.id, pod.record)
 
     def save_pod(self, pod: Pod) -> None:
+        self._changed(pod.id, pod.record)
         codec.write_atomically(os.path.join(self.pod_folder(pod.id), RECORD), codec.to_json(pod.record))
 
     def forget_pod(self, pod: Pod) -> None:
         """Out of memory; the folder is removed by its owner."""
         self.pods.pop(pod.id, None)
+        self._changed(pod.id, None)
         self._before.discard(pod.id)
         self.release(pod.record.config.metadata, pod.id)
 
@@ -132,8 +147,10 @@ class Records:
         os.rename(path + INTENDED, path)
         pod.containers[container.id] = container
         self.containers[container.id] = container
+        self._changed(container.id, container.record)
 
     def save_container(self, container: Container) -> None:
+        self._changed(container.id, container.record)
         codec.write_atomically(self.container_path(container.record), codec.to_json(container.record))
 
     def forget_container(self, container: Container) -> None:
@@ -142,7 +159,8 @@ class Records:
         for leftover in (path, path + INTENDED):
             if os.path.lexists(leftover):
                 os.unlink(leftover)
-        self.containers.pop(container.id, None)
+        if self.containers.pop(container.id, None) is not None:
+            self._changed(container.id, None)
         self._before.discard(container.id)
         pod = self.pods.get(container.record.sandbox_id)
         if pod is not None:

@@ -1,7 +1,8 @@
 """What a new daemon finds: pods of an earlier one that go on, half-made things to undo, warm leftovers.
 
 Runs before the first request is served. Every fragment is found by its folder in the state
-directory and asked what it holds; what it answers wins over our records.
+directory and asked what it holds; what it answers wins over our records. After a reboot there is
+none, and pods come back from the durable records as what they have become (`reboot`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from phantom_cri import codec, fragments
 from phantom_cri.errors import NotFound, PhantomError
 from phantom_cri.fragments.handle import Shell
-from phantom_cri.lifecycle import endings, shells
+from phantom_cri.lifecycle import endings, reboot, shells
 from phantom_cri.lifecycle.checkpoint_container import thaw_all
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
@@ -28,6 +29,7 @@ from phantom_cri.lifecycle.records import (
     stored_containers,
     stored_pod,
 )
+from phantom_cri.lifecycle.strays import end_strays
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
 STARTING_TIMEOUT = 5.0
@@ -60,14 +62,19 @@ class Found:
 async def recover(node: Node) -> None:
     """Take over what lives, undo what is half made; afterwards records and kernel agree."""
     os.makedirs(node.records.folder, mode=0o711, exist_ok=True)
+    brought_back = await asyncio.to_thread(reboot.bring_back, node.records, node.durable.read)
     folders = [entry.path for entry in os.scandir(node.records.folder) if entry.is_dir(follow_symlinks=False)]
     found = await asyncio.gather(*(look(folder) for folder in folders))
     goes_on = [item for item in found if item.record is not None and item.finished]
     # before anything ends: what a driver undoes in a namespace needs it to be there
     await node.network.start({item.sandbox_id: item.ips for item in goes_on if item.is_live})
+    await end_strays(node, {item.shell.process.pid for item in found if item.shell is not None})
     await asyncio.gather(*(undo(node, item) for item in found if item not in goes_on))
     await node.images.start({record.id: held(record) for item in goes_on for record in item.containers})
     await asyncio.gather(*(take_over(node, item) for item in goes_on))
+    await reboot.end_leftovers(node, brought_back)
+    reboot.set_mark(node.records)
+    node.durable.begin(node.records.everything)
     thaw_all(node)
 
 
@@ -133,7 +140,8 @@ async def take_over(node: Node, item: Found) -> None:
     pod = Pod(record=record, shell=shell, released=shell is None and record.state == "notready")
     node.records.pods[pod.id] = pod
     node.records.reserve(record.config.metadata, pod.id)
-    node.records.mark_before(pod.id)
+    if record.state == "ready":
+        node.records.mark_before(pod.id)
     if record.selinux is not None:
         node.selinux.hold(pod.id, record.selinux)
     pool = node.pool_of(pod)
@@ -147,7 +155,8 @@ async def take_over(node: Node, item: Found) -> None:
     if shell is None and not pod.released:
         endings.pod_died(node, pod)
     endings.watch_pod(node, pod)
-    log.info("pod sandbox %s goes on", pod.id, extra={"sandbox_id": pod.id})
+    state = "goes on" if pod.record.state == "ready" else "is known, and is not ready"
+    log.info("pod sandbox %s %s", pod.id, state, extra={"sandbox_id": pod.id})
 
 
 async def take_over_container(node: Node, pod: Pod, record: ContainerRecord) -> None:
@@ -155,7 +164,8 @@ async def take_over_container(node: Node, pod: Pod, record: ContainerRecord) -> 
     container = Container(record, has_cgroup=True)
     pod.containers[record.id] = container
     node.records.containers[record.id] = container
-    node.records.mark_before(record.id)
+    if pod.record.state == "ready":
+        node.records.mark_before(record.id)
     if record.state == "exited":
         container.exited.set()
     elif pod.shell is not None:

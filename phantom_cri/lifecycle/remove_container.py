@@ -13,10 +13,12 @@ async def remove_container(node: Node, container_id: str) -> None:
     if container is None:
         return
     pod = node.records.pod_of(container)
-    await kill(node, pod, container)
-    async with container.lock:
-        if container.id in node.records.containers:
-            await discard(node, pod, container)
+    while container.id in node.records.containers:
+        await kill(node, pod, container)
+        async with container.lock:
+            # a start that came first may have made it run meanwhile
+            if container.id in node.records.containers and container.record.state != "running":
+                await discard(node, pod, container)
     log.info("container %s is removed", container.id, extra={"container_id": container.id})
 
 

@@ -27,6 +27,7 @@ async def start_container(node: Node, container_id: str) -> None:
     container = node.records.container(container_id)
     pod = node.records.pod_of(container)
     async with container.lock:
+        node.records.container(container.id)  # it may have been removed while this call waited
         if container.record.started_at and node.records.sent_again(container.id):
             return  # it may even have ended, before its caller could hear of the start
         states.next_container_state(container.record.state, "start", container.id)

@@ -1,7 +1,7 @@
 """StopContainer: the stop signal once, a grace, then SIGKILL for all of it.
 
-Takes no lock: a second caller with a shorter grace must be able to shorten the first
-one's, and removal must not wait for it.
+Takes no lock while a container runs: a second caller with a shorter grace must be able to
+shorten the first one's, and removal must not wait for it.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ async def ask_to_stop(pod: Pod, container: Container) -> None:
 async def kill(node: Node, pod: Pod, container: Container) -> None:
     """SIGKILL for every process of the container, and wait until it has exited."""
     await give_up_checkpoint(container)
-    if not container.starting and container.record.state != "running":
-        await give_up_preparation(pod, container)
-        await release_cgroup(node, container)
+    is_idle = not container.starting and container.record.state != "running"
+    if is_idle and await _gave_up(node, pod, container):
         return
     await _signal(pod, container, signal.SIGKILL, everything=True)
     if container.starting:
@@ -68,6 +67,16 @@ async def kill(node: Node, pod: Pod, container: Container) -> None:
             "a process of it hangs in the kernel"
         ) from None
     await release_cgroup(node, container)
+
+
+async def _gave_up(node: Node, pod: Pod, container: Container) -> bool:
+    """Give back what a container has that does not run; False if a start was quicker."""
+    async with container.lock:  # a start that comes now would meet the cgroup on its way out
+        if container.record.state == "running":
+            return False
+        await give_up_preparation(pod, container)
+        await release_cgroup(node, container)
+        return True
 
 
 async def _signal(pod: Pod, container: Container, number: int, *, everything: bool) -> None:

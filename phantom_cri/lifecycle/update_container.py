@@ -20,6 +20,7 @@ async def update_container_resources(node: Node, container_id: str, change: Reso
     """Apply the fields of `change` that are set; all of them or, when one is refused, none."""
     container = node.records.container(container_id)
     async with container.lock:
+        node.records.container(container.id)  # it may have been removed while this call waited
         states.next_container_state(container.record.state, "update", container.id)
         if container.record.state == "running":
             # Each process has inherited its own by now (proc(5)): there is no longer one value to change.

@@ -74,6 +74,7 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
                 "stateDir": node.config.state,
                 "runtimeVersion": __version__,
                 "runtimeHandlers": tuple(node.handlers),
+                "durableRecords": f"off: {node.durable.obstacle}" if node.durable.obstacle else "on",
                 "cgroupDriver": node.config.cgroup.driver,
                 "cgroupVersion": node.cgroups.version,
                 "cgroups": node.cgroups.features(),

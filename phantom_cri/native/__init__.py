@@ -9,7 +9,7 @@ from pathlib import Path
 
 from phantom_cri.native._native import ffi, lib
 
-__all__ = ["address_of", "bpf", "fragment_binary", "raise_file_limit", "spawn"]
+__all__ = ["address_of", "boot_id", "bpf", "fragment_binary", "raise_file_limit", "spawn"]
 
 _FRAGMENT = Path(__file__).with_name("fragment")
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -39,6 +39,11 @@ def spawn(
     if result < 0:
         raise OSError(-result, f"spawn of {title!r}: {os.strerror(-result)}")
     return result, pidfd[0]
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is: a UUID that the kernel makes once (random(4)). Raises OSError."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def raise_file_limit() -> None:

@@ -58,6 +58,11 @@ class Metrics:
         self._policy_containers = Gauge(
             "phantom_policy_containers", "Containers by the policy they have", ["policy"], registry=registry
         )
+        self._durable = Gauge(
+            "phantom_records_durable",
+            "1 while records of pods and containers would outlive a reboot",
+            registry=registry,
+        )
         self._policy = Info("phantom_policy", "A policy that is loaded", ["policy"], registry=registry)
         self._policies_seen: set[str] = set()
         self._declare_pools(registry)
@@ -141,6 +146,9 @@ class Metrics:
     def containers(self, by_state: Mapping[str, int]) -> None:
         for state, number in by_state.items():
             self._containers.labels(state).set(number)
+
+    def records_durable(self, durable: bool) -> None:
+        self._durable.set(durable)
 
     def policy_loaded(self, name: str, digest: str, is_default: bool) -> None:
         """`digest`: of what the policy says."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from phantom_cri import codec, errors
+from phantom_cri import codec, errors, native
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +19,14 @@ _SUFFIX = ".json"
 _HALF = ".tmp"  # what `write_atomically` had not renamed yet
 
 
-class Attachment(codec.Record, frozen=True):
+class Attachment(codec.Noun, frozen=True):
     """One sandbox on one network; written before the first plugin is called.
 
     network: the whole configuration, as `conflist.Network.document` gives it; version: the one that plugins
     were spoken to in; args: CNI_ARGS; capabilities: by name, before each plugin gets those it declares;
     results: what each plugin answered to ADD, in their order; none until all have.
-    netns: the namespace's path; netns_id: its inode, since a path below /proc is another process's one day.
+    netns: the namespace's path; netns_id: its inode, since a path below /proc is another process's one day;
+    boot_id: the boot that both are of, since the next one gives the same numbers to others. "": not known.
     """
 
     sandbox_id: str
@@ -38,6 +39,7 @@ class Attachment(codec.Record, frozen=True):
     capabilities: dict[str, Any] = {}
     results: tuple[dict[str, Any], ...] = ()
     ips: tuple[str, ...] = ()
+    boot_id: str = ""
 
 
 class Cache:
@@ -45,6 +47,7 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.boot_id = native.boot_id()
 
     def read(self) -> Iterator[Attachment]:
         """All attachments; leftovers of a crash are removed. Raises Internal."""

@@ -39,6 +39,8 @@ class Wiring:
         """Of an earlier daemon. Its namespace is held if it is still there."""
         wiring = cls(cache, chain, told_by_node, attachment.sandbox_id, attachment.netns)
         wiring.attachment = attachment
+        if attachment.boot_id not in ("", cache.boot_id):
+            return wiring
         try:
             wiring.hold()
         except errors.PhantomError:
@@ -68,6 +70,7 @@ class Wiring:
             sandbox_id=self.sandbox_id,
             netns=self._netns,
             netns_id=os.fstat(self._netns_fd).st_ino,
+            boot_id=self._cache.boot_id,
             network=network.document(),
             origin=network.origin,
             version=await self._chain.version(network),

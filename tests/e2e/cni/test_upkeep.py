@@ -15,7 +15,9 @@ from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.cni_plugins import Plugins
 from tests.e2e.cni.conftest import NodeMaker
 from tests.e2e.cni.node import CniNode
+from tests.e2e.harness.daemon import free_port
 from tests.e2e.harness.host import pids
+from tests.e2e.harness.reboot import go_down
 from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod, refusal
 
@@ -167,6 +169,30 @@ def test_what_a_dead_fragment_had_is_given_back_inside_its_namespace(node: CniNo
     pod.remove()
     node.daemon.stop()
     wait_until(lambda: node.traces() == NOTHING, f"nothing to be left: {node.traces()}")
+
+
+def test_a_reboot_gives_addresses_back(node: CniNode) -> None:
+    """host-local keeps them on disk, and nobody else would ever free those of pods that have ended."""
+    cri = node.cri()
+    cri.wait_pools_full()
+    ports = [pb.PortMapping(container_port=80, host_port=free_port())]
+    pod = pod_of(cri, node, port_mappings=ports).run_sandbox()
+    time.sleep(0.5)  # its record is on disk
+    held = node.traces()["addresses"]
+    go_down(node.daemon)
+    assert node.traces()["addresses"] == held
+    node.daemon.start()
+    cri.wait_served()
+    cri.wait_pools_full()
+    assert pod.status.state == pb.SANDBOX_NOTREADY
+    assert len(node.addresses()) == held - 2, "IPv4 and IPv6 of the pod; the pool's are new"
+    assert not any(pod.id in path.name for path in node.attachments())
+    again = pod_of(cri, node, port_mappings=ports).run_sandbox()
+    for one in (pod, again):
+        one.stop()
+        one.remove()
+    node.daemon.stop()
+    wait_until(lambda: not node.addresses() and not node.attachments(), "nothing to be left")
 
 
 def test_a_configuration_that_is_gone_when_the_daemon_comes_back(node: CniNode) -> None:

@@ -234,6 +234,32 @@ def test_bad_execs(pod: Pod, request_of: Callable[[str], Any], field: str) -> No
     assert field in text
 
 
+@pytest.mark.parametrize("first", ["remove", "other"])
+def test_a_container_that_is_removed_during_another_call_stays_removed(
+    cri: Cri, make_pod: PodMaker, first: str
+) -> None:
+    """Whoever comes to it second finds it gone, or takes it along; what is left is looked for at the end."""
+    pod = make_pod()
+    for number in range(40):
+        container = pod.create("sleep 100")
+        removal = partial(
+            cri.runtime.RemoveContainer.future, pb.RemoveContainerRequest(container_id=container.id)
+        )
+        resources = pb.LinuxContainerResources(memory_limit_in_bytes=(64 + number) << 20)
+        update = pb.UpdateContainerResourcesRequest(container_id=container.id, linux=resources)
+        others = [
+            partial(cri.runtime.StartContainer.future, pb.StartContainerRequest(container_id=container.id)),
+            partial(cri.runtime.UpdateContainerResources.future, update),
+        ]
+        calls = [begin() for begin in ([removal, *others] if first == "remove" else [*others, removal])]
+        codes = [call.code() for call in calls]
+        assert codes[0 if first == "remove" else -1] is Code.OK
+        assert set(codes) <= {Code.OK, Code.NOT_FOUND, Code.FAILED_PRECONDITION}
+        assert container.id not in cri.containers()
+    pod.remove()
+    assert refusal(lambda: pod.status)[0] is Code.NOT_FOUND
+
+
 def test_a_prefix_of_two_ids_is_refused(cri: Cri, make_pod: PodMaker) -> None:
     pods = [make_pod() for _ in range(17)]  # of 17 ids, two begin with the same digit
     digits = [pod.id[0] for pod in pods]

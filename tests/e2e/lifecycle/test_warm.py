@@ -100,7 +100,7 @@ def test_a_fragment_that_dies_in_the_pool_is_nobodys(daemon: Daemon, cri: Cri, t
     assert [pod.run("echo well").output for pod in pods] == ["well"] * 3
     cri.remove_pods()
     cri.wait_pools_full()
-    wait_until(lambda: len(list((daemon.state / "pods").iterdir())) == 3, "the dead ones' folders to go")
+    wait_until(lambda: len(list((daemon.state / "pods").glob("*/"))) == 3, "the dead ones' folders to go")
 
 
 def test_the_handlers_that_need_no_configuration(

@@ -1,4 +1,4 @@
-"""One virtual machine: booted, asked to run commands, ended."""
+"""One virtual machine: booted, asked to run commands, reset, ended."""
 
 from __future__ import annotations
 
@@ -43,12 +43,9 @@ class Machine:
         self._received = b""
 
     def __enter__(self) -> Machine:
-        try:
-            self._start()
-            self._await_code(time.monotonic() + BOOT_S, [])
-        except BaseException:
-            self.end()
-            raise
+        with open(self._folder / "disk", "wb") as disk:
+            disk.truncate(DISK_MIB << 20)
+        self._boot()
         return self
 
     def __exit__(
@@ -56,27 +53,49 @@ class Machine:
     ) -> None:
         self.end()
 
-    def run(self, command: str, seconds: float = 300.0) -> tuple[int, str]:
-        """Exit code and output of a shell command in the machine; 124 when it took longer."""
+    def run(self, command: str, seconds: float = 300.0, output: list[bytes] | None = None) -> tuple[int, str]:
+        """Exit code and output of a shell command in the machine; 124 when it took longer.
+
+        `output` takes the lines as they come. Raises ConnectionError when the machine ends meanwhile.
+        """
         assert self._line is not None
         self._line.sendall(json.dumps({"command": command, "seconds": seconds}).encode() + b"\n")
-        output: list[bytes] = []
+        output = [] if output is None else output
         code = self._await_code(time.monotonic() + seconds + 30.0, output)
         return code, b"".join(output).decode(errors="replace")
+
+    def pull_plug(self) -> None:
+        """From any thread; what runs in the machine is cut off where it is."""
+        assert self._process is not None
+        self._process.kill()
+
+    def reset(self) -> None:
+        """Pull the plug and boot again: what is left of all that the machine had is its disk."""
+        self.end()
+        self._received = b""
+        self._boot()
 
     def end(self) -> None:
         if self._line is not None:
             self._line.close()
         for process in filter(None, (self._process, self._files)):
-            process.kill()  # there is nothing on it that could be lost
+            process.kill()
             process.wait()
 
+    def _boot(self) -> None:
+        try:
+            self._start()
+            self._await_code(time.monotonic() + BOOT_S, [])
+        except BaseException:
+            self.end()
+            raise
+
     def _start(self) -> None:
+        for name in ("agent.sock", "files.sock"):
+            (self._folder / name).unlink(missing_ok=True)
         (self._folder / "initramfs").write_bytes(initramfs(self.kernel))
-        with open(self._folder / "disk", "wb") as disk:
-            disk.truncate(DISK_MIB << 20)
         listener = socket.socket(socket.AF_UNIX)
-        with listener, open(self.console, "wb") as console:
+        with listener, open(self.console, "ab") as console:
             listener.bind(str(self._folder / "agent.sock"))
             listener.listen(1)
             self._files = subprocess.Popen(self._file_server(), stdout=console, stderr=console)

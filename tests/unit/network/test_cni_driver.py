@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from phantom_cri import errors
+from phantom_cri import errors, native
 from phantom_cri.model import PortMapping, SandboxConfig, SandboxMetadata
 from phantom_cri.network.cni import CniConfig, Prewire, driver
 from phantom_cri.network.cni.driver import CniNetwork
@@ -255,6 +255,21 @@ async def test_a_namespace_that_is_gone_is_not_named(bench: Bench) -> None:
     record.write_text(
         record.read_text().replace('"netns_id":', '"netns_id":1')
     )  # the pid is another's by now
+    await bench.start()
+    (call,) = bench.plugins.calls("DEL")
+    assert call["netns"] == "" and bench.cached() == []
+
+
+async def test_a_namespace_of_another_boot_is_not_named(bench: Bench) -> None:
+    """Its pid and inode may be a stranger's now, who would lose an eth0."""
+    bench.configure(bench.plugins.make("one"))
+    network = await bench.start()
+    await network.attach("pod1", NETNS, ahead=True)
+    await bench.crash()
+    record = bench.cache_dir / "pod1.json"
+    text = record.read_text()
+    assert native.boot_id() in text
+    record.write_text(text.replace(native.boot_id(), "11111111-2222-3333-4444-555555555555"))
     await bench.start()
     (call,) = bench.plugins.calls("DEL")
     assert call["netns"] == "" and bench.cached() == []

@@ -1,0 +1,152 @@
+"""The file in which records of pods and containers outlive the machine: SQLite, one row for each.
+
+    ROOT/records/records.db      id, kind ("pod" or "container"), record as JSON
+    ROOT/records.unreadable/     the last one that could not be read, kept for a person to look at
+
+Write-ahead log with synchronous=FULL: a transaction is on the disk, whole, when `write` returns, for one
+fdatasync(2); one that a power loss cut off is not there at all (https://www.sqlite.org/wal.html). All methods
+block; calls come one at a time, from any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping
+
+from phantom_cri import codec
+from phantom_cri.lifecycle.records import AnyRecord
+from phantom_cri.model import ContainerRecord, SandboxRecord
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+"""Raised by a change that an older daemon could not read; further fields of a record are none."""
+
+_KINDS: dict[str, type[AnyRecord]] = {"pod": SandboxRecord, "container": ContainerRecord}
+_LOCK_TIMEOUT_S = 5.0
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_SETTINGS = (
+    "locking_mode = EXCLUSIVE",  # one daemon per root: the log's index stays in memory, no file is mapped
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "cache_size = -512",  # KiB
+    "wal_autocheckpoint = 256",  # pages; the log is written over after that, so it stays at about 1 MiB
+)
+
+
+class NewerSchema(Exception):
+    """The file was written by a daemon that keeps records in another way."""
+
+
+class RecordFile:
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.path = os.path.join(folder, "records.db")
+        self.unreadable = f"{folder}.unreadable"
+        self._db: sqlite3.Connection | None = None
+
+    def read(self) -> list[AnyRecord]:
+        """All records that can be read. If some cannot, the file is set aside, and the log says so."""
+        if not os.path.lexists(self.path):
+            return []
+        records: list[AnyRecord] = []
+        problems: list[str] = []
+        try:
+            db = self._opened()
+            problems += [text for (text,) in db.execute("PRAGMA quick_check") if text != "ok"]
+            for object_id, kind, body in db.execute("SELECT id, kind, body FROM records"):
+                try:
+                    records.append(codec.from_json(body, _KINDS[kind]))
+                except (codec.DecodeError, KeyError, TypeError) as error:
+                    problems.append(f"{kind} {object_id}: {error}")
+        except (sqlite3.Error, OSError, NewerSchema) as error:
+            problems.append(str(error))
+        if problems:
+            self._set_aside("; ".join(problems[:5]))
+        return records
+
+    def write(self, changes: Mapping[str, AnyRecord | None], *, whole: bool) -> None:
+        """Put the records, and remove those that are None: all, or after an error none. On disk on return.
+
+        `whole`: `changes` is all there is; what the file has beside it goes. Raises sqlite3.Error, OSError.
+        """
+        try:
+            self._write(changes, whole)
+        except BaseException as error:
+            self.close()  # rolls back; the next attempt finds what there is now, or makes it
+            if isinstance(error, NewerSchema) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+                self._set_aside(str(error))
+            raise
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def _write(self, changes: Mapping[str, AnyRecord | None], whole: bool) -> None:
+        db = self._opened()
+        rows = [
+            (object_id, "pod" if isinstance(record, SandboxRecord) else "container", _text(record))
+            for object_id, record in changes.items()
+            if record is not None
+        ]
+        gone = [(object_id,) for object_id, record in changes.items() if record is None]
+        with _transaction(db):
+            if whole:
+                db.execute("DELETE FROM records")
+            db.executemany("DELETE FROM records WHERE id = ?", gone)
+            db.executemany("INSERT OR REPLACE INTO records (id, kind, body) VALUES (?, ?, ?)", rows)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._db is None:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            db = sqlite3.connect(
+                self.path, timeout=_LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            try:
+                _prepare(db)
+                for folder in (self._folder, os.path.dirname(self._folder)):
+                    codec.sync_folder(folder)
+            except BaseException:
+                db.close()
+                raise
+            self._db = db
+        return self._db
+
+    def _set_aside(self, why: str) -> None:
+        self.close()
+        try:
+            shutil.rmtree(self.unreadable, ignore_errors=True)
+            os.rename(self._folder, self.unreadable)
+        except OSError as error:
+            log.error("%s cannot be read, nor be set aside (%s): %s", self.path, error.strerror, why)
+        else:
+            log.error("%s cannot be read and is set aside in %s: %s", self.path, self.unreadable, why)
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    for setting in _SETTINGS:
+        db.execute(f"PRAGMA {setting}")
+    (schema,) = db.execute("PRAGMA user_version").fetchone()
+    if schema > SCHEMA:
+        raise NewerSchema(f"it has schema {schema} of a newer phantom-cri, this one knows {SCHEMA}")
+    if schema == 0:
+        with _transaction(db):
+            db.execute("CREATE TABLE records (id TEXT PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL)")
+            db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Closing the connection rolls back what is not committed."""
+    db.execute("BEGIN IMMEDIATE")
+    yield
+    db.execute("COMMIT")
+
+
+def _text(record: AnyRecord) -> str:
+    return codec.to_json(record).decode()

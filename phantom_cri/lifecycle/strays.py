@@ -1,0 +1,67 @@
+"""Fragments that no folder leads to: somebody has cleared the state directory while they ran.
+
+Nothing can be asked of them, for their sockets are gone, and nobody would ever end their pods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Set
+
+from phantom_cri.lifecycle.node import Node, log
+
+_DEATH_S = 10.0
+_DELETED = " (deleted)"
+
+
+async def end_strays(node: Node, known: Set[int]) -> None:
+    """Kill every fragment of ours that is not one of the `known` pids; its pod's processes go with it.
+
+    Ours: it lives in our fragments' cgroup and holds what was a pod's folder below our state directory.
+    """
+    home = node.cgroups.home(node.config.cgroup.parent)
+    for pid in node.cgroups.pids(home) - known:
+        if _holds(pid, node.records.folder):
+            log.error("fragment %d has lost its folder in %s: it is ended", pid, node.records.folder)
+            await asyncio.to_thread(_kill, pid, node.records.folder)
+        elif _parent(pid) not in known:  # else a child of a fragment, on its way into its container's cgroup
+            log.error("process %d in cgroup %s is nobody's, and is left alone", pid, home)
+
+
+def _holds(pid: int, pods: str) -> bool:
+    """Whether it has a folder open that was below `pods`, and is not there any more."""
+    try:
+        paths = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:  # it has ended meanwhile
+        return False
+    return any(path.startswith(f"{pods}/") and path.endswith(_DELETED) for path in paths)
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _kill(pid: int, pods: str) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not _holds(pid, pods):  # another process has this pid by now
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(_DEATH_S * 1000):
+            log.error("fragment %d hangs in the kernel", pid)
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,24 @@
+"""What a machine that goes down takes with it, taken from one daemon on a machine that stays up."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+
+from tests.e2e.harness.cgroups import remove_cgroups
+from tests.e2e.harness.daemon import Daemon
+from tests.e2e.harness.host import kill_below, unmount_below
+
+
+def go_down(daemon: Daemon) -> None:
+    """Kills the daemon and all of its pods, and removes what is in memory alone: STATE, cgroups, network."""
+    daemon.kill()
+    kill_below(daemon.state)
+    unmount_below(daemon.state)
+    remove_cgroups(daemon.cgroup)
+    subprocess.run(["ip", "link", "delete", daemon.bridge], stderr=subprocess.DEVNULL, check=False)
+    table = f"phantom_{daemon.bridge}"
+    subprocess.run(["nft", "delete", "table", "inet", table], stderr=subprocess.DEVNULL, check=False)
+    with contextlib.suppress(FileNotFoundError):  # the daemon had only just begun
+        shutil.rmtree(daemon.state)
