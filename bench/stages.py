@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import tarfile
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.numbers import Summary
-from phantom_cri.native.build import build_floor
+from phantom_cri.native.build import NATIVE, WARNINGS
 from tests.e2e.harness.image import busybox_layer
 
 METRIC = "phantom_pod_start_seconds"
@@ -91,6 +92,13 @@ def quantile(buckets: Mapping[float, float], share: float) -> float:
             return lower + (bound - lower) * (wanted - below) / max(at_or_below - below, 1e-9)
         lower, below = bound, at_or_below
     return lower
+
+
+def build_floor(target: Path) -> None:
+    """Compiles floor.c, the kernel's own share, at `target`. Raises CalledProcessError."""
+    source = Path(__file__).with_name("floor.c")
+    command = [os.environ.get("CC", "cc"), *WARNINGS, f"-I{NATIVE}", "-O2", "-o", str(target), str(source)]
+    subprocess.run(command, check=True)
 
 
 def measure_floor(runs: int) -> dict[str, Summary]:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from phantom_cri.fragments.client import Attached, Entry, Event, Exited, Fragment, Hello, Lost, Resync
+from phantom_cri.fragments.client import Attached, Entry, Event, Exited, Fragment, Lost, Resync
 from phantom_cri.fragments.descriptors import moved_up
 from phantom_cri.fragments.failure import ExecError, FragmentLost, LaunchError
+from phantom_cri.fragments.features import Hello, OtherVersion
 from phantom_cri.fragments.figures import Figures, read_figures
 from phantom_cri.fragments.message import Exit, Phase, State
 from phantom_cri.fragments.processes import Started, identify, open_process, reap, watch_death
@@ -28,6 +29,7 @@ __all__ = [
     "Hello",
     "LaunchError",
     "Lost",
+    "OtherVersion",
     "Phase",
     "Resync",
     "Started",

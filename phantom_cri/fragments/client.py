@@ -8,17 +8,37 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from phantom_cri.codec import Record
 from phantom_cri.errors import SHORTAGES, DataLoss, FailedPrecondition, PhantomError, kernel_error
 from phantom_cri.fragments.connection import Connection, connected
 from phantom_cri.fragments.failure import FragmentLost, refusal
-from phantom_cri.fragments.message import LAYOUT, Exit, Message, Phase, State, Type, pack, unpack
+from phantom_cri.fragments.features import (
+    Feature,
+    Hello,
+    Kind,
+    OtherVersion,
+    is_lacking,
+    read_hello,
+    unknown_in,
+)
+from phantom_cri.fragments.message import (
+    AdoptFlag,
+    AttachFlag,
+    Exit,
+    Message,
+    SignalFlag,
+    State,
+    Type,
+    pack,
+    unpack,
+)
 from phantom_cri.fragments.processes import Started, identify
 from phantom_cri.plans import bits
 from phantom_cri.plans.donations import Donations
+from phantom_cri.plans.op import Op
 from phantom_cri.plans.plan import Plan, sealed
 
 _VERBS = {
@@ -55,11 +75,6 @@ class Lost(Record, frozen=True):
 
 
 Event = Exited | Resync | Lost
-
-
-class Hello(NamedTuple):
-    version: int
-    phase: Phase
 
 
 class Entry(NamedTuple):
@@ -113,12 +128,15 @@ class Fragment:
     def __init__(self, peer: socket.socket, on_event: Callable[[Event], None]) -> None:
         """Takes over a connected, non-blocking socket."""
         self._loop = asyncio.get_running_loop()
-        self._connection = Connection(peer, LAYOUT.size + bits.TEXT_MAX, self._packet, self._lost)
+        self._connection = Connection(peer, bits.PACKET_MAX, self._packet, self._lost)
         self._on_event = on_event
         self._serial = 0
         self._waiting: dict[int, _Request] = {}
         self._attached: dict[int, asyncio.Future[bool]] = {}
         self._end = "the fragment is gone"
+        self._version = bits.VERSION_NEWEST
+        self._lacks: Mapping[Feature, int] = {}
+        self._other_version = ""
 
     @classmethod
     def connect(cls, path: str, on_event: Callable[[Event], None]) -> Fragment:
@@ -134,15 +152,27 @@ class Fragment:
             raise FragmentLost(f"connect to {path}: {error.strerror}") from error
 
     async def hello(self) -> Hello:
-        """Subscribe to events. Raises FailedPrecondition when the fragment speaks another version."""
-        answer = await self._ask(Type.HELLO)
-        if answer.value != bits.VERSION:
-            raise FailedPrecondition(f"the fragment speaks protocol {answer.value}, we speak {bits.VERSION}")
-        return Hello(answer.value, Phase(answer.value2))
+        """Subscribe to events, and learn what the fragment knows.
+
+        Raises OtherVersion: every later request but `shutdown` is refused with it, too.
+        """
+        request = self._send(Type.HELLO, "", value=bits.VERSION_OLDEST, value2=bits.VERSION_NEWEST)
+        answer = await self._answer(request)
+        try:
+            hello = read_hello(answer.text)
+        except OtherVersion as error:
+            self._other_version = str(error)
+            raise
+        self._version, self._lacks = hello.version, hello.lacks
+        return hello
+
+    def knows(self, op: type[Op], flags: int = 0) -> bool:
+        """Whether a plan for this fragment may have such an op with these flags; else choose another way."""
+        return not is_lacking(self._lacks, (Kind.OP, op.number), flags)
 
     async def adopt(self, plan: Plan, donations: Donations | None = None, *, claim: bool = False) -> None:
         """Run a plan in the fragment itself; `claim` makes a warm fragment a pod's. Raises LaunchError."""
-        await self._answer(self._send_plan(Type.ADOPT, "", plan, donations, bits.FLAG_CLAIM if claim else 0))
+        await self._answer(self._send_plan(Type.ADOPT, "", plan, donations, AdoptFlag.CLAIM if claim else 0))
 
     async def start(self, process_id: str, plan: Plan, donations: Donations | None = None) -> Started:
         """Start a process; returns once its execve succeeded. Raises LaunchError, AlreadyExists."""
@@ -172,7 +202,7 @@ class Fragment:
 
     async def signal(self, process_id: str, number: int, *, everything: bool = False) -> None:
         """Signal the first process, or all that is in its cgroup. Raises NotFound when it has ended."""
-        flags = bits.FLAG_ALL if everything else 0
+        flags = SignalFlag.ALL if everything else 0
         await self._ask(Type.SIGNAL, process_id, flags=flags, value=number)
 
     async def reopen_log(self, process_id: str, fd: int) -> None:
@@ -198,9 +228,9 @@ class Fragment:
         pipe without room for all of a piece is closed: nothing waits for us. Raises NotFound (it has ended),
         ResourceExhausted (too many clients).
         """
-        wanted = {bits.FLAG_STDOUT: stdout, bits.FLAG_STDERR: stderr}
-        flags = sum(flag for flag, fd in wanted.items() if fd >= 0)
-        flags |= bits.FLAG_INPUT * console | bits.FLAG_ONCE * once
+        wanted = {AttachFlag.STDOUT: stdout, AttachFlag.STDERR: stderr}
+        flags: int = sum(flag for flag, fd in wanted.items() if fd >= 0)
+        flags |= AttachFlag.INPUT * console | AttachFlag.ONCE * once
         request = self._send(
             Type.ATTACH, process_id, flags=flags, fds=[fd for fd in wanted.values() if fd >= 0]
         )
@@ -271,6 +301,17 @@ class Fragment:
         finally:
             os.close(memfd)
 
+    def _check_known(self, type: Type, process_id: str, flags: int, plan: Plan | None) -> None:
+        """The one place that keeps from a fragment what it does not know. Raises FailedPrecondition."""
+        unknown = f"flags {flags:#x}" if flags else "this request"
+        if not is_lacking(self._lacks, (Kind.REQUEST, type), flags):
+            unknown = next(unknown_in(plan, self._lacks), "") if plan else ""
+        if unknown:
+            raise FailedPrecondition(
+                f"{_said(type, process_id)}: {unknown}: not known to the pod's fragment, which is of another "
+                f"release and speaks protocol version {self._version}; a new pod has a new fragment"
+            )
+
     def _send(
         self,
         type: Type,
@@ -278,19 +319,24 @@ class Fragment:
         *,
         flags: int = 0,
         value: int = 0,
+        value2: int = 0,
         fds: Sequence[int] = (),
         plan: Plan | None = None,
     ) -> _Request:
         if not self._connection.is_open:
             raise self._gone(type, process_id)
+        if self._other_version and type not in (Type.HELLO, Type.SHUTDOWN):
+            raise OtherVersion(f"{_said(type, process_id)}: {self._other_version}")
+        if self._lacks:
+            self._check_known(type, process_id, flags, plan)
         self._serial += 1
-        packet = pack(type, self._serial, process_id=process_id, flags=flags, value=value)
+        packet = pack(type, self._serial, process_id=process_id, flags=flags, value=value, value2=value2)
         try:
             self._connection.send(packet, fds)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise self._gone(type, process_id) from error
         except OSError as error:
-            raise kernel_error(f"{_VERBS[type]} {process_id}".strip(), error.errno or 0) from error
+            raise kernel_error(_said(type, process_id), error.errno or 0) from error
         request = _Request(type, process_id, plan, self._loop.create_future())
         self._waiting[self._serial] = request
         return request
@@ -344,11 +390,15 @@ class Fragment:
             detached.set_result(message.error == 0)
 
     def _gone(self, type: Type, process_id: str) -> FragmentLost:
-        return FragmentLost(f"{_VERBS[type]} {process_id}".strip() + f": {self._end}")
+        return FragmentLost(f"{_said(type, process_id)}: {self._end}")
 
     def _lost(self) -> None:
         self.close()
         self._on_event(Lost())
+
+
+def _said(type: Type, process_id: str) -> str:
+    return f"{_VERBS[type]} {process_id}".strip()
 
 
 def _entry(message: Message, fds: list[int]) -> Entry:
@@ -368,10 +418,10 @@ def _taken(fds: list[int]) -> list[int]:
 
 def _refused(request: _Request, message: Message) -> PhantomError:
     return refusal(
-        f"{_VERBS[request.type]} {request.process_id}".strip(),
+        _said(request.type, request.process_id),
         number=message.error,
         stage=message.value,
         index=message.value2,
-        text=message.text,
+        text=message.text.decode("utf-8", "replace"),
         plan=request.plan,
     )

@@ -36,6 +36,7 @@ class Shell:
         self.born_at = time.monotonic()
         self.on_exit: Callable[[str, Exit], None] = lambda container_id, exit: None
         self.on_death: Callable[[], None] = lambda: None
+        self.other_version = ""  # why this daemon cannot speak with it: it can be watched and ended, no more
         self._pidfd = pidfd
         self._fragment: Fragment | None = None
         self._dead = asyncio.Event()
@@ -45,10 +46,13 @@ class Shell:
         fragments.watch_death(pidfd, lambda status: self._died())
 
     async def connect(self) -> None:
-        """Connect and say hello. Raises FragmentLost, FailedPrecondition (another protocol version)."""
+        """Connect and say hello. Raises FragmentLost; OtherVersion: it stays connected, to be ended."""
         fragment = Fragment.connect(os.path.join(self.folder, fragments.SOCKET), self._event)
         try:
             await fragment.hello()
+        except fragments.OtherVersion as error:
+            self._fragment, self.other_version = fragment, str(error)
+            raise
         except BaseException:
             fragment.close()
             raise
@@ -115,6 +119,8 @@ class Shell:
         return self._early.pop(container_id, None)
 
     def _event(self, event: Event) -> None:
+        if self.other_version:
+            return  # what it means is not known
         if isinstance(event, Exited):
             self._exited(event)
         elif isinstance(event, Lost) and self._fragment is None:

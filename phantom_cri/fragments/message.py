@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import struct
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 from phantom_cri.codec import Record
 from phantom_cri.errors import DataLoss, InvalidArgument
 from phantom_cri.plans import bits
 
-LAYOUT = struct.Struct(f"<2IQ2qiI{bits.ID_MAX}s2q2i2I")
+LAYOUT = struct.Struct(f"<4IQ2qiI{bits.ID_SIZE}s2q2i2I")
 
 
 class Type(IntEnum):
@@ -33,6 +33,28 @@ class Type(IntEnum):
     EXITED = 67
     RESYNC = 68
     DETACHED = 69
+
+
+class AdoptFlag(IntFlag):
+    CLAIM = 1
+
+
+class SignalFlag(IntFlag):
+    ALL = 1
+
+
+class AttachFlag(IntFlag):
+    INPUT = 1
+    STDOUT = 2
+    STDERR = 4
+    ONCE = 8
+
+
+FLAGS = {
+    kind: sum(flag.value for flag in flags)
+    for kind, flags in ((Type.ADOPT, AdoptFlag), (Type.SIGNAL, SignalFlag), (Type.ATTACH, AttachFlag))
+}
+"""Of each type of request that has some."""
 
 
 class Phase(IntEnum):
@@ -68,28 +90,34 @@ class Message(NamedTuple):
     error: int
     process_id: str
     exit: Exit
-    text: str
+    text: bytes
 
 
 _NO_EXIT = Exit()
 _NEVER = (0, 0, 0, 0, 0, 0)
 
 
-def pack(type: Type, serial: int, *, process_id: str = "", flags: int = 0, value: int = 0) -> bytes:
+def pack(
+    type: Type, serial: int, *, process_id: str = "", flags: int = 0, value: int = 0, value2: int = 0
+) -> bytes:
     """Raises InvalidArgument when the id does not fit or has a NUL."""
     raw = process_id.encode()
-    if len(raw) >= bits.ID_MAX or b"\0" in raw:
-        raise InvalidArgument(f"process id {process_id!r}: at most {bits.ID_MAX - 1} bytes, no NUL")
-    return LAYOUT.pack(type, flags, serial, value, 0, 0, 0, raw, *_NEVER)
+    if len(raw) > bits.ID_MAX or b"\0" in raw:
+        raise InvalidArgument(f"process id {process_id!r}: at most {bits.ID_MAX} bytes, no NUL")
+    return LAYOUT.pack(LAYOUT.size, type, flags, 0, serial, value, value2, 0, 0, raw, *_NEVER)
 
 
 def unpack(packet: bytes) -> Message:
-    """Raises DataLoss when the packet is not as long as it says."""
+    """Fields that we do not know are ignored. Raises DataLoss when the packet is not as long as it says."""
     if len(packet) < LAYOUT.size:
         raise DataLoss(f"a fragment sent {len(packet)} bytes, a message has at least {LAYOUT.size}")
-    type, flags, serial, value, value2, error, text_length, raw_id, *exit = LAYOUT.unpack_from(packet)
-    if len(packet) != LAYOUT.size + text_length:
-        raise DataLoss(f"a fragment sent {len(packet)} bytes with a text of {text_length}")
+    size, type, flags, text_length, serial, value, value2, error, _, raw_id, *exit = LAYOUT.unpack_from(
+        packet
+    )
+    if size < bits.MESSAGE_MIN or len(packet) != size + text_length:
+        raise DataLoss(
+            f"a fragment sent {len(packet)} bytes with a head of {size} and a text of {text_length}"
+        )
     return Message(
         type,
         flags,
@@ -99,5 +127,5 @@ def unpack(packet: bytes) -> Message:
         error,
         raw_id.partition(b"\0")[0].decode("utf-8", "replace"),
         Exit(exit[0], exit[1], exit[2], exit[3], bool(exit[4]), exit[5]) if any(exit) else _NO_EXIT,
-        packet[LAYOUT.size :].decode("utf-8", "replace") if text_length else "",
+        packet[size:] if text_length else b"",
     )

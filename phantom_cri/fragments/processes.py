@@ -91,15 +91,19 @@ def reap(pidfd: int) -> int | None:
     return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
 
 
-def watch_death(pidfd: int, on_death: Callable[[int | None], None]) -> None:
-    """Call `on_death` once with what `reap` says when the process ends.
+def watch_death(pidfd: int, on_death: Callable[[int | None], None]) -> Callable[[], None]:
+    """Call `on_death` once with what `reap` says when the process ends; answers what stops the watch.
 
     The pidfd stays the caller's, and has to stay open until then.
     """
     loop = asyncio.get_running_loop()
 
-    def ended() -> None:
+    def unwatch() -> None:
         loop.remove_reader(pidfd)
+
+    def ended() -> None:
+        unwatch()
         on_death(reap(pidfd))
 
     loop.add_reader(pidfd, ended)
+    return unwatch

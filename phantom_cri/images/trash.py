@@ -26,7 +26,6 @@ class Trash:
         self._numbers = itertools.count()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trash")
         self._emptying: Future[None] | None = None
-        self._again = False
 
     def open(self) -> None:
         """Make the folder and begin to delete what an earlier run left in it."""

@@ -27,6 +27,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
     injection = await find_injection(node, config)  # nothing waits between the look at the pod and the record
     pod = node.records.pod(sandbox_id)
     states.next_sandbox_state(pod.record.state, "create container in", pod.id)
+    pod.check_version()
     again = twin(node, pod, config)
     if again is not None:
         return again

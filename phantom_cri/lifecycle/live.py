@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from phantom_cri.errors import FailedPrecondition
 from phantom_cri.fragments.handle import Shell
 from phantom_cri.model import CompiledPolicy, ContainerRecord, SandboxRecord
 from phantom_cri.plans import Plan
@@ -50,3 +51,10 @@ class Pod:
     @property
     def id(self) -> str:
         return self.record.id
+
+    def check_version(self) -> None:
+        """Raises FailedPrecondition when the fragment speaks no protocol version of this daemon's."""
+        if self.shell is not None and self.shell.other_version:
+            raise FailedPrecondition(
+                f"pod sandbox {self.id} can only be stopped and removed: {self.shell.other_version}"
+            )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from phantom_cri import codec, fragments
 from phantom_cri.errors import NotFound, PhantomError
 from phantom_cri.fragments.handle import Shell
-from phantom_cri.lifecycle import endings, reboot, shells
+from phantom_cri.lifecycle import endings, reboot, shells, unmanaged
 from phantom_cri.lifecycle.checkpoint_container import thaw_all
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
@@ -109,6 +109,8 @@ async def find_shell(folder: str) -> Shell | None:
         return None
     try:
         await shell.connect()
+    except fragments.OtherVersion as error:
+        log.error("pod sandbox %s runs on but can only be stopped and removed: %s", shell.id, error)
     except PhantomError as error:
         log.warning("the fragment of %s does not answer and is ended: %s", shell.id, error)
         await shell.end()
@@ -150,7 +152,7 @@ async def take_over(node: Node, item: Found) -> None:
     drop_unfinished(item.folder)  # their snapshots went when the images were started
     for container_record in item.containers:
         await take_over_container(node, pod, container_record)
-    if shell is not None:
+    if shell is not None and not shell.other_version:
         await end_orphans(node, pod, shell)
     if shell is None and not pod.released:
         endings.pod_died(node, pod)
@@ -168,6 +170,8 @@ async def take_over_container(node: Node, pod: Pod, record: ContainerRecord) -> 
         node.records.mark_before(record.id)
     if record.state == "exited":
         container.exited.set()
+    elif pod.shell is not None and pod.shell.other_version:
+        unmanaged.watch(node, container)
     elif pod.shell is not None:
         await ask_fragment(node, pod, pod.shell, container)
     elif record.state == "running" or endings.has_exit(node, container):

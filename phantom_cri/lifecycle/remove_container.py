@@ -13,6 +13,7 @@ async def remove_container(node: Node, container_id: str) -> None:
     if container is None:
         return
     pod = node.records.pod_of(container)
+    pod.check_version()
     while container.id in node.records.containers:
         await kill(node, pod, container)
         async with container.lock:

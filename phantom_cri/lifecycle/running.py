@@ -32,6 +32,7 @@ def running(node: Node, container_id: str, verb: ContainerVerb) -> Running:
     pod = node.records.pod_of(container)
     if pod.shell is None:
         raise FailedPrecondition(f"cannot {verb} container {container.id}: pod sandbox {pod.id} has ended")
+    pod.check_version()
     return Running(container, pod, pod.shell)
 
 

@@ -32,6 +32,7 @@ async def start_container(node: Node, container_id: str) -> None:
             return  # it may even have ended, before its caller could hear of the start
         states.next_container_state(container.record.state, "start", container.id)
         states.next_sandbox_state(pod.record.state, "start container in", pod.id)
+        pod.check_version()
         shell = pod.shell
         if shell is None:
             raise Internal(f"pod sandbox {pod.id} is ready but has no fragment")

@@ -26,6 +26,8 @@ async def stop_container(node: Node, container_id: str, timeout_s: int) -> None:
     if container is None:
         return
     pod = node.records.pod_of(container)
+    if not container.exited.is_set():
+        pod.check_version()
     await give_up_checkpoint(container)
     if container.record.state == "running" and timeout_s > 0:
         await ask_to_stop(pod, container)

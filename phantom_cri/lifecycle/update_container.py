@@ -8,6 +8,7 @@ import os
 from phantom_cri import codec
 from phantom_cri.concurrency import to_the_end
 from phantom_cri.errors import FailedPrecondition
+from phantom_cri.fragments import FragmentLost
 from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node
@@ -93,5 +94,11 @@ async def reopen_container_log(node: Node, container_id: str) -> None:
         fd = open_log(container.record.log_path)
         try:
             await pod.shell.fragment.reopen_log(container.id, fd)
+        except FragmentLost as error:
+            if not pod.stopping:
+                raise
+            raise FailedPrecondition(
+                f"cannot reopen log of container {container.id}: pod sandbox {pod.id} has just ended"
+            ) from error
         finally:
             os.close(fd)

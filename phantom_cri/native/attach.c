@@ -14,6 +14,7 @@ struct client {
 static struct client clients[ATTACH_MAX];
 static uint32_t client_limit; /* entries at and above it were never used: their memory stays untouched */
 static uint32_t generations;
+static uint8_t watch_kind;
 
 static struct client *client_init(struct log *log, struct reply_to asker)
 {
@@ -95,7 +96,7 @@ static void tap(struct log *log, enum log_name name, const char *bytes, size_t c
  * socket. */
 static int watch_outputs(const struct client *client)
 {
-    struct watch watch = {WATCH_ATTACHED, client->generation, (uint32_t)(client - clients)};
+    struct watch watch = {watch_kind, client->generation, (uint32_t)(client - clients)};
     int result = 0;
 
     for (int name = 0; name < LOG_STREAMS && result == 0; name++) {
@@ -132,10 +133,16 @@ int attach_client(struct log *log, int outputs[LOG_STREAMS], int console, struct
     return 0;
 }
 
-void attach_hung_up(uint32_t index, uint32_t generation)
+void attach_hung_up(uint32_t index, uint32_t generation, uint32_t ready)
 {
     struct client *client = &clients[index];
 
+    (void)ready;
     if (client->generation && client->generation == generation)
         detach(client, 0);
+}
+
+void attach_init(void)
+{
+    watch_kind = loop_register(attach_hung_up);
 }

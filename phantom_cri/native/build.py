@@ -21,10 +21,11 @@ FRAGMENT_SOURCES = (
     "console.c",
     "exit_record.c",
     "fragment.c",
-    "home.c",
+    "fragment_root.c",
     "launch.c",
     "log.c",
     "loop.c",
+    "message.c",
     "ops_credentials.c",
     "ops_gather.c",
     "ops_hook.c",
@@ -39,6 +40,7 @@ FRAGMENT_SOURCES = (
     "process_end.c",
     "process_start.c",
     "request.c",
+    "shutdown.c",
     "text.c",
 )
 
@@ -47,7 +49,11 @@ HARDENING = ("-fstack-protector-strong", "-D_FORTIFY_SOURCE=2")
 # Every fragment pays for each page that it writes: a fixed address needs no relocation of tables, and
 # without RELRO the few words of data share pages. What attacks it would be the daemon, as root.
 SMALL = ("-Os", "-fno-pie", "-ffunction-sections", "-fdata-sections")
-LINK = ("-static", "-no-pie", "-Wl,--gc-sections", "-Wl,-z,norelro", "-Wl,-z,noexecstack", "-s")
+# Sorted by alignment, the big tables, which stay untouched, do not come between what is written.
+LINK = (
+    *("-static", "-no-pie", "-Wl,--gc-sections", "-Wl,--sort-section=alignment"),
+    *("-Wl,-z,norelro", "-Wl,-z,noexecstack", "-s"),
+)
 
 ffibuilder = FFI()
 ffibuilder.cdef(
@@ -67,23 +73,17 @@ ffibuilder.set_source(
 )
 
 
-def build_fragment(target: Path, compiler: str | None = None) -> None:
-    """Links the executable at `target`, whole or not at all.
+def build_fragment(target: Path, compiler: str | None = None, native: Path = NATIVE) -> None:
+    """Links the executable at `target`, whole or not at all, from the sources in `native`.
 
     `compiler`: default $CC or cc. Raises CalledProcessError with the compiler's words on stderr.
     """
     command = [compiler or os.environ.get("CC", "cc"), *WARNINGS, *HARDENING, *SMALL, *LINK]
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         program = Path(scratch) / "fragment"
-        sources = [str(NATIVE / name) for name in FRAGMENT_SOURCES]
+        sources = [str(native / name) for name in FRAGMENT_SOURCES]
         subprocess.run([*command, "-o", str(program), *sources], check=True)
         program.rename(target)
-
-
-def build_floor(target: Path) -> None:
-    """Compiles floor.c, the bench's measure of the kernel's own share, at `target`."""
-    compiler = os.environ.get("CC", "cc")
-    subprocess.run([compiler, *WARNINGS, "-O2", "-o", str(target), str(NATIVE / "floor.c")], check=True)
 
 
 def build_in_place() -> None:

@@ -1,11 +1,11 @@
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "connection.h"
 #include "kernel.h"
 #include "loop.h"
-#include "process.h"
-#include "request.h"
+#include "message.h"
 
 struct connection {
     int fd;
@@ -13,6 +13,7 @@ struct connection {
     bool is_subscribed;
     bool is_behind; /* an event was lost: PH_RESYNC is due */
     bool is_listing;
+    entry_source *list_source;
     uint32_t list_next;
     int64_t list_count;
     uint64_t list_serial;
@@ -23,10 +24,13 @@ struct connection {
 
 static struct connection connections[CONNECTION_MAX];
 static uint32_t generations;
+static uint8_t watch_kind;
+static int listener;
+static request_handler *handler;
 
 static struct watch watch_of(const struct connection *connection)
 {
-    return (struct watch){WATCH_CONNECTION, connection->generation, (uint32_t)(connection - connections)};
+    return (struct watch){watch_kind, connection->generation, (uint32_t)(connection - connections)};
 }
 
 static void connection_deinit(struct connection *connection)
@@ -42,32 +46,9 @@ static struct connection *connection_of(struct reply_to to)
     return to.generation && connection->generation == to.generation ? connection : NULL;
 }
 
-void connection_accept(int listener)
-{
-    OWNED_FD fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    struct ucred peer;
-    socklen_t length = sizeof(peer);
-
-    if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 || peer.uid != getuid())
-        return;
-    for (uint32_t i = 0; i < CONNECTION_MAX; i++) {
-        struct connection *connection = &connections[i];
-
-        if (connection->generation)
-            continue;
-        generations = generations % 0xffffff + 1; /* 24 bits, never 0: see struct watch */
-        *connection = (struct connection){.fd = fd, .generation = generations};
-        if (loop_watch(fd, watch_of(connection), FOR_INPUT) < 0)
-            connection->generation = 0;
-        else
-            fd_take(&fd);
-        return;
-    }
-}
-
 /* ---- sending ---- */
 
-static int send_message(struct connection *connection, struct ph_message *message, const char *text,
+static int send_message(struct connection *connection, struct ph_message *message, const void *text,
                         const int *fds, uint32_t fd_count)
 {
     struct iovec parts[2] = {{message, sizeof(*message)}, {(void *)text, message->text_length}};
@@ -77,6 +58,7 @@ static int send_message(struct connection *connection, struct ph_message *messag
     } control;
     struct msghdr packet = {.msg_iov = parts, .msg_iovlen = message->text_length ? 2 : 1};
 
+    message->size = sizeof(*message);
     if (fd_count) {
         memset(&control, 0, sizeof(control));
         control.head.cmsg_len = CMSG_LEN(fd_count * sizeof(int));
@@ -89,7 +71,7 @@ static int send_message(struct connection *connection, struct ph_message *messag
     return sendmsg(connection->fd, &packet, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-static void answer(struct reply_to to, struct ph_message *message, const char *text, const int *fds,
+static void answer(struct reply_to to, struct ph_message *message, const void *text, const int *fds,
                    uint32_t fd_count)
 {
     struct connection *connection = connection_of(to);
@@ -111,6 +93,13 @@ void reply_ok(struct reply_to to, int64_t value, int64_t value2)
     struct ph_message message = {.type = PH_OK, .value = value, .value2 = value2};
 
     answer(to, &message, NULL, NULL, 0);
+}
+
+void reply_text(struct reply_to to, const void *text, uint32_t length)
+{
+    struct ph_message message = {.type = PH_OK, .text_length = length};
+
+    answer(to, &message, text, NULL, 0);
 }
 
 void reply_failure(struct reply_to to, const struct failure *failure)
@@ -158,18 +147,16 @@ static int send_list(struct connection *connection)
 
     while (result == 0 && connection->is_listing) {
         uint32_t next = connection->list_next;
-        const struct process *process = process_next(&next);
+        bool is_entry = connection->list_source(&next, &message);
 
-        if (process)
-            process_entry(process, &message);
-        else
+        if (!is_entry)
             message = (struct ph_message){.type = PH_OK, .value = connection->list_count};
         message.serial = connection->list_serial;
         result = send_message(connection, &message, NULL, NULL, 0);
         if (result == 0) {
             connection->list_next = next;
             connection->list_count++;
-            connection->is_listing = process != NULL;
+            connection->is_listing = is_entry;
         }
     }
     return result;
@@ -205,7 +192,7 @@ void connection_subscribe(struct reply_to to)
         connection->is_subscribed = true;
 }
 
-void connection_list(struct reply_to to)
+void connection_list(struct reply_to to, entry_source *source)
 {
     struct connection *connection = connection_of(to);
     struct failure busy;
@@ -218,6 +205,7 @@ void connection_list(struct reply_to to)
         return;
     }
     connection->is_listing = true;
+    connection->list_source = source;
     connection->list_next = 0;
     connection->list_count = 0;
     connection->list_serial = to.serial;
@@ -261,44 +249,96 @@ static bool take_fds(struct msghdr *packet, struct request *request)
     return fits;
 }
 
-/* One request: true when there was one; false when there is none now, or the peer was hung up on. */
-static bool receive(struct connection *connection, struct request *request)
+/* True when there is a packet to read; false when there is none now, or the peer was hung up on. */
+static bool receive(struct connection *connection, struct request *request, size_t *length)
 {
-    char text[PH_TEXT_MAX];
     char control[FDS_ROOM] __attribute__((aligned(sizeof(struct cmsghdr))));
-    struct iovec parts[2] = {{&request->message, sizeof(request->message)}, {text, sizeof(text)}};
-    struct msghdr packet = {
-        .msg_iov = parts, .msg_iovlen = 2, .msg_control = control, .msg_controllen = sizeof(control)};
-    ssize_t length = recvmsg(connection->fd, &packet, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct iovec packet = {&request->message, PH_PACKET_MAX};
+    struct msghdr head = {
+        .msg_iov = &packet, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    ssize_t received = recvmsg(connection->fd, &head, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     bool fits;
 
-    if (length < 0 && (errno == EAGAIN || errno == ENOBUFS))
+    if (received < 0 && (errno == EAGAIN || errno == ENOBUFS))
         return false;
-    fits = length > 0 && take_fds(&packet, request);
-    if (!fits || packet.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || (size_t)length < sizeof(request->message) ||
-        (size_t)length != sizeof(request->message) + request->message.text_length) {
-        if (fits)
-            close_fds(request);
+    fits = received > 0 && take_fds(&head, request);
+    *length = (size_t)received;
+    if (fits && !(head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+        return true;
+    if (fits)
+        close_fds(request);
+    connection_deinit(connection);
+    return false;
+}
+
+static void handle(struct connection *connection, struct request *request, size_t length)
+{
+    struct failure unknown;
+    int result = message_read(&request->message, length);
+
+    if (result == -EBADMSG) {
         connection_deinit(connection);
-        return false;
+        return;
     }
     request->from = (struct reply_to){(uint32_t)(connection - connections), connection->generation,
                                       request->message.serial};
-    return true;
+    if (result == 0) {
+        handler(request);
+        return;
+    }
+    failure_set(PH_STAGE_REQUEST, result, -1, "a message of fields that are not known here", &unknown);
+    reply_failure(request->from, &unknown);
 }
 
-void connection_ready(uint32_t index, uint32_t generation, bool readable, bool writable)
+static void connection_ready(uint32_t index, uint32_t generation, uint32_t ready)
 {
-    struct connection *connection = connection_of((struct reply_to){index, generation, 0});
+    struct reply_to to = {index, generation, 0};
+    struct connection *connection = connection_of(to);
     /* Off the stack, which stays touched; on it only while a request is handled would cost each fragment. */
-    static struct request request;
+    static union {
+        struct request request;
+        char room[offsetof(struct request, message) + PH_PACKET_MAX];
+    } incoming;
+    size_t length;
 
-    if (connection && writable && (connection->is_listing || connection->is_behind))
+    if (connection && ready & READY_ROOM && (connection->is_listing || connection->is_behind))
         send_due(connection);
-    if (!readable || !connection_of((struct reply_to){index, generation, 0}))
+    if (!(ready & READY_INPUT) || !connection_of(to))
         return;
-    if (receive(connection, &request)) {
-        request_handle(&request);
-        close_fds(&request);
+    if (receive(connection, &incoming.request, &length)) {
+        handle(connection, &incoming.request, length);
+        close_fds(&incoming.request);
     }
+}
+
+static void listener_ready(uint32_t index, uint32_t generation, uint32_t ready)
+{
+    OWNED_FD fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    struct ucred peer;
+    socklen_t length = sizeof(peer);
+
+    (void)index, (void)generation, (void)ready;
+    if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 || peer.uid != getuid())
+        return;
+    for (uint32_t i = 0; i < CONNECTION_MAX; i++) {
+        struct connection *connection = &connections[i];
+
+        if (connection->generation)
+            continue;
+        generations = generations % 0xffffff + 1; /* 24 bits, never 0: see struct watch */
+        *connection = (struct connection){.fd = fd, .generation = generations};
+        if (loop_watch(fd, watch_of(connection), FOR_INPUT) < 0)
+            connection->generation = 0;
+        else
+            fd_take(&fd);
+        return;
+    }
+}
+
+int connections_init(int fd, request_handler *requests)
+{
+    listener = fd;
+    handler = requests;
+    watch_kind = loop_register(connection_ready);
+    return loop_watch(fd, (struct watch){.kind = loop_register(listener_ready)}, FOR_INPUT);
 }

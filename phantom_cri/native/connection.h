@@ -19,22 +19,28 @@ struct reply_to {
 
 /* A request, as the handlers in request.c get it. */
 struct request {
-    struct ph_message message;
     struct reply_to from;
     int fds[PH_DONATED_MAX + 1];
     uint32_t fd_count;
+    struct ph_message message;
 };
 
-void connection_accept(int listener);
-void connection_ready(uint32_t index, uint32_t generation, bool readable, bool writable);
+typedef void request_handler(struct request *request);
+
+/* Accepts connections from `listener`; what they ask is for `handler`. 0 or -errno. */
+int connections_init(int listener, request_handler *handler);
 
 void connection_subscribe(struct reply_to to);
-/* Streams the entries of all processes, then PH_OK, as fast as the peer reads. */
-void connection_list(struct reply_to to);
+
+/* The entry at or after *next, which is moved past it; false: there is no more. */
+typedef bool entry_source(uint32_t *next, struct ph_message *entry);
+/* Streams all entries, then PH_OK, as fast as the peer reads. */
+void connection_list(struct reply_to to, entry_source *source);
 
 /* A peer that does not read its answers is hung up on: it comes back and lists. fds are not taken. */
 void reply(struct reply_to to, struct ph_message *message, const int *fds, uint32_t fd_count);
 void reply_ok(struct reply_to to, int64_t value, int64_t value2);
+void reply_text(struct reply_to to, const void *text, uint32_t length);
 void reply_failure(struct reply_to to, const struct failure *failure);
 
 /* To every subscriber; one that is too slow gets PH_RESYNC later instead. */

@@ -6,22 +6,38 @@
 #include "kernel.h"
 #include "text.h"
 
-#define PATH_ROOM (PH_ID_MAX + 16)
+#define PATH_ROOM (PH_ID_SIZE + 16)
 
-bool id_is_sound(const char id[PH_ID_MAX])
+static bool is_file_name(const char *name, size_t length)
 {
-    size_t length = strnlen(id, PH_ID_MAX);
-
-    if (length == 0 || length == PH_ID_MAX || id[0] == '.')
+    if (length == 0 || name[0] == '.')
         return false;
     for (size_t i = 0; i < length; i++) {
-        char c = id[i];
+        char c = name[i];
 
         if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '_' &&
             c != '-' && c != '.')
             return false;
     }
     return true;
+}
+
+bool id_is_file_name(const char id[PH_ID_SIZE])
+{
+    size_t length = strnlen(id, PH_ID_SIZE);
+
+    return length <= PH_ID_MAX && is_file_name(id, length);
+}
+
+bool id_is_sound(const char id[PH_ID_SIZE])
+{
+    size_t length = strnlen(id, PH_ID_SIZE);
+    const char *slash = memchr(id, '/', length);
+    size_t first = slash ? (size_t)(slash - id) : length;
+
+    if (length > PH_ID_MAX || !is_file_name(id, first))
+        return false;
+    return !slash || is_file_name(slash + 1, length - first - 1);
 }
 
 static void append_member(struct text *text, const char *key, int64_t number)
@@ -50,7 +66,7 @@ static void format_path(const char *prefix, const char *id, char path[PATH_ROOM]
 
     memset(path, 0, PATH_ROOM);
     text_append_string(&text, prefix);
-    text_append(&text, id, strnlen(id, PH_ID_MAX));
+    text_append(&text, id, strnlen(id, PH_ID_SIZE));
 }
 
 static int write_file(int directory, const char *path, const char *bytes, size_t length)
@@ -68,6 +84,8 @@ int exit_record_write(int directory, const char *id, const struct ph_exit *exit)
     size_t length = exit_record_format(exit, bytes);
     int result;
 
+    if (!id_is_file_name(id))
+        return -EINVAL;
     format_path("exits/.", id, temporary);
     format_path("exits/", id, path);
     if (mkdirat(directory, "exits", 0700) < 0 && errno != EEXIST)
@@ -84,6 +102,8 @@ int exit_record_remove(int directory, const char *id)
 {
     char path[PATH_ROOM];
 
+    if (!id_is_file_name(id))
+        return -EINVAL;
     format_path("exits/", id, path);
     return unlinkat(directory, path, 0) < 0 && errno != ENOENT ? -errno : 0;
 }

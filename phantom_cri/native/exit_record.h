@@ -10,12 +10,16 @@
 #define EXIT_RECORD_MAX 256
 
 /* Letters, digits, '_', '-' and '.', not first a '.': what may become a file name. */
-bool id_is_sound(const char id[PH_ID_MAX]);
+bool id_is_file_name(const char id[PH_ID_SIZE]);
+
+/* Such a name, or two with a slash between. */
+bool id_is_sound(const char id[PH_ID_SIZE]);
 
 /* One line of JSON; its length. */
 size_t exit_record_format(const struct ph_exit *exit, char text[EXIT_RECORD_MAX]);
 
-/* Replaces exits/`id` below `directory`, whole or not at all. 0 or -errno. */
+/* Replaces exits/`id` below `directory`, whole or not at all. 0 or -errno (EINVAL: the id is no file name).
+ */
 int exit_record_write(int directory, const char *id, const struct ph_exit *exit);
 
 /* 0 also when there is none. */

@@ -7,15 +7,23 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 
-#include "home.h"
+#include "attach.h"
+#include "connection.h"
+#include "fragment_root.h"
 #include "kernel.h"
 #include "launch.h"
+#include "log.h"
 #include "loop.h"
 #include "process.h"
 #include "request.h"
+#include "shutdown.h"
 #include "text.h"
+
+static int signals = -1;
+static bool reap_again;
 
 static int complain(const char *step, int error)
 {
@@ -69,24 +77,88 @@ static int make_own(void)
     return 0;
 }
 
+static void signals_ready(uint32_t index, uint32_t generation, uint32_t ready)
+{
+    struct signalfd_siginfo info;
+
+    (void)index, (void)generation, (void)ready;
+    while (read(signals, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_signo == SIGCHLD)
+            reap_again = true;
+        /* As init of a shared pid namespace the fragment is in its containers' sight; a sender outside of
+         * the namespace has no pid in it: only that one is obeyed. */
+        else if (getpid() != 1 || info.ssi_pid == 0)
+            shutdown_begin((struct reply_to){0});
+    }
+}
+
+static int watch_signals(void)
+{
+    sigset_t watched;
+
+    sigemptyset(&watched);
+    sigaddset(&watched, SIGCHLD);
+    sigaddset(&watched, SIGTERM);
+    signals = kernel_result(signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (signals < 0)
+        return signals;
+    return loop_watch(signals, (struct watch){.kind = loop_register(signals_ready)}, FOR_INPUT);
+}
+
+/* What is due before the loop waits for the next event. */
+static int64_t turn(void)
+{
+    static bool is_last;
+    int64_t wait, end;
+
+    if (reap_again)
+        reap_again = processes_reap();
+    wait = processes_tick();
+    if (is_last)
+        return LOOP_END;
+    /* Once more: a request that came before the end is answered. */
+    is_last = shutdown_is_done();
+    if (is_last || reap_again)
+        return 0;
+    end = shutdown_wait();
+    if (end >= 0 && (wait < 0 || end < wait))
+        wait = end;
+    if (wait < 0)
+        log_rest();
+    return wait;
+}
+
+static int start_to_listen(void)
+{
+    int fragment = kernel_pidfd_open(getpid());
+    int result = fragment < 0 ? fragment : loop_init();
+
+    if (result < 0)
+        return result;
+    processes_init(fragment, PH_FD_STATE);
+    requests_init(fragment);
+    attach_init();
+    result = watch_signals();
+    return result < 0 ? result : connections_init(PH_FD_LISTEN, request_handle);
+}
+
 int main(void)
 {
     const char *step = "process attributes";
-    int home, result;
+    int result;
 
     quiet_signals();
     result = make_own();
     if (result == 0)
-        result = home_init(&step);
+        result = fragment_root_init(&step);
     if (result < 0)
         return complain(step, result);
-    home = kernel_pidfd_open(getpid());
-    if (home < 0)
-        return complain("pidfd_open", home);
-    processes_init(home, PH_FD_STATE);
-    requests_init(home);
-    result = loop_init();
+    result = start_to_listen();
     if (result < 0)
         return complain("event loop", result);
-    return loop_run();
+    result = loop_run(turn);
+    if (result < 0)
+        return complain("wait for events", result);
+    shutdown_answer();
+    return 0;
 }

@@ -10,7 +10,7 @@
 typedef int op_function(struct launch *launch, const struct op *op);
 
 static op_function *const functions[OP_NUMBER_MAX] = {
-#define OP(number, name, signature, fields) [number] = op_##name,
+#define OP(number, name, ...) [number] = op_##name,
 #include "ops.def"
 #undef OP
 };
@@ -27,12 +27,12 @@ static void restore_limit(void)
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-void launch_init(const struct plan *plan, const int *donated, int home, struct launch *launch)
+void launch_init(const struct plan *plan, const int *donated, int fragment, struct launch *launch)
 {
     launch->plan = plan;
     for (uint32_t i = 0; i < plan->slot_limit; i++)
-        launch->slots[i] = i < plan->head->slot_count ? donated[i] : -1;
-    launch->home = home;
+        launch->slots[i] = i < plan->head.slot_count ? donated[i] : -1;
+    launch->fragment = fragment;
     launch->root = -1;
     launch->status = -1;
     launch->handoff = -1;
@@ -46,7 +46,7 @@ void launch_init(const struct plan *plan, const int *donated, int home, struct l
 
 void launch_deinit(struct launch *launch)
 {
-    for (uint32_t i = launch->plan->head->slot_count; i < launch->plan->slot_limit; i++)
+    for (uint32_t i = launch->plan->head.slot_count; i < launch->plan->slot_limit; i++)
         fd_close(&launch->slots[i]);
     fd_close(&launch->root);
 }
@@ -71,15 +71,16 @@ static void use_own_null(const struct launch *launch)
     }
 }
 
-/* Between the ops that make the container's world and those that give the process to its user.
+/* Before the first op of phase CREDENTIALS: between those that make what the process sees and those that give
+ * it to its user.
  *
  * The pty belongs to the root's devpts, and its owner follows IDS. Then whatever is still open is closed, but
  * for two fds that are no directories: /proc/self/fd/N of a directory leads out of the root, for CHDIR and
  * for EXEC alike, as O_CLOEXEC acts only after the program's path was walked (CVE-2024-21626). */
-static int close_world(struct launch *launch)
+static int close_fds_for_exec(struct launch *launch)
 {
-    unsigned low = (unsigned)(launch->status < launch->home ? launch->status : launch->home);
-    unsigned high = (unsigned)(launch->status < launch->home ? launch->home : launch->status);
+    unsigned low = (unsigned)(launch->status < launch->fragment ? launch->status : launch->fragment);
+    unsigned high = (unsigned)(launch->status < launch->fragment ? launch->fragment : launch->status);
     int result = 0;
 
     launch->is_closed = true;
@@ -104,8 +105,8 @@ static int run_op(struct launch *launch, const struct op *op)
 
     launch->step = "";
     launch->reason[0] = 0;
-    if (op->number >= OP_NO_NEW_PRIVS && !launch->is_closed && launch->status >= 0) {
-        result = close_world(launch);
+    if (op_phase(op->number) == OP_CREDENTIALS && !launch->is_closed && launch->status >= 0) {
+        result = close_fds_for_exec(launch);
         if (result < 0)
             return result;
     }

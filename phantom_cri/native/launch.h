@@ -14,12 +14,12 @@
 
 struct launch {
     const struct plan *plan;
-    int home;            /* pidfd of the fragment: its namespaces */
+    int fragment;        /* pidfd of the fragment: its namespaces */
     int root;            /* the container's root, between ROOT and PIVOT; else -1 */
     int status;          /* writing end of the status pipe, or socket under PH_PLAN_HOLD; -1 in ADOPT */
     int handoff;         /* socket on which the pty's master goes to the fragment; -1: no TTY */
     bool orphanable;     /* the fragment's death alone would not end this process (host pid namespace) */
-    bool is_closed;      /* nothing is open any more but stdio, status and home */
+    bool is_closed;      /* nothing is open any more but stdio, status and fragment */
     bool is_null[3];     /* stdio that nobody gave */
     const char *bundle;  /* of the HOOKs to come, in the plan; NULL: no HOST */
     const char *label;   /* SELinux context of new mounts, in the plan; NULL: none */
@@ -32,7 +32,7 @@ struct launch {
 extern rlim_t launch_soft_limit;
 
 /* fds must be filled for [0, plan->head->slot_count); the rest is emptied. */
-void launch_init(const struct plan *plan, const int *donated, int home, struct launch *launch);
+void launch_init(const struct plan *plan, const int *donated, int fragment, struct launch *launch);
 
 /* Runs the ops in order until one fails or EXEC takes over; closes no slot but those that it filled. */
 int launch_run(struct launch *launch, struct failure *failure);
@@ -65,10 +65,7 @@ int label_root(const struct launch *launch, const char *type, int mount);
 /* The strings of a vector, and a NULL: one pointer more than it has strings. */
 void launch_pointers(const struct field *vector, char **pointers);
 
-/* The pidfd of process `name` of this fragment, or -ESRCH. */
-int launch_process_fd(const char *name);
-
-#define OP(number, name, signature, fields) int op_##name(struct launch *launch, const struct op *op);
+#define OP(number, name, ...) int op_##name(struct launch *launch, const struct op *op);
 #include "ops.def"
 #undef OP
 

@@ -14,7 +14,6 @@
 
 #include "kernel.h"
 #include "launch.h"
-#include "path.h"
 #include "user.h"
 
 #define PTS_MAJOR_FIRST 136
@@ -134,24 +133,8 @@ int op_SECCOMP(struct launch *launch, const struct op *op)
 
 int op_CHDIR(struct launch *launch, const struct op *op)
 {
-    const char *path = op->field[0].bytes;
-    uint64_t flags = op->field[1].number;
-    OWNED_FD root = -1;
-    OWNED_FD directory = -1;
-
-    if (flags & ~1ULL)
-        return -ENOSYS;
     launch->step = "chdir";
-    if (chdir(path) == 0)
-        return 0;
-    if (errno != ENOENT || !(flags & 1))
-        return -errno;
-    launch->step = "mkdir";
-    root = kernel_result(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
-    directory = root < 0 ? root : path_create(root, path, true);
-    if (directory < 0)
-        return directory;
-    return kernel_result(fchdir(directory));
+    return kernel_result(chdir(op->field[0].bytes));
 }
 
 void launch_pointers(const struct field *vector, char **pointers)
@@ -199,9 +182,9 @@ static int execute_by_search(const char *name, char *const *arguments, char *con
     return error;
 }
 
-static int follow_fragment(const struct launch *launch)
+static int die_with_fragment(const struct launch *launch)
 {
-    struct pollfd fragment = {.fd = launch->home, .events = POLLIN};
+    struct pollfd fragment = {.fd = launch->fragment, .events = POLLIN};
 
     if (!launch->orphanable)
         return 0;
@@ -239,13 +222,13 @@ int op_EXEC(struct launch *launch, const struct op *op)
         return -errno;
     launch_pointers(argv, pointers);
     launch_pointers(envp, pointers + argv->length + 1);
-    launch->step = "follow the fragment";
-    result = follow_fragment(launch);
+    launch->step = "die with the fragment";
+    result = die_with_fragment(launch);
     if (result < 0)
         return result;
-    /* Every fd of ours is O_CLOEXEC already; this is the second lock on the door (CVE-2024-21626). */
+    /* Every fd of ours is O_CLOEXEC already; this would hold even where one was not (CVE-2024-21626). */
     kernel_close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
-    if (launch->plan->head->flags & PH_PLAN_HOLD) {
+    if (launch->plan->head.flags & PH_PLAN_HOLD) {
         launch->step = "wait to go on";
         result = wait_for_go(launch, op);
         if (result < 0)

@@ -6,6 +6,7 @@
 
 #include "kernel.h"
 #include "launch.h"
+#include "process.h"
 
 int op_JOIN_NS(struct launch *launch, const struct op *op)
 {
@@ -14,15 +15,15 @@ int op_JOIN_NS(struct launch *launch, const struct op *op)
 
 int op_JOIN_PROCESS(struct launch *launch, const struct op *op)
 {
-    int pidfd = launch_process_fd(op->field[0].bytes);
+    int pidfd = process_pidfd(op->field[0].bytes);
 
     (void)launch;
     return pidfd < 0 ? pidfd : kernel_result(setns(pidfd, (int)op->field[1].number));
 }
 
-int op_JOIN_HOME(struct launch *launch, const struct op *op)
+int op_JOIN_FRAGMENT(struct launch *launch, const struct op *op)
 {
-    return kernel_result(setns(launch->home, (int)op->field[0].number));
+    return kernel_result(setns(launch->fragment, (int)op->field[0].number));
 }
 
 int op_UNSHARE(struct launch *launch, const struct op *op)
@@ -65,22 +66,16 @@ int op_OPEN_TREE(struct launch *launch, const struct op *op)
     unsigned how = OPEN_TREE_CLONE;
     int tree;
 
-    if (flags & ~(uint64_t)(PH_OPEN_RECURSIVE | PH_OPEN_NOFOLLOW | PH_OPEN_OPTIONAL | PH_OPEN_CREATE))
-        return -ENOSYS;
-    if (flags & PH_OPEN_RECURSIVE)
+    if (flags & PH_OP_OPEN_RECURSIVE)
         how |= AT_RECURSIVE;
-    if (flags & PH_OPEN_NOFOLLOW)
-        how |= AT_SYMLINK_NOFOLLOW;
     launch->step = "open_tree";
     tree = kernel_open_tree(AT_FDCWD, path, how);
-    if (tree == -ENOENT && flags & PH_OPEN_CREATE) {
+    if (tree == -ENOENT && flags & PH_OP_OPEN_CREATE) {
         launch->step = "mkdir";
         tree = make_directories(path);
         if (tree == 0)
             tree = kernel_open_tree(AT_FDCWD, path, how);
     }
-    if (tree == -ENOENT && flags & PH_OPEN_OPTIONAL)
-        return 0;
     if (tree < 0)
         return tree;
     launch->slots[op->field[0].number] = tree;

@@ -13,13 +13,13 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-#include "home.h"
+#include "fragment_root.h"
 #include "kernel.h"
 #include "launch.h"
 #include "text.h"
 
-#define HOST       HOME_SHM /* its own content is in the container by now */
-#define REASON_MAX 120      /* what fits into a failure's text */
+#define HOST       FRAGMENT_SHM /* its own content is in the container by now */
+#define REASON_MAX 120          /* what fits into a failure's text */
 
 int op_HOST(struct launch *launch, const struct op *op)
 {
@@ -59,8 +59,8 @@ static int enter_bundle(const char *bundle)
 }
 
 /* Runs in the hook's process. What fails before its program does is told where the program would tell it. */
-static _Noreturn void be_hook(const struct launch *launch, const struct op *op, int input, int output,
-                              char **pointers)
+static _Noreturn void run_hook(const struct launch *launch, const struct op *op, int input, int output,
+                               char **pointers)
 {
     char bytes[64];
     struct text text = {bytes, sizeof(bytes), 0};
@@ -151,7 +151,7 @@ int op_HOOK(struct launch *launch, const struct op *op)
     launch->step = "clone";
     result = kernel_clone3(&args);
     if (result == 0)
-        be_hook(launch, op, input, output, pointers);
+        run_hook(launch, op, input, output, pointers);
     munmap(pointers, count * sizeof(char *));
     if (result < 0)
         return result;

@@ -3,7 +3,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-#include "home.h"
+#include "fragment_root.h"
 #include "kernel.h"
 #include "launch.h"
 #include "path.h"
@@ -44,7 +44,7 @@ int op_ROOT(struct launch *launch, const struct op *op)
     if (result < 0)
         return result;
     launch->step = "move_mount";
-    result = kernel_move_mount(*slot, AT_FDCWD, HOME_ROOTFS, 0);
+    result = kernel_move_mount(*slot, AT_FDCWD, FRAGMENT_ROOTFS, 0);
     if (result == 0)
         launch->root = fd_take(slot);
     return result;
@@ -65,22 +65,18 @@ int op_ATTACH(struct launch *launch, const struct op *op)
     uint64_t flags = op->field[4].number;
     int result;
 
-    if (flags & ~(uint64_t)(PH_ATTACH_RECURSIVE | PH_ATTACH_CREATE))
-        return -ENOSYS;
-    if (tree < 0) /* an OPTIONAL source that is missing */
-        return 0;
     launch->step = "source";
     result = is_directory(tree);
     if (result < 0)
         return result;
     launch->step = "target";
-    target = flags & PH_ATTACH_CREATE ? path_create(launch->root, path, result)
-                                      : path_resolve(launch->root, path, 0);
+    target = flags & PH_OP_ATTACH_CREATE ? path_create(launch->root, path, result)
+                                         : path_resolve(launch->root, path, 0);
     if (target < 0)
         return target;
     launch->step = "attributes";
     if (op->field[2].number)
-        result = set_attributes(tree, op->field[2].number, 0, flags & PH_ATTACH_RECURSIVE);
+        result = set_attributes(tree, op->field[2].number, 0, flags & PH_OP_ATTACH_RECURSIVE);
     if (result < 0)
         return result;
     launch->step = "propagation";
@@ -185,7 +181,7 @@ int op_MASK(struct launch *launch, const struct op *op)
     if (result < 0)
         return result;
     launch->step = "cover";
-    cover = kernel_open_tree(AT_FDCWD, result ? HOME_EMPTY : HOME_NULL, OPEN_TREE_CLONE);
+    cover = kernel_open_tree(AT_FDCWD, result ? FRAGMENT_EMPTY : FRAGMENT_NULL, OPEN_TREE_CLONE);
     return cover < 0 ? cover : attach_to(cover, target);
 }
 
@@ -210,15 +206,12 @@ int op_READONLY(struct launch *launch, const struct op *op)
 int op_REMOUNT(struct launch *launch, const struct op *op)
 {
     OWNED_FD target = path_resolve(launch->root, op->field[0].bytes, 0);
-    uint64_t flags = op->field[2].number;
 
-    if (flags & ~1ULL)
-        return -ENOSYS;
     launch->step = "target";
     if (target < 0)
         return target;
     launch->step = "attributes";
-    return set_attributes(target, op->field[1].number, 0, flags & 1);
+    return set_attributes(target, op->field[1].number, 0, op->field[2].number & PH_OP_REMOUNT_RECURSIVE);
 }
 
 int op_PIVOT(struct launch *launch, const struct op *op)

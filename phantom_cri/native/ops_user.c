@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "home.h"
+#include "fragment_root.h"
 #include "kernel.h"
 #include "launch.h"
 #include "text.h"
@@ -113,7 +113,7 @@ static int adopt_namespaces(struct launch *launch, pid_t pid, int pidfd, int soc
     launch->step = "owner of the pod's shm";
     user.uid = (uid_t)op->field[0].number;
     user.gid = (gid_t)op->field[2].number;
-    if (chown(HOME_SHM, user.uid, user.gid) < 0)
+    if (chown(FRAGMENT_SHM, user.uid, user.gid) < 0)
         return -errno;
     user.fd = fd_take(&fd);
     return 0;
@@ -195,8 +195,6 @@ int op_MAP_IDS(struct launch *launch, const struct op *op)
 {
     int tree = launch->slots[op->field[0].number], result;
 
-    if (tree < 0) /* an OPTIONAL source that is missing */
-        return 0;
     launch->step = "mount_setattr";
     result = user_map_tree(tree);
     if (result == -EINVAL)

@@ -209,9 +209,9 @@ static int mount_somehow(struct launch *launch, const struct overlay *overlay, u
 {
     int result = -EINVAL;
 
-    if (!(flags & (PH_OVERLAY_JOINED | PH_OVERLAY_CLASSIC)))
+    if (!(flags & (PH_OP_OVERLAY_JOINED | PH_OP_OVERLAY_CLASSIC)))
         result = mount_by_fsconfig(launch, overlay, false);
-    if (result == -EINVAL && !(flags & PH_OVERLAY_CLASSIC))
+    if (result == -EINVAL && !(flags & PH_OP_OVERLAY_CLASSIC))
         result = mount_by_fsconfig(launch, overlay, true);
     if (result == -EINVAL || result == -E2BIG)
         result = mount_classically(launch, overlay);
@@ -263,8 +263,9 @@ static int mount_mapped(struct launch *launch, struct overlay *overlay, uint64_t
     result = map_layers(overlay, trees);
     if (result == 0) {
         overlay->trees = trees;
-        result = flags & (PH_OVERLAY_JOINED | PH_OVERLAY_CLASSIC) ? -EINVAL
-                                                                  : mount_by_fsconfig(launch, overlay, false);
+        result = flags & (PH_OP_OVERLAY_JOINED | PH_OP_OVERLAY_CLASSIC)
+                     ? -EINVAL
+                     : mount_by_fsconfig(launch, overlay, false);
         overlay->trees = NULL;
         if (result == -EINVAL)
             result = mount_by_attached(launch, overlay, trees, flags);
@@ -282,13 +283,11 @@ static int overlay_into_slot(struct launch *launch, const struct op *op, bool is
         .lower_count = op->field[1].length,
         .upper = op->field[2].bytes,
         .work = op->field[3].bytes,
-        .is_volatile = flags & PH_OVERLAY_VOLATILE,
+        .is_volatile = flags & PH_OP_OVERLAY_VOLATILE,
         .is_mapped = is_mapped,
     };
     int result;
 
-    if (flags & ~(uint64_t)(PH_OVERLAY_VOLATILE | PH_OVERLAY_JOINED | PH_OVERLAY_CLASSIC))
-        return -ENOSYS;
     launch->step = "layers";
     if (!layers_are_sound(&overlay))
         return -EINVAL;

@@ -1,40 +1,33 @@
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
+#include "message.h"
 #include "plan.h"
-
-#define KNOWN_PLAN_FLAGS (PH_PLAN_LOG | PH_PLAN_STDIN | PH_PLAN_TTY | PH_PLAN_KILL_REST | PH_PLAN_HOLD)
-
-struct op_form {
-    const char *name;
-    const char *signature;
-};
-
-static const struct op_form forms[OP_NUMBER_MAX] = {
-#define OP(number, name, signature, fields) [number] = {#name, signature},
-#include "ops.def"
-#undef OP
-};
 
 /* What an op does with the slot that its first field names. */
 enum slot_use { SLOT_NONE, SLOT_FILLS, SLOT_READS, SLOT_CONSUMES };
 
-static const uint8_t slot_uses[OP_NUMBER_MAX] = {
-    [OP_JOIN_NS] = SLOT_READS,        [OP_CGROUP_PROCS] = SLOT_READS, [OP_OPEN_TREE] = SLOT_FILLS,
-    [OP_OVERLAY] = SLOT_FILLS,        [OP_NEW_FS] = SLOT_FILLS,       [OP_ROOT] = SLOT_CONSUMES,
-    [OP_ATTACH] = SLOT_CONSUMES,      [OP_HOST] = SLOT_CONSUMES,      [OP_MAP_IDS] = SLOT_READS,
-    [OP_OVERLAY_MAPPED] = SLOT_FILLS,
+/* ADOPT: the fragment may run it on itself. Such an op cannot hang and leaves the fragment's root alone, but
+ * for what a ROOT and the ops on it put at the assembly point, for a container to take. */
+enum op_where { OP_IN_CHILD, OP_IN_ADOPT };
+
+struct op_form {
+    const char *signature; /* NULL: no such op */
+    uint32_t flags;        /* that its last field may have; 0: it has no flags of ours */
+    uint8_t phase;         /* enum op_phase */
+    uint8_t slot;          /* enum slot_use */
+    uint8_t where;         /* enum op_where */
 };
 
-/* Ops that the fragment may run on itself: they cannot hang and leave its root alone, but for what a ROOT
- * and the ops on it put at the assembly point, for a container to take. */
-static const bool adoptable[OP_NUMBER_MAX] = {
-    [OP_JOIN_NS] = true,    [OP_CGROUP_PROCS] = true, [OP_HOSTNAME] = true, [OP_SYSCTL] = true,
-    [OP_NETLINK] = true,    [OP_OOM_SCORE] = true,    [OP_RLIMIT] = true,   [OP_UMASK] = true,
-    [OP_NEW_FS] = true,     [OP_OPEN_TREE] = true,    [OP_ROOT] = true,     [OP_ATTACH] = true,
-    [OP_MKDIR] = true,      [OP_MKNOD] = true,        [OP_SYMLINK] = true,  [OP_USER_NAMESPACE] = true,
-    [OP_FILE_LABEL] = true,
+static const struct op_form forms[OP_NUMBER_MAX] = {
+#define OP(number, name, phase, slot, where, signature, fields, flags)                                       \
+    [number] = {signature, flags, OP_##phase, SLOT_##slot, OP_IN_##where},
+#include "ops.def"
+#undef OP
 };
+
+_Static_assert(sizeof(struct ph_plan) >= PH_PLAN_HEAD_MIN, "a plan head only grows");
 
 struct op_head {
     uint16_t number;
@@ -53,6 +46,7 @@ struct check {
     uint64_t consumed[PH_SLOTS / 64];
     uint32_t kind;
     uint32_t slot_limit;
+    bool is_closed; /* an op of phase CREDENTIALS has been */
     bool executes;
 };
 
@@ -67,9 +61,20 @@ void failure_set(uint32_t stage, int error, int64_t op, const char *text, struct
     memcpy(failure->text, text, length);
 }
 
-const char *op_name(uint16_t number)
+enum op_phase op_phase(uint16_t number)
 {
-    return number < OP_NUMBER_MAX && forms[number].name ? forms[number].name : "?";
+    return forms[number].phase;
+}
+
+void plan_features(struct ph_feature features[PLAN_FEATURES])
+{
+    uint32_t count = 0;
+
+    for (uint16_t kind = PH_KIND_ADOPT; kind <= PH_KIND_EXEC; kind++)
+        features[count++] = (struct ph_feature){PH_FEATURE_PLAN, kind, PH_PLAN_FLAGS};
+    for (uint16_t number = 0; number < OP_NUMBER_MAX; number++)
+        if (forms[number].signature)
+            features[count++] = (struct ph_feature){PH_FEATURE_OP, number, forms[number].flags};
 }
 
 static const uint8_t *reader_take(struct reader *reader, size_t length)
@@ -166,7 +171,7 @@ static const char *read_op(struct reader *reader, struct op *op, int *error)
     if (!fields.next)
         return "op longer than the plan";
     fields.end = fields.next + head.length;
-    if (head.number >= OP_NUMBER_MAX || !forms[head.number].name) {
+    if (head.number >= OP_NUMBER_MAX || !forms[head.number].signature) {
         *error = -ENOSYS;
         return "unknown op";
     }
@@ -190,13 +195,13 @@ static const char *check_slot(struct check *check, const struct op *op)
 {
     uint64_t slot = op->field[0].number;
 
-    if (slot_uses[op->number] == SLOT_NONE)
+    if (forms[op->number].slot == SLOT_NONE)
         return NULL;
     if (slot >= PH_SLOTS)
         return "slot out of range";
     if (slot >= check->slot_limit)
         check->slot_limit = (uint32_t)slot + 1;
-    if (slot_uses[op->number] == SLOT_FILLS) {
+    if (forms[op->number].slot == SLOT_FILLS) {
         if (bit_test(check->filled, slot))
             return "slot filled twice";
         bit_set(check->filled, slot);
@@ -204,17 +209,34 @@ static const char *check_slot(struct check *check, const struct op *op)
     }
     if (!bit_test(check->filled, slot) || bit_test(check->consumed, slot))
         return "empty slot";
-    if (slot_uses[op->number] == SLOT_CONSUMES)
+    if (forms[op->number].slot == SLOT_CONSUMES)
         bit_set(check->consumed, slot);
     return NULL;
 }
 
-static const char *check_op(struct check *check, const struct op *op)
+static bool has_unknown_flags(const struct op *op)
 {
+    const struct op_form *form = &forms[op->number];
+
+    return form->flags && op->field[strlen(form->signature) - 1].number & ~(uint64_t)form->flags;
+}
+
+static const char *check_op(struct check *check, const struct op *op, int *error)
+{
+    enum op_phase phase = op_phase(op->number);
+
+    *error = -EINVAL;
     if (check->executes)
         return "op after EXEC";
-    if (!check->kind && !adoptable[op->number])
+    if (check->kind == PH_KIND_ADOPT && forms[op->number].where != OP_IN_ADOPT)
         return "not for the fragment itself";
+    if (check->is_closed && phase != OP_CREDENTIALS && phase != OP_ANY)
+        return "op after credentials, when all fds are closed";
+    check->is_closed = check->is_closed || phase == OP_CREDENTIALS;
+    if (has_unknown_flags(op)) {
+        *error = -ENOSYS;
+        return "op flags";
+    }
     if (op->number == OP_EXEC) {
         check->executes = true;
         if (op->field[1].length == 0)
@@ -227,26 +249,47 @@ static const char *check_op(struct check *check, const struct op *op)
     return check_slot(check, op);
 }
 
-static const char *check_head(const struct ph_plan *head, size_t size, uint32_t donated, int *error)
+static const char *check_slots(const struct ph_plan *head, uint32_t donated)
 {
     const int32_t slots[] = {head->cgroup_slot,   head->log_slot,      head->kill_slot,    head->oom_slot,
                              head->stdio_slot[0], head->stdio_slot[1], head->stdio_slot[2]};
 
-    *error = -EINVAL;
-    if (head->magic != PH_PLAN_MAGIC || head->size != size || head->reserved)
-        return "plan head";
     if (head->slot_count != donated || donated > PH_DONATED_MAX)
         return "slot count is not the number of donated fds";
     for (size_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++)
         if (slots[i] < -1 || slots[i] >= (int64_t)donated)
             return "slot in the plan head";
-    if (!memchr(head->pid_namespace_of, 0, PH_ID_MAX))
-        return "pid_namespace_of without NUL";
-    if (head->flags & ~KNOWN_PLAN_FLAGS) {
-        *error = -ENOSYS;
-        return "plan flags";
-    }
     return NULL;
+}
+
+/* Reads and checks the head; a description of what is wrong, or NULL. */
+static const char *read_head(const void *memory, size_t size, uint32_t donated, uint32_t kinds,
+                             struct ph_plan *head, int *error)
+{
+    uint32_t head_size;
+    bool is_known;
+
+    *error = -EINVAL;
+    if (size < PH_PLAN_HEAD_MIN || size > PLAN_SIZE_MAX)
+        return "plan size";
+    memcpy(&head_size, (const char *)memory + offsetof(struct ph_plan, head_size), sizeof(head_size));
+    if (head_size < PH_PLAN_HEAD_MIN || head_size > size || head_size % 8)
+        return "plan head size";
+    is_known = struct_is_known(memory, head_size, sizeof(*head));
+    memset(head, 0, sizeof(*head));
+    memcpy(head, memory, head_size < sizeof(*head) ? head_size : sizeof(*head));
+    if (head->magic != PH_PLAN_MAGIC || head->size != size)
+        return "plan head";
+    if (!is_known || head->reserved || head->reserved2 || head->flags & ~PH_PLAN_FLAGS ||
+        head->kind > PH_KIND_EXEC) {
+        *error = -ENOSYS;
+        return "plan head has a kind, flags or fields that are not known here";
+    }
+    if (!(kinds & 1u << head->kind))
+        return "plan kind";
+    if (!memchr(head->pid_namespace_of, 0, PH_ID_MAX + 1))
+        return "pid_namespace_of without NUL";
+    return check_slots(head, donated);
 }
 
 static int check_ops(struct plan *plan, struct check *check, struct failure *failure)
@@ -254,20 +297,18 @@ static int check_ops(struct plan *plan, struct check *check, struct failure *fai
     struct reader reader = {plan->ops, plan->end};
     struct op op;
 
-    for (op.index = 0; op.index < plan->head->op_count; op.index++) {
+    for (op.index = 0; op.index < plan->head.op_count; op.index++) {
         int error;
         const char *wrong = read_op(&reader, &op, &error);
 
-        if (!wrong) {
-            error = -EINVAL;
-            wrong = check_op(check, &op);
-        }
+        if (!wrong)
+            wrong = check_op(check, &op, &error);
         if (wrong) {
             failure_set(PH_STAGE_DECODE, error, op.index, wrong, failure);
             return error;
         }
     }
-    if (reader.next == reader.end && check->executes == (check->kind != 0))
+    if (reader.next == reader.end && check->executes == (check->kind != PH_KIND_ADOPT))
         return 0;
     failure_set(PH_STAGE_DECODE, EINVAL, -1, "a plan is as long as it says and ends in EXEC", failure);
     return -EINVAL;
@@ -276,27 +317,19 @@ static int check_ops(struct plan *plan, struct check *check, struct failure *fai
 int plan_open(const void *memory, size_t size, uint32_t donated, uint32_t kinds, struct plan *plan,
               struct failure *failure)
 {
-    const struct ph_plan *head = memory;
     struct check check = {0};
-    const char *wrong;
-    int error = -EINVAL;
+    int error;
+    const char *wrong = read_head(memory, size, donated, kinds, &plan->head, &error);
 
-    if (size < sizeof(*head) || size > PLAN_SIZE_MAX)
-        wrong = "plan size";
-    else
-        wrong = check_head(head, size, donated, &error);
-    if (!wrong && (head->kind > PH_KIND_EXEC || !(kinds & 1u << head->kind)))
-        wrong = "plan kind";
     if (wrong) {
         failure_set(PH_STAGE_DECODE, error, -1, wrong, failure);
         return error;
     }
     for (uint32_t slot = 0; slot < donated; slot++)
         bit_set(check.filled, slot);
-    check.kind = head->kind;
+    check.kind = plan->head.kind;
     check.slot_limit = donated;
-    plan->head = head;
-    plan->ops = (const uint8_t *)memory + sizeof(*head);
+    plan->ops = (const uint8_t *)memory + plan->head.head_size;
     plan->end = (const uint8_t *)memory + size;
     error = check_ops(plan, &check, failure);
     plan->slot_limit = check.slot_limit;
@@ -315,7 +348,7 @@ bool plan_next(struct plan_cursor *cursor, struct op *op)
     struct reader reader = {cursor->next, cursor->plan->end};
     int error;
 
-    if (cursor->index == cursor->plan->head->op_count || read_op(&reader, op, &error))
+    if (cursor->index == cursor->plan->head.op_count || read_op(&reader, op, &error))
         return false;
     op->index = cursor->index++;
     cursor->next = reader.next;

@@ -12,11 +12,20 @@
 #define PLAN_SIZE_MAX   (16u << 20)
 
 enum op_number {
-#define OP(number, name, signature, fields) OP_##name = number,
+#define OP(number, name, ...) OP_##name = number,
 #include "ops.def"
 #undef OP
-    OP_NUMBER_MAX = 64
+    OP_NUMBER_MAX = 128
 };
+
+enum {
+    PLAN_FEATURES = 3 /* kinds of plan */
+#define OP(...) +1
+#include "ops.def"
+#undef OP
+};
+
+enum op_phase { OP_ANY, OP_ENTER, OP_GATHER, OP_ASSEMBLE, OP_IDENTITY, OP_CREDENTIALS };
 
 /* A field of an op: u, i: number; s, b: bytes and their length (a NUL follows); v: first string and count. */
 struct field {
@@ -32,7 +41,7 @@ struct op {
 };
 
 struct plan {
-    const struct ph_plan *head;
+    struct ph_plan head;
     const uint8_t *ops;
     const uint8_t *end;
     uint32_t slot_limit; /* no op names a slot at or above it */
@@ -54,7 +63,7 @@ struct failure {
 
 void failure_set(uint32_t stage, int error, int64_t op, const char *text, struct failure *failure);
 
-/* Checks every byte of `size` bytes at `memory` (8-aligned) and sets *plan, which points into them.
+/* Checks every byte of `size` bytes at `memory` (8-aligned) and sets *plan, whose ops point into them.
  * `donated`: number of fds that came along; `kinds`: mask of 1 << PH_KIND_* (1 << 0: ADOPT) allowed here.
  * 0, or -errno and *failure. */
 int plan_open(const void *memory, size_t size, uint32_t donated, uint32_t kinds, struct plan *plan,
@@ -67,6 +76,9 @@ bool plan_next(struct plan_cursor *cursor, struct op *op);
 /* The string after `string` in a vector. */
 const char *plan_string_after(const char *string);
 
-const char *op_name(uint16_t number);
+enum op_phase op_phase(uint16_t number);
+
+/* What plans may hold: one feature for each kind of plan and each op. */
+void plan_features(struct ph_feature features[PLAN_FEATURES]);
 
 #endif

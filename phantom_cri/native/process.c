@@ -5,7 +5,6 @@
 #include "cgroup.h"
 #include "exit_record.h"
 #include "kernel.h"
-#include "launch.h"
 #include "process.h"
 
 static struct process processes[PROCESS_MAX];
@@ -29,9 +28,9 @@ int64_t clock_wall(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-void processes_init(int home, int state_directory)
+void processes_init(int fragment, int state_directory)
 {
-    starts_init(home);
+    starts_init(fragment);
     state = state_directory;
 }
 
@@ -40,7 +39,7 @@ struct process *process_find(const char *id)
     for (uint32_t i = 0; i < process_limit; i++)
         /* A failed one is only waited for; its id may be used again. */
         if (processes[i].phase != PROCESS_FREE && processes[i].phase != PROCESS_FAILED &&
-            !strncmp(processes[i].id, id, PH_ID_MAX))
+            !strncmp(processes[i].id, id, PH_ID_SIZE))
             return &processes[i];
     return NULL;
 }
@@ -56,26 +55,16 @@ struct process *process_at(uint32_t *index)
     return NULL;
 }
 
-struct process *process_next(uint32_t *index)
+int process_pidfd(const char *id)
 {
-    struct process *process;
-
-    do
-        process = process_at(index);
-    while (process && process->phase == PROCESS_FAILED);
-    return process;
-}
-
-int launch_process_fd(const char *name)
-{
-    struct process *process = process_find(name);
+    struct process *process = process_find(id);
 
     return process && process->phase == PROCESS_RUNNING ? process->pidfd : -ESRCH;
 }
 
-struct watch process_watch(const struct process *process, enum watch_kind kind)
+struct watch process_watch(const struct process *process, uint8_t kind)
 {
-    return (struct watch){(uint8_t)kind, process->generation, (uint32_t)(process - processes)};
+    return (struct watch){kind, process->generation, (uint32_t)(process - processes)};
 }
 
 struct process *process_watched(uint32_t index, uint32_t generation)
@@ -99,7 +88,7 @@ struct process *process_init(const char *id)
     if (!process)
         return NULL;
     memset(process, 0, sizeof(*process));
-    strncpy(process->id, id, PH_ID_MAX - 1);
+    strncpy(process->id, id, PH_ID_SIZE - 1);
     process->generation = ++generations;
     process->phase = PROCESS_STARTING;
     process->pidfd = process->status = process->handoff = process->console = -1;
@@ -129,7 +118,7 @@ void process_exited(struct process *process)
 {
     struct ph_message event = {.type = PH_EXITED, .flags = process->kind, .exit = process->exit};
 
-    memcpy(event.id, process->id, PH_ID_MAX);
+    memcpy(event.id, process->id, PH_ID_SIZE);
     if (process->kind == PH_KIND_EXEC) {
         process_deinit(process);
     } else {
@@ -152,9 +141,9 @@ int process_forget(struct process *process)
         process->phase = PROCESS_FAILED;
         return kernel_pidfd_signal(process->pidfd, SIGKILL);
     }
-    result = exit_record_remove(state, process->id);
     if (process->phase != PROCESS_EXITED)
         return -EBUSY;
+    result = exit_record_remove(state, process->id);
     process_deinit(process);
     return result;
 }
@@ -172,9 +161,21 @@ void process_entry(const struct process *process, struct ph_message *message)
                                                         : PH_RUNNING;
     message->value2 = process->pid;
     message->exit = process->exit;
-    memcpy(message->id, process->id, PH_ID_MAX);
+    memcpy(message->id, process->id, PH_ID_SIZE);
     if (process->phase != PROCESS_EXITED)
         message->exit.finished_at = 0;
+}
+
+bool process_list(uint32_t *next, struct ph_message *entry)
+{
+    struct process *process;
+
+    do
+        process = process_at(next);
+    while (process && process->phase == PROCESS_FAILED);
+    if (process)
+        process_entry(process, entry);
+    return process != NULL;
 }
 
 static bool is_alive(const struct process *process)

@@ -27,7 +27,7 @@ enum process_phase {
 };
 
 struct process {
-    char id[PH_ID_MAX];
+    char id[PH_ID_SIZE];
     enum process_phase phase;
     uint32_t kind;  /* PH_KIND_* */
     uint32_t flags; /* PH_PLAN_* */
@@ -53,7 +53,8 @@ struct process {
     struct log log;
 };
 
-void processes_init(int home, int state_directory);
+/* `fragment`: its pidfd. */
+void processes_init(int fragment, int state_directory);
 
 /* Clones a child that runs the plan; the answer to `starter` is sent once execve succeeded or all is undone.
  * donated[]: what is kept is taken (-1 is left). 0, or -errno and *failure. */
@@ -64,9 +65,11 @@ int process_start(const char *id, const struct plan *plan, int *donated, struct 
 int process_go(struct process *process, struct reply_to starter);
 
 struct process *process_find(const char *id);
-/* In the order of the table: the first at or after *index, which is moved past it; NULL: no more. */
-struct process *process_next(uint32_t *index);
+/* Its pidfd while it runs, or -ESRCH. */
+int process_pidfd(const char *id);
 void process_entry(const struct process *process, struct ph_message *message);
+/* In the order of the table: see entry_source. */
+bool process_list(uint32_t *next, struct ph_message *entry);
 
 /* Sends a signal to the first process, or to everything in the cgroup. 0 or -errno. */
 int process_signal(struct process *process, int signal, bool all);
@@ -83,9 +86,6 @@ bool processes_are_live(void);
 /* Goes on killing what is in the cgroup in the turns to come. */
 void process_kill_rest(struct process *process);
 
-/* Events of the loop. */
-void process_status_ready(uint32_t index, uint32_t generation);
-void process_output_ready(uint32_t index, uint32_t generation, enum log_name name);
 /* True: there may be more. */
 bool processes_reap(void);
 /* Goes on with ending processes; ns until it wants to be called again, or -1. */
@@ -95,10 +95,10 @@ int64_t processes_tick(void);
 
 struct process *process_init(const char *id); /* NULL: too many */
 void process_deinit(struct process *process);
-void starts_init(int home);
-/* Every entry in use, as process_next() but with failed ones. */
+void starts_init(int fragment);
+/* Every entry in use: the first at or after *index, which is moved past it; NULL: no more. */
 struct process *process_at(uint32_t *index);
-struct watch process_watch(const struct process *process, enum watch_kind kind);
+struct watch process_watch(const struct process *process, uint8_t kind);
 struct process *process_watched(uint32_t index, uint32_t generation);
 /* Learns from the status pipe what became of a launch. */
 void process_settle(struct process *process);

@@ -29,7 +29,7 @@ static void note_oom(struct process *process)
         process->exit.oom = 1;
 }
 
-static void bury(struct process *process, const siginfo_t *info)
+static void record_death(struct process *process, const siginfo_t *info)
 {
     process->is_dead = true;
     if (process->phase == PROCESS_STARTING)
@@ -67,17 +67,9 @@ bool processes_reap(void)
         /* The others are orphans that the kernel handed to the fragment. */
         process = find_by_pid(info.si_pid);
         if (process)
-            bury(process, &info);
+            record_death(process, &info);
     }
     return true;
-}
-
-void process_output_ready(uint32_t index, uint32_t generation, enum log_name name)
-{
-    struct process *process = process_watched(index, generation);
-
-    if (process && process->log.streams[name].fd >= 0)
-        log_pump(&process->log, name);
 }
 
 static void end_output(struct process *process)

@@ -8,13 +8,46 @@
 #include "launch.h"
 #include "process.h"
 
-static int home = -1;
-static bool is_init; /* of its pid namespace: then nothing outlives the fragment */
+static int fragment = -1; /* its pidfd */
+static bool is_init;      /* of its pid namespace: then nothing outlives the fragment */
+static uint8_t status_kind, output_kinds[LOG_STREAMS];
 
-void starts_init(int home_pidfd)
+static void status_ready(uint32_t index, uint32_t generation, uint32_t ready)
 {
-    home = home_pidfd;
+    struct process *process = process_watched(index, generation);
+
+    (void)ready;
+    if (process && process->status >= 0)
+        process_settle(process);
+}
+
+static void read_output(uint32_t index, uint32_t generation, enum log_name name)
+{
+    struct process *process = process_watched(index, generation);
+
+    if (process && process->log.streams[name].fd >= 0)
+        log_pump(&process->log, name);
+}
+
+static void stdout_ready(uint32_t index, uint32_t generation, uint32_t ready)
+{
+    (void)ready;
+    read_output(index, generation, LOG_STDOUT);
+}
+
+static void stderr_ready(uint32_t index, uint32_t generation, uint32_t ready)
+{
+    (void)ready;
+    read_output(index, generation, LOG_STDERR);
+}
+
+void starts_init(int fragment_pidfd)
+{
+    fragment = fragment_pidfd;
     is_init = getpid() == 1;
+    status_kind = loop_register(status_ready);
+    output_kinds[LOG_STDOUT] = loop_register(stdout_ready);
+    output_kinds[LOG_STDERR] = loop_register(stderr_ready);
 }
 
 /* The child's ends of what connects it with the fragment. */
@@ -104,12 +137,12 @@ static int make_ends(struct process *process, const struct ph_plan *head, int *d
 static int enter_pid_namespace(const char *id)
 {
     static bool away;
-    int pidfd = home, result;
+    int pidfd = fragment, result;
 
     if (!*id && !away)
         return 0;
     if (*id)
-        pidfd = launch_process_fd(id);
+        pidfd = process_pidfd(id);
     result = pidfd < 0 ? pidfd : kernel_result(setns(pidfd, CLONE_NEWPID));
     if (result == 0)
         away = *id != 0;
@@ -118,7 +151,7 @@ static int enter_pid_namespace(const char *id)
 
 static int clone_child(struct process *process, const struct plan *plan, const int *donated)
 {
-    const struct ph_plan *head = plan->head;
+    const struct ph_plan *head = &plan->head;
     struct clone_args args = {
         .flags = head->clone_flags | CLONE_PIDFD,
         .pidfd = (uint64_t)(uintptr_t)&process->pidfd,
@@ -141,11 +174,11 @@ static int clone_child(struct process *process, const struct plan *plan, const i
 }
 
 /* Runs in the child. */
-static _Noreturn void be_child(const struct plan *plan, const int *donated, const struct child_ends *ends)
+static _Noreturn void run_child(const struct plan *plan, const int *donated, const struct child_ends *ends)
 {
     static struct launch launch;
 
-    launch_init(plan, donated, home, &launch);
+    launch_init(plan, donated, fragment, &launch);
     launch.status = ends->status;
     launch.handoff = ends->handoff;
     launch.orphanable = !is_init;
@@ -162,7 +195,7 @@ static int keep_donated(struct process *process, const struct ph_plan *head, int
         process->log.fd = fd_take(&donated[head->log_slot]);
     process->oom_kills = cgroup_oom_kills(process->oom);
     /* Input but for a held one's would wake the loop for nothing: what counts is the end, at execve. */
-    return loop_watch(process->status, process_watch(process, WATCH_STATUS),
+    return loop_watch(process->status, process_watch(process, status_kind),
                       head->flags & PH_PLAN_HOLD ? FOR_INPUT : FOR_HANGUP);
 }
 
@@ -172,8 +205,8 @@ static int watch_output(struct process *process)
 
     for (int i = 0; i < LOG_STREAMS && result == 0; i++)
         if (process->log.streams[i].fd >= 0)
-            result = loop_watch(process->log.streams[i].fd,
-                                process_watch(process, WATCH_STDOUT + (enum watch_kind)i), FOR_INPUT);
+            result =
+                loop_watch(process->log.streams[i].fd, process_watch(process, output_kinds[i]), FOR_INPUT);
     return result;
 }
 
@@ -188,17 +221,17 @@ int process_start(const char *id, const struct plan *plan, int *donated, struct 
         failure_set(PH_STAGE_REQUEST, EAGAIN, -1, "too many processes", failure);
         return -EAGAIN;
     }
-    process->kind = plan->head->kind;
-    process->flags = plan->head->flags;
-    process->own_pid_namespace = plan->head->clone_flags & CLONE_NEWPID;
+    process->kind = plan->head.kind;
+    process->flags = plan->head.flags;
+    process->own_pid_namespace = plan->head.clone_flags & CLONE_NEWPID;
     process->starter = starter;
-    result = make_ends(process, plan->head, donated, &ends);
+    result = make_ends(process, &plan->head, donated, &ends);
     if (result == 0)
         result = watch_output(process);
     if (result == 0)
         result = clone_child(process, plan, donated);
     if (result == 0)
-        be_child(plan, donated, &ends);
+        run_child(plan, donated, &ends);
     child_ends_deinit(&ends);
     if (result < 0) {
         failure_set(PH_STAGE_CLONE, result, -1, "clone", failure);
@@ -206,7 +239,7 @@ int process_start(const char *id, const struct plan *plan, int *donated, struct 
         return result;
     }
     process->pid = result;
-    if (keep_donated(process, plan->head, donated) < 0)
+    if (keep_donated(process, &plan->head, donated) < 0)
         kernel_pidfd_signal(process->pidfd, SIGKILL);
     return 0;
 }
@@ -218,7 +251,7 @@ static void answer_started(struct process *process)
     struct ph_message message = {.type = PH_OK, .exit.started_at = process->exit.started_at};
     int fds[2] = {process->pidfd, process->console};
 
-    memcpy(message.id, process->id, PH_ID_MAX);
+    memcpy(message.id, process->id, PH_ID_SIZE);
     reply(process->starter, &message, fds, process->console >= 0 ? 2 : 1);
 }
 
@@ -271,8 +304,9 @@ int process_go(struct process *process, struct reply_to starter)
 {
     if (process->phase != PROCESS_HELD)
         return -EALREADY;
+    /* EPIPE: it was killed while it waited, which is not seen yet. */
     if (write(process->status, "", 1) < 0)
-        return -errno;
+        return errno == EPIPE ? -ECHILD : -errno;
     process->phase = PROCESS_STARTING;
     process->starter = starter;
     return 0;
@@ -320,12 +354,4 @@ void process_settle(struct process *process)
     }
     failure_set(PH_STAGE_OP, ECHILD, -1, "killed before execve", &process->failure);
     fail(process);
-}
-
-void process_status_ready(uint32_t index, uint32_t generation)
-{
-    struct process *process = process_watched(index, generation);
-
-    if (process && process->status >= 0)
-        process_settle(process);
 }

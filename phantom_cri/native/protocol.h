@@ -1,24 +1,34 @@
 /* The fragment's socket protocol and the plan's binary form, version 1.
  *
- * Transport: Unix SOCK_SEQPACKET, one message a packet: `struct ph_message` and up to PH_TEXT_MAX bytes
- * of text; fds by SCM_RIGHTS. Little endian, natural alignment, no implicit padding. A peer whose uid is
- * not the fragment's own is hung up on (SO_PEERCRED). Several connections may be open; each that said
- * HELLO gets every event. Requests are answered in any order, matched by `serial`.
+ * Transport: Unix SOCK_SEQPACKET, one message a packet of at most PH_PACKET_MAX bytes: `struct ph_message`,
+ * then `text_length` bytes; fds by SCM_RIGHTS. Little endian, natural alignment, no implicit padding. A peer
+ * whose uid is not the fragment's own is hung up on (SO_PEERCRED). Several connections may be open; each that
+ * said HELLO gets every event. Requests are answered in any order, matched by `serial`.
  *
  * A plan travels as a memfd (first donated fd of the message) sealed with F_SEAL_WRITE|SHRINK|GROW|SEAL,
  * so that what was validated is what is executed. The other donated fds fill the slots from 0.
  *
- * Compatible changes: new message types, new op numbers, new flags; a fragment answers what it does not
- * know with ENOSYS. Anything else needs a new PH_VERSION, which HELLO tells.
+ * How it grows, so that daemons and fragments of different releases work together:
+ * - Request types, ops, and flags are added, never changed. HELLO lists those that a fragment knows; the
+ *   daemon uses no others. A fragment answers ENOSYS to what it does not know.
+ * - Structs grow at their end and carry their own size. What a shorter one lacks is zero. What a longer one
+ *   has more, a fragment takes if it is zero, else it answers ENOSYS; a daemon ignores it. Reserved fields
+ *   are zero.
+ * - Anything else takes a new version. HELLO tells the range of versions that a fragment speaks; both sides
+ *   then use the newest that both speak. HELLO, SHUTDOWN and the first PH_MESSAGE_MIN bytes of a message are
+ *   the same in every version: so a daemon can name the versions of any fragment, and end it when asked to.
  */
 #ifndef PHANTOM_PROTOCOL_H
 #define PHANTOM_PROTOCOL_H
 
 #include <stdint.h>
 
-#define PH_VERSION     1
-#define PH_ID_MAX      72 /* with the NUL: 64 hex digits, or 64 for the exec ids of later versions */
-#define PH_TEXT_MAX    1024
+#define PH_VERSION_OLDEST 1
+#define PH_VERSION_NEWEST 1
+
+#define PH_PACKET_MAX  4096
+#define PH_ID_MAX      160 /* bytes of an id: one name, or two with a slash between, as "task/exec" */
+#define PH_ID_SIZE     168 /* of its field: the rest is zeros, at least one */
 #define PH_DONATED_MAX 240 /* SCM_MAX_FD is 253 */
 #define PH_SLOTS       1024
 
@@ -27,11 +37,12 @@
 #define PH_FD_STATE  4 /* directory of the pod: exits/ID is written below it */
 
 enum ph_type {
-    PH_HELLO = 1,    /* -> PH_OK: value = PH_VERSION, value2 = enum ph_phase; subscribes to events */
-    PH_ADOPT = 2,    /* plan run by the fragment on itself; PH_FLAG_CLAIM moves warm -> claimed */
-    PH_START = 3,    /* id; plan -> PH_OK once execve succeeded, with exit.started_at, the pidfd and, if any,
-                        the console */
-    PH_SIGNAL = 4,   /* id; value = signal; PH_FLAG_ALL: everything in its cgroup, else its first process */
+    PH_HELLO = 1,    /* value and value2: oldest and newest version that the daemon speaks -> PH_OK, its text
+                        struct ph_hello and features; subscribes to events */
+    PH_ADOPT = 2,    /* plan run by the fragment on itself; PH_ADOPT_CLAIM moves warm -> claimed */
+    PH_START = 3,    /* id (of a container: without slash); plan -> PH_OK once execve succeeded, with
+                        exit.started_at, the pidfd and, if any, the console */
+    PH_SIGNAL = 4,   /* id; value = signal; to its first process, or with PH_SIGNAL_ALL to its whole cgroup */
     PH_REOPEN = 5,   /* id; one fd: the new log file */
     PH_LIST = 6,     /* -> one PH_ENTRY per process, then PH_OK with value = their number */
     PH_GET = 7,      /* id -> PH_ENTRY, with the pidfd while it runs */
@@ -39,11 +50,11 @@ enum ph_type {
     PH_SHUTDOWN = 9, /* kill everything, answer PH_OK, exit 0 */
     PH_CLOSE_STDIN = 10, /* id: closes the fragment's end of a PH_PLAN_STDIN pipe */
     PH_GO = 11,          /* id: a prepared process goes on to its execve -> as PH_START */
-    PH_ATTACH =
-        12, /* id; PH_FLAG_INPUT and so on, and the writing end of a pipe for each output -> PH_OK with
-               the console, if asked for and there is one; PH_DETACHED to the same serial later */
+    PH_ATTACH = 12,      /* id; PH_ATTACH_* and the writing end of a pipe for each output -> PH_OK with the
+                            console, if asked for and there is one; PH_DETACHED to the same serial later */
     PH_SOCKET =
-        13, /* value = AF_INET or AF_INET6 -> PH_OK with a TCP socket of the pod's network, non-blocking */
+        13, /* value = AF_INET or AF_INET6 -> PH_OK with a non-blocking TCP socket of the pod's network
+             */
 
     PH_OK = 64,    /* reply */
     PH_ERROR = 65, /* reply: error = errno, value = enum ph_stage, value2 = op index, text */
@@ -59,12 +70,16 @@ enum ph_phase { PH_WARM = 1, PH_CLAIMED = 2, PH_STOPPING = 3 };
 enum ph_state { PH_STARTING = 1, PH_RUNNING = 2, PH_EXITED_STATE = 3, PH_PREPARED = 4 };
 enum ph_stage { PH_STAGE_REQUEST = 1, PH_STAGE_DECODE = 2, PH_STAGE_CLONE = 3, PH_STAGE_OP = 4 };
 
-#define PH_FLAG_CLAIM     1u
-#define PH_FLAG_ALL       1u
-#define PH_FLAG_INPUT     1u /* the console: what is written to it is the process's input */
-#define PH_FLAG_STDOUT    2u
-#define PH_FLAG_STDERR    4u
-#define PH_FLAG_ONCE      8u /* a pipe's writing end is given away: when it is closed, the input has ended */
+/* flags of requests */
+#define PH_ADOPT_CLAIM   1u
+#define PH_SIGNAL_ALL    1u
+#define PH_ATTACH_INPUT  1u /* the console: what is written to it is the process's input */
+#define PH_ATTACH_STDOUT 2u
+#define PH_ATTACH_STDERR 4u
+#define PH_ATTACH_ONCE   8u /* a pipe's writing end is given away: when it is closed, the input has ended */
+#define PH_ATTACH_FLAGS  (PH_ATTACH_INPUT | PH_ATTACH_STDOUT | PH_ATTACH_STDERR | PH_ATTACH_ONCE)
+
+#define PH_KIND_ADOPT     0u
 #define PH_KIND_CONTAINER 1u /* leaves an entry and exits/ID when it ends */
 #define PH_KIND_EXEC      2u /* forgotten when it ends, once PH_EXITED is sent */
 
@@ -77,16 +92,40 @@ struct ph_exit {            /* how a process ended; also in exits/ID as one line
     uint32_t dropped_lines; /* log lines that the log file did not take (disk full) */
 };
 
+#define PH_MESSAGE_MIN 248u /* bytes of version 1's */
+
 struct ph_message {
+    uint32_t size; /* of this struct: where the text begins */
     uint32_t type;
     uint32_t flags;
-    uint64_t serial; /* chosen by the requester, echoed; 0 in events */
+    uint32_t text_length; /* bytes that follow */
+    uint64_t serial;      /* chosen by the requester, echoed; 0 in events */
     int64_t value;
     int64_t value2;
     int32_t error;
-    uint32_t text_length; /* bytes that follow */
-    char id[PH_ID_MAX];
+    uint32_t reserved;
+    char id[PH_ID_SIZE];
     struct ph_exit exit;
+};
+
+/* The text of the answer to PH_HELLO: this struct, then `struct ph_feature`s to its end. */
+struct ph_hello {
+    uint32_t size; /* of this struct: where the features begin */
+    uint32_t oldest;
+    uint32_t newest; /* versions that the fragment speaks */
+    uint32_t phase;  /* enum ph_phase */
+};
+
+enum ph_feature_kind {
+    PH_FEATURE_REQUEST = 1, /* number: enum ph_type */
+    PH_FEATURE_OP = 2,      /* number: the op's */
+    PH_FEATURE_PLAN = 3,    /* number: PH_KIND_* */
+};
+
+struct ph_feature {
+    uint16_t kind; /* one that the daemon does not know is ignored */
+    uint16_t number;
+    uint32_t flags; /* that the fragment knows there */
 };
 
 /* ---- the plan ---- */
@@ -102,14 +141,19 @@ struct ph_message {
 #define PH_PLAN_HOLD                                                                                         \
     16u /* PH_START is answered right before EXEC, where the process waits for PH_GO; one that ends before   \
          * leaves nothing, not even an event */
+#define PH_PLAN_FLAGS (PH_PLAN_LOG | PH_PLAN_STDIN | PH_PLAN_TTY | PH_PLAN_KILL_REST | PH_PLAN_HOLD)
+
+#define PH_PLAN_HEAD_MIN 240u /* bytes of version 1's */
 
 struct ph_plan {
     uint32_t magic;
-    uint32_t size;  /* of the whole plan in bytes: the memfd's size */
-    uint32_t kind;  /* PH_KIND_*; 0 for ADOPT */
-    uint32_t flags; /* PH_PLAN_* */
+    uint32_t size;      /* of the whole plan in bytes: the memfd's size */
+    uint32_t head_size; /* of this struct, a multiple of 8: where the ops begin */
+    uint32_t kind;      /* PH_KIND_* */
+    uint32_t flags;     /* PH_PLAN_* */
     uint32_t op_count;
-    uint32_t slot_count;  /* donated fds; must equal what came with the message */
+    uint32_t slot_count; /* donated fds; must equal what came with the message */
+    uint32_t reserved;
     uint64_t clone_flags; /* CLONE_NEWPID and so on, for clone3 */
     int32_t cgroup_slot;  /* CLONE_INTO_CGROUP, or -1 */
     int32_t log_slot;     /* log file opened O_WRONLY|O_APPEND, or -1 */
@@ -118,8 +162,8 @@ struct ph_plan {
     int32_t oom_slot;      /* memory.events or memory.oom_control: has a line "oom_kill N"; or -1 */
     int32_t stdio_slot[3]; /* donated stdin, stdout, stderr, or -1: /dev/null; ignored under LOG/STDIN/TTY as
                               those say */
-    uint32_t reserved;
-    char pid_namespace_of[PH_ID_MAX]; /* process whose pid namespace the new one is born in, or "" */
+    uint32_t reserved2;
+    char pid_namespace_of[PH_ID_SIZE]; /* process whose pid namespace the new one is born in, or "" */
     /* op_count ops follow, each 8-aligned:
      *   u16 number, u16 zero, u32 length of the fields in bytes (a multiple of 8), fields:
      *   u, i: 8 bytes
@@ -127,18 +171,15 @@ struct ph_plan {
      *   v:    u32 count, u32 zero, then count strings as s */
 };
 
-/* op flags */
-#define PH_OPEN_RECURSIVE 1u /* AT_RECURSIVE: submounts too */
-#define PH_OPEN_NOFOLLOW  2u
-#define PH_OPEN_OPTIONAL                                                                                     \
-    4u /* a missing source leaves the slot empty; ATTACH of an empty slot does nothing                       \
-        */
-#define PH_OPEN_CREATE      8u         /* make a missing source directory, 0755 */
-#define PH_OVERLAY_VOLATILE 1u         /* no sync of the upper layer at unmount (overlayfs "volatile") */
-#define PH_OVERLAY_JOINED   (1u << 30) /* only the fallbacks: layers as one string */
-#define PH_OVERLAY_CLASSIC  (1u << 31) /* only the last fallback: mount(2) */
-#define PH_ATTACH_RECURSIVE 1u         /* attributes apply to submounts as well (recursive read-only) */
-#define PH_ATTACH_CREATE                                                                                     \
+/* flags of ops */
+#define PH_OP_OPEN_RECURSIVE   1u         /* AT_RECURSIVE: submounts too */
+#define PH_OP_OPEN_CREATE      2u         /* make a missing source directory, 0755 */
+#define PH_OP_OVERLAY_VOLATILE 1u         /* no sync of the upper layer at unmount (overlayfs "volatile") */
+#define PH_OP_OVERLAY_JOINED   (1u << 30) /* only the fallbacks: layers as one string */
+#define PH_OP_OVERLAY_CLASSIC  (1u << 31) /* only the last fallback: mount(2) */
+#define PH_OP_ATTACH_RECURSIVE 1u         /* attributes apply to submounts as well (recursive read-only) */
+#define PH_OP_ATTACH_CREATE                                                                                  \
     2u /* make a missing target: a directory for a directory, an empty file for anything else */
+#define PH_OP_REMOUNT_RECURSIVE 1u
 
 #endif

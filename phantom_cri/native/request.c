@@ -10,19 +10,16 @@
 #include "launch.h"
 #include "process.h"
 #include "request.h"
+#include "shutdown.h"
 
-#define SEALS             (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
-#define SHUTDOWN_LIMIT_NS 2000000000LL
-#define ATTACH_FLAGS      (PH_FLAG_INPUT | PH_FLAG_STDOUT | PH_FLAG_STDERR | PH_FLAG_ONCE)
+#define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
-static enum ph_phase phase = PH_WARM;
-static int home = -1;
-static struct reply_to shutdown_asker;
-static int64_t shutdown_deadline;
+static bool is_claimed;
+static int fragment = -1;
 
-void requests_init(int home_pidfd)
+void requests_init(int fragment_pidfd)
 {
-    home = home_pidfd;
+    fragment = fragment_pidfd;
 }
 
 static int refuse(struct request *request, int error, const char *text)
@@ -81,15 +78,21 @@ static int mapping_init(struct request *request, uint32_t kinds, struct mapping 
     return plan_open(memory, mapping->size, request->fd_count - 1, kinds, &mapping->plan, failure);
 }
 
+static void adopted(struct request *request)
+{
+    is_claimed = is_claimed || request->message.flags & PH_ADOPT_CLAIM;
+    reply_ok(request->from, 0, 0);
+}
+
 static void run_on_self(struct request *request)
 {
     __attribute__((cleanup(mapping_deinit))) struct mapping mapping = {0};
     struct failure failure;
     static struct launch launch;
-    int result = mapping_init(request, 1u << 0, &mapping, &failure);
+    int result = mapping_init(request, 1u << PH_KIND_ADOPT, &mapping, &failure);
 
     if (result == 0) {
-        launch_init(&mapping.plan, request->fds + 1, home, &launch);
+        launch_init(&mapping.plan, request->fds + 1, fragment, &launch);
         result = launch_run(&launch, &failure);
         launch_deinit(&launch);
     }
@@ -97,24 +100,17 @@ static void run_on_self(struct request *request)
         reply_failure(request->from, &failure);
         return;
     }
-    if (request->message.flags & PH_FLAG_CLAIM)
-        phase = PH_CLAIMED;
-    reply_ok(request->from, 0, 0);
+    adopted(request);
 }
 
 static void adopt(struct request *request)
 {
-    if (request->message.flags & ~PH_FLAG_CLAIM) {
-        refuse(request, ENOSYS, "flags");
-    } else if (request->message.flags & PH_FLAG_CLAIM && phase != PH_WARM) {
+    if (request->message.flags & PH_ADOPT_CLAIM && (is_claimed || shutdown_is_begun()))
         refuse(request, EBUSY, "claimed already");
-    } else if (request->fd_count) {
+    else if (request->fd_count)
         run_on_self(request);
-    } else {
-        if (request->message.flags & PH_FLAG_CLAIM)
-            phase = PH_CLAIMED;
-        reply_ok(request->from, 0, 0);
-    }
+    else
+        adopted(request);
 }
 
 static void start(struct request *request)
@@ -124,7 +120,7 @@ static void start(struct request *request)
     const char *id = request->message.id;
     int result;
 
-    if (phase == PH_STOPPING) {
+    if (shutdown_is_begun()) {
         refuse(request, ESHUTDOWN, "shutting down");
         return;
     }
@@ -133,6 +129,10 @@ static void start(struct request *request)
         return;
     }
     result = mapping_init(request, 1u << PH_KIND_CONTAINER | 1u << PH_KIND_EXEC, &mapping, &failure);
+    if (result == 0 && mapping.plan.head.kind == PH_KIND_CONTAINER && !id_is_file_name(id)) {
+        failure_set(PH_STAGE_REQUEST, EINVAL, -1, "the id of a container names its exit record", &failure);
+        result = -EINVAL;
+    }
     if (result == 0)
         result = process_start(id, &mapping.plan, request->fds + 1, request->from, &failure);
     if (result < 0)
@@ -141,10 +141,14 @@ static void start(struct request *request)
 
 /* ---- the rest ---- */
 
-static void hello(struct request *request)
+static enum ph_phase phase(void)
 {
-    connection_subscribe(request->from);
-    reply_ok(request->from, PH_VERSION, phase);
+    return shutdown_is_begun() ? PH_STOPPING : is_claimed ? PH_CLAIMED : PH_WARM;
+}
+
+static void list(struct request *request)
+{
+    connection_list(request->from, process_list);
 }
 
 static void go(struct request *request)
@@ -164,11 +168,11 @@ static void send_signal(struct request *request)
 
     if (!process)
         return;
-    if (signal < 0 || signal > 64 || request->message.flags & ~PH_FLAG_ALL) {
+    if (signal < 0 || signal > 64) {
         refuse(request, EINVAL, "signal");
         return;
     }
-    result = process_signal(process, (int)signal, request->message.flags & PH_FLAG_ALL);
+    result = process_signal(process, (int)signal, request->message.flags & PH_SIGNAL_ALL);
     if (result < 0)
         refuse(request, result, "signal");
     else
@@ -229,7 +233,7 @@ static void close_stdin(struct request *request)
 /* The pipes that came, by stream; they are the caller's to close. */
 static int take_outputs(struct request *request, int outputs[LOG_STREAMS])
 {
-    static const uint32_t flags[LOG_STREAMS] = {PH_FLAG_STDOUT, PH_FLAG_STDERR};
+    static const uint32_t flags[LOG_STREAMS] = {PH_ATTACH_STDOUT, PH_ATTACH_STDERR};
     uint32_t next = 0;
 
     for (int name = 0; name < LOG_STREAMS; name++) {
@@ -251,16 +255,16 @@ static void attach(struct request *request)
 
     if (!process)
         return;
-    result = flags & ~ATTACH_FLAGS ? -ENOSYS : take_outputs(request, outputs);
+    result = take_outputs(request, outputs);
     if (result == 0 &&
         ((process->phase != PROCESS_RUNNING && process->phase != PROCESS_HELD) || !process->needs_reading))
         result = -ESRCH;
     if (result == 0)
-        result = attach_client(&process->log, outputs, flags & PH_FLAG_INPUT ? process->console : -1,
+        result = attach_client(&process->log, outputs, flags & PH_ATTACH_INPUT ? process->console : -1,
                                request->from);
     if (result < 0)
         refuse(request, result, result == -EAGAIN ? "too many clients" : "attach");
-    else if (flags & PH_FLAG_ONCE && !(process->flags & PH_PLAN_TTY))
+    else if (flags & PH_ATTACH_ONCE && !(process->flags & PH_PLAN_TTY))
         fd_close(&process->console);
     for (int name = 0; name < LOG_STREAMS; name++)
         fd_close(&outputs[name]);
@@ -281,70 +285,74 @@ static void make_tcp_socket(struct request *request)
         reply(request->from, &message, &made, 1);
 }
 
+static void shut_down(struct request *request)
+{
+    shutdown_begin(request->from);
+}
+
+/* ---- what is known here ---- */
+
+static void hello(struct request *request);
+
+static const struct {
+    void (*handle)(struct request *request);
+    uint32_t flags;
+} requests[] = {
+    [PH_HELLO] = {hello, 0},
+    [PH_ADOPT] = {adopt, PH_ADOPT_CLAIM},
+    [PH_START] = {start, 0},
+    [PH_SIGNAL] = {send_signal, PH_SIGNAL_ALL},
+    [PH_REOPEN] = {reopen, 0},
+    [PH_LIST] = {list, 0},
+    [PH_GET] = {get, 0},
+    [PH_FORGET] = {forget, 0},
+    [PH_SHUTDOWN] = {shut_down, 0},
+    [PH_CLOSE_STDIN] = {close_stdin, 0},
+    [PH_GO] = {go, 0},
+    [PH_ATTACH] = {attach, PH_ATTACH_FLAGS},
+    [PH_SOCKET] = {make_tcp_socket, 0},
+};
+
+#define REQUESTS     (sizeof(requests) / sizeof(requests[0]))
+#define FEATURES_MAX (PLAN_FEATURES + REQUESTS)
+
+static uint32_t list_features(struct ph_feature features[FEATURES_MAX])
+{
+    uint32_t count = PLAN_FEATURES;
+
+    plan_features(features);
+    for (uint16_t type = 0; type < REQUESTS; type++)
+        if (requests[type].handle)
+            features[count++] = (struct ph_feature){PH_FEATURE_REQUEST, type, requests[type].flags};
+    return count;
+}
+
+static void hello(struct request *request)
+{
+    struct {
+        struct ph_hello hello;
+        struct ph_feature features[FEATURES_MAX];
+    } text;
+    uint32_t count = list_features(text.features);
+
+    text.hello = (struct ph_hello){
+        .size = sizeof(text.hello),
+        .oldest = PH_VERSION_OLDEST,
+        .newest = PH_VERSION_NEWEST,
+        .phase = phase(),
+    };
+    connection_subscribe(request->from);
+    reply_text(request->from, &text, (uint32_t)(sizeof(text.hello) + count * sizeof(text.features[0])));
+}
+
 void request_handle(struct request *request)
 {
-    /* The id is looked up as a string. */
-    request->message.id[PH_ID_MAX - 1] = 0;
-    switch (request->message.type) {
-    case PH_HELLO:
-        return hello(request);
-    case PH_ADOPT:
-        return adopt(request);
-    case PH_START:
-        return start(request);
-    case PH_GO:
-        return go(request);
-    case PH_SIGNAL:
-        return send_signal(request);
-    case PH_REOPEN:
-        return reopen(request);
-    case PH_LIST:
-        return connection_list(request->from);
-    case PH_GET:
-        return get(request);
-    case PH_FORGET:
-        return forget(request);
-    case PH_CLOSE_STDIN:
-        return close_stdin(request);
-    case PH_ATTACH:
-        return attach(request);
-    case PH_SOCKET:
-        return make_tcp_socket(request);
-    case PH_SHUTDOWN:
-        return shutdown_begin(request->from);
-    default:
+    uint32_t type = request->message.type;
+
+    if (type >= REQUESTS || !requests[type].handle)
         refuse(request, ENOSYS, "request type");
-    }
-}
-
-/* ---- the fragment's end ---- */
-
-void shutdown_begin(struct reply_to to)
-{
-    if (to.generation || phase != PH_STOPPING)
-        shutdown_asker = to;
-    if (phase != PH_STOPPING)
-        shutdown_deadline = clock_now() + SHUTDOWN_LIMIT_NS;
-    phase = PH_STOPPING;
-    processes_kill();
-}
-
-bool shutdown_is_done(void)
-{
-    return phase == PH_STOPPING && (!processes_are_live() || clock_now() >= shutdown_deadline);
-}
-
-int64_t shutdown_wait(void)
-{
-    int64_t left;
-
-    if (phase != PH_STOPPING)
-        return -1;
-    left = shutdown_deadline - clock_now();
-    return left < 0 ? 0 : left;
-}
-
-void shutdown_answer(void)
-{
-    reply_ok(shutdown_asker, 0, 0);
+    else if (request->message.flags & ~requests[type].flags)
+        refuse(request, ENOSYS, "request flags");
+    else
+        requests[type].handle(request);
 }

@@ -19,7 +19,7 @@
 static struct rlimit first_limit;
 static bool is_raised;
 
-struct birth {
+struct spawn {
     int binary_fd;
     int listen_fd;
     int state_fd;
@@ -29,9 +29,9 @@ struct birth {
 };
 
 /* dup2 onto low numbers, from copies above all of them: the caller's may be low ones too. */
-static int place_fds(const struct birth *birth)
+static int place_fds(const struct spawn *spawn)
 {
-    const int from[] = {birth->stderr_fd, birth->listen_fd, birth->state_fd, birth->binary_fd};
+    const int from[] = {spawn->stderr_fd, spawn->listen_fd, spawn->state_fd, spawn->binary_fd};
     static const int to[] = {STDERR_FILENO, PH_FD_LISTEN, PH_FD_STATE, BINARY_FD};
     int high[4], null;
 
@@ -50,12 +50,12 @@ static int place_fds(const struct birth *birth)
     return kernel_close_range(BINARY_FD + 1, ~0U, 0);
 }
 
-static _Noreturn void be_born(void *argument)
+static _Noreturn void exec_fragment(void *argument)
 {
-    struct birth *birth = argument;
-    char *const argv[] = {(char *)birth->title, NULL};
+    struct spawn *spawn = argument;
+    char *const argv[] = {(char *)spawn->title, NULL};
     char *const envp[] = {NULL};
-    int error = place_fds(birth);
+    int error = place_fds(spawn);
 
     if (error == 0 && is_raised)
         error = kernel_result(setrlimit(RLIMIT_NOFILE, &first_limit));
@@ -64,7 +64,7 @@ static _Noreturn void be_born(void *argument)
         syscall(SYS_execveat, BINARY_FD, "", argv, envp, AT_EMPTY_PATH);
         error = -errno;
     }
-    birth->error = error;
+    spawn->error = error;
     _exit(127);
 }
 
@@ -118,7 +118,7 @@ int ph_spawn(int binary_fd, const char *title, uint64_t clone_flags, int listen_
              int cgroup_fd, int stderr_fd, int *pidfd)
 {
     char stack[STACK_SIZE] __attribute__((aligned(16)));
-    struct birth birth = {binary_fd, listen_fd, state_fd, stderr_fd, title, 0};
+    struct spawn spawn = {binary_fd, listen_fd, state_fd, stderr_fd, title, 0};
     struct clone_args args = {
         .flags = clone_flags | CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
         .pidfd = (uint64_t)(uintptr_t)pidfd,
@@ -136,14 +136,14 @@ int ph_spawn(int binary_fd, const char *title, uint64_t clone_flags, int listen_
     }
     /* A handler of the daemon run in the child would run in the daemon's memory. */
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
-    pid = clone_onto(&args, be_born, &birth);
+    pid = clone_onto(&args, exec_fragment, &spawn);
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
-    if (pid < 0 || birth.error == 0)
+    if (pid < 0 || spawn.error == 0)
         return (int)pid;
     while (waitid(P_PID, (id_t)pid, NULL, WEXITED) < 0 && errno == EINTR)
         ;
     fd_close(pidfd);
-    return birth.error;
+    return spawn.error;
 }
 
 int ph_raise_file_limit(void)

@@ -1,7 +1,7 @@
 """Numbers of the kernel's and the fragment's interfaces that plans carry.
 
 From linux/sched.h, linux/mount.h, sys/mount.h, linux/seccomp.h and phantom_cri/native/protocol.h;
-tests/unit/launch/test_contract.py compares the latter.
+tests/unit/plans/test_contract.py compares the latter.
 """
 
 from __future__ import annotations
@@ -55,9 +55,12 @@ MS_SHARED = 1 << 20
 PROPAGATIONS = {MS_PRIVATE: "private", MS_SLAVE: "slave", MS_SHARED: "shared"}
 
 # the fragment's protocol (native/protocol.h)
-VERSION = 1
-ID_MAX = 72
-TEXT_MAX = 1024
+VERSION_OLDEST = 1
+VERSION_NEWEST = 1
+PACKET_MAX = 4096
+ID_MAX = 160
+ID_SIZE = 168
+MESSAGE_MIN = 248
 DONATED_MAX = 240
 SLOTS = 1024
 PLAN_MAGIC = 0x31504850
@@ -67,30 +70,24 @@ PLAN_STDIN = 2
 PLAN_TTY = 4
 PLAN_KILL_REST = 8
 PLAN_HOLD = 16
-
-FLAG_CLAIM = 1
-FLAG_ALL = 1
-FLAG_INPUT = 1
-FLAG_STDOUT = 2
-FLAG_STDERR = 4
-FLAG_ONCE = 8
+PLAN_FLAGS = PLAN_LOG | PLAN_STDIN | PLAN_TTY | PLAN_KILL_REST | PLAN_HOLD
 
 KIND_ADOPT = 0
 KIND_CONTAINER = 1
 KIND_EXEC = 2
 
+# flags of ops
 OPEN_RECURSIVE = 1
-OPEN_NOFOLLOW = 2
-OPEN_OPTIONAL = 4
-OPEN_CREATE = 8
+OPEN_CREATE = 2
 
 OVERLAY_VOLATILE = 1
+OVERLAY_JOINED = 1 << 30
+OVERLAY_CLASSIC = 1 << 31
 
 ATTACH_RECURSIVE = 1
 ATTACH_CREATE = 2
 
 REMOUNT_RECURSIVE = 1
-CHDIR_CREATE = 1
 
 
 def names(value: int, meaning: dict[int, str]) -> list[str]:

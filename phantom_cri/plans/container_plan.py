@@ -23,7 +23,7 @@ from phantom_cri.plans.ops import (
     FilesAsRoot,
     Hook,
     Host,
-    JoinHome,
+    JoinFragment,
     JoinNs,
     JoinUser,
     MapIds,
@@ -214,7 +214,7 @@ def labelled(apparmor: str, labels: SelinuxLabels | None) -> Block:
 @lru_cache(maxsize=2)
 def _own_namespaces(cgroup: bool) -> Block:
     new = bits.CLONE_NEWNS | (bits.CLONE_NEWCGROUP if cgroup else 0)
-    return Block(JoinHome(bits.CLONE_NEWNS), Unshare(new))
+    return Block(JoinFragment(bits.CLONE_NEWNS), Unshare(new))
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Sequence
-from importlib import resources
 
 from phantom_cri.errors import Internal
 from phantom_cri.plans import bits
@@ -19,6 +18,7 @@ from phantom_cri.plans.labels import FileLabel as FileLabel
 from phantom_cri.plans.labels import MountLabel as MountLabel
 from phantom_cri.plans.op import Op as Op
 from phantom_cri.plans.op import Slots, content, listed, namespaces_in_words
+from phantom_cri.plans.op_table import read_table
 
 
 class JoinNs(Op, frozen=True):
@@ -41,7 +41,7 @@ class JoinProcess(Op, frozen=True):
         return f"join {namespaces_in_words(self.nstypes)} of process {self.process}"
 
 
-class JoinHome(Op, frozen=True):
+class JoinFragment(Op, frozen=True):
     number = 3
     signature = "u"
     nstypes: int
@@ -53,10 +53,10 @@ class JoinHome(Op, frozen=True):
 class Unshare(Op, frozen=True):
     number = 4
     signature = "u"
-    flags: int
+    nstypes: int
 
     def describe(self, slots: Slots) -> str:
-        return f"new {namespaces_in_words(self.flags)}"
+        return f"new {namespaces_in_words(self.nstypes)}"
 
 
 class CgroupProcs(Op, frozen=True):
@@ -117,8 +117,6 @@ class OpenTree(Op, frozen=True):
             self.flags,
             {
                 bits.OPEN_RECURSIVE: "with its submounts",
-                bits.OPEN_NOFOLLOW: "no symlink",
-                bits.OPEN_OPTIONAL: "if there",
                 bits.OPEN_CREATE: "made if missing",
             },
         )
@@ -417,24 +415,21 @@ class Capabilities(Op, frozen=True):
 
 
 class Seccomp(Op, frozen=True):
-    """`filter`: struct sock_filter[]; `flags`: SECCOMP_FILTER_FLAG_*."""
+    """`filter`: struct sock_filter[]; `mode`: SECCOMP_FILTER_FLAG_*."""
 
     number = 44
     signature = "bu"
     filter: bytes
-    flags: int = 0
+    mode: int = 0
 
     def describe(self, slots: Slots) -> str:
         return f"load a seccomp filter of {len(self.filter) // 8} instructions"
 
 
 class Chdir(Op, frozen=True):
-    """`flags`: CHDIR_CREATE."""
-
     number = 45
-    signature = "su"
+    signature = "s"
     path: str
-    flags: int = 0
 
     def describe(self, slots: Slots) -> str:
         return f"change directory to {self.path}"
@@ -457,35 +452,26 @@ def pack_groups(groups: Sequence[int]) -> bytes:
 
 OPS: dict[int, type[Op]] = {op.number: op for op in (*Op.__subclasses__(), *Overlay.__subclasses__())}
 
-_ENTRY = re.compile(r'^OP\(\s*(\d+),\s*(\w+),\s*"(\w*)",\s*"([^"]*)"\)', re.MULTILINE)
-
-
-def read_table() -> dict[int, tuple[str, str, tuple[str, ...]]]:
-    """ops.def as {number: (name, signature, field names)}."""
-    text = resources.files("phantom_cri.native").joinpath("ops.def").read_text(encoding="utf-8")
-    return {
-        int(n): (name, signature, tuple(fields.split()))
-        for n, name, signature, fields in _ENTRY.findall(text)
-    }
-
 
 def check_table() -> None:
-    """Raises Internal when a class differs from ops.def, and gives each class its fields' encoders."""
-    ours = {
-        number: (
-            re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).upper(),
-            kind.signature,
-            kind.__struct_fields__,
-        )
-        for number, kind in OPS.items()
-    }
+    """Raises Internal when a class differs from ops.def; gives each class its encoders and known flags."""
     theirs = read_table()
-    for number in sorted(ours.keys() | theirs.keys()):
-        if ours.get(number) != theirs.get(number):
-            raise Internal(f"op {number}: ops.def says {theirs.get(number)}, ops.py {ours.get(number)}")
-    for kind in OPS.values():
+    for number in sorted(OPS.keys() | theirs.keys()):
+        row, ours = theirs.get(number), _row_of(number)
+        if row is None or ours != row[:3] or bool(row.flags) != ("flags" in row.fields):
+            raise Internal(f"op {number}: ops.def says {row}, ops.py {ours}")
+        kind = OPS[number]
         encoders = [ENCODERS[letter] for letter in kind.signature]
         kind.layout = tuple(zip(kind.__struct_fields__, encoders, strict=True))
+        kind.known_flags = sum(getattr(bits, flag.removeprefix("PH_OP_")) for flag in row.flags)
+
+
+def _row_of(number: int) -> tuple[str, str, tuple[str, ...]] | None:
+    kind = OPS.get(number)
+    if kind is None:
+        return None
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).upper()
+    return name, kind.signature, kind.__struct_fields__
 
 
 check_table()

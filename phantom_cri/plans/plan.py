@@ -16,7 +16,7 @@ from phantom_cri.errors import Internal, InvalidArgument
 from phantom_cri.plans import bits
 from phantom_cri.plans.op import Op
 
-_HEADER = struct.Struct(f"<6IQ7iI{bits.ID_MAX}s")
+_HEADER = struct.Struct(f"<8IQ7iI{bits.ID_SIZE}s")
 
 
 class Block:
@@ -105,21 +105,23 @@ class Plan(Record, frozen=True):
         return self._header(count, _HEADER.size + len(body)) + body
 
     def _header(self, count: int, size: int) -> bytes:
-        home = self.pid_namespace_of.encode()
-        if len(home) >= bits.ID_MAX:
-            raise InvalidArgument(f"id {self.pid_namespace_of!r} is longer than {bits.ID_MAX - 1} bytes")
+        process = self.pid_namespace_of.encode()
+        if len(process) > bits.ID_MAX:
+            raise InvalidArgument(f"id {self.pid_namespace_of!r} is longer than {bits.ID_MAX} bytes")
         roles = (self.cgroup, self.log, self.kill, self.oom, *self.stdio)
         return _HEADER.pack(
             bits.PLAN_MAGIC,
             size,
+            _HEADER.size,
             self.kind,
             self.flags,
             count,
             len(self.donated),
+            0,
             self.clone_flags,
             *[self._slot(name) for name in roles],
             0,
-            home,
+            process,
         )
 
     def _slot(self, name: str) -> int:

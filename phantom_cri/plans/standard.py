@@ -26,7 +26,7 @@ TERMINALS = 5
 """Group of the ptys: "tty" on every distribution."""
 
 TEMPLATE = "/rootfs"
-"""Where a warm fragment keeps the mounts below, ready to be taken (native/home.h, HOME_ROOTFS)."""
+"""Where a warm fragment keeps the mounts below, ready to be taken (native/fragment_root.h)."""
 
 TEMPLATE_MOUNTS = ("/dev", "/sys")
 """What can be ready before anybody knows the container: each with all that is mounted below it."""

@@ -22,7 +22,7 @@ static void touch(const struct field *field, char letter)
 static const char *signature_of(uint16_t number)
 {
     switch (number) {
-#define OP(number, name, signature, fields)                                                                  \
+#define OP(number, name, phase, slot, where, signature, fields, flags)                                       \
     case number:                                                                                             \
         return signature;
 #include "../../phantom_cri/native/ops.def"
@@ -45,7 +45,7 @@ static void walk(const struct plan *plan)
             touch(&op.field[i], signature[i]);
         count++;
     }
-    if (count != plan->head->op_count || plan->slot_limit > PH_SLOTS)
+    if (count != plan->head.op_count || plan->slot_limit > PH_SLOTS)
         abort();
 }
 
@@ -55,10 +55,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct failure failure;
     /* Memory of just that size: the sanitizer sees each byte read beyond. */
     void *copy = malloc(size ? size : 1);
-    struct ph_plan *head = copy;
+    struct ph_plan *head = copy; /* its last fields may be missing */
 
     memcpy(copy, bytes, size);
-    if (size >= sizeof(*head)) {
+    if (size >= PH_PLAN_HEAD_MIN) {
         /* What a mutation would only break. */
         head->magic = PH_PLAN_MAGIC;
         head->size = (uint32_t)size;

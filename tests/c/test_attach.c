@@ -14,6 +14,25 @@
 
 static int daemon_side; /* of the one connection, which is the first: index 0, generation 1 */
 
+static void no_request(struct request *request)
+{
+    (void)request;
+    CHECK(false);
+}
+
+static bool has_turned;
+
+static int64_t one_turn(void)
+{
+    has_turned = !has_turned;
+    return has_turned ? 0 : LOOP_END;
+}
+
+static void loop_once(void)
+{
+    CHECK(loop_run(one_turn) == 0);
+}
+
 static void listen_and_connect(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "\0phantom-test-attach"};
@@ -29,7 +48,9 @@ static void listen_and_connect(void)
         close(listener);
     }
     CHECK(loop_init() == 0);
-    connection_accept(PH_FD_LISTEN);
+    attach_init();
+    CHECK(connections_init(PH_FD_LISTEN, no_request) == 0);
+    loop_once();
 }
 
 /* The next packet, which must be there already. */
@@ -204,7 +225,7 @@ static void test_a_client_that_goes_leaves_its_place(void)
     say(&bench, LOG_STDOUT, "anybody?\n"); /* EPIPE, in front of the hang-up's event */
     check_told(PH_DETACHED, 5, 0);
     check_reads(readers[1][LOG_STDOUT], "anybody?\n");
-    attach_hung_up(0, 0xffff); /* of an earlier client at this place */
+    attach_hung_up(0, 0xffff, READY_INPUT); /* of an earlier client at this place */
     check_nothing_told();
     CHECK(attach_both(&bench, 5, readers[0]) == 0);
     for (int i = 0; i < ATTACH_PROCESS_MAX; i++)

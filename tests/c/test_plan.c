@@ -22,6 +22,7 @@ static void builder_init(struct builder *builder)
     builder->used = sizeof(struct ph_plan);
     *head(builder) = (struct ph_plan){
         .magic = PH_PLAN_MAGIC,
+        .head_size = sizeof(struct ph_plan),
         .kind = PH_KIND_CONTAINER,
         .cgroup_slot = -1,
         .log_slot = -1,
@@ -205,9 +206,95 @@ static void test_vector_that_claims_too_much(void)
     CHECK(result_of(&builder, &failure) == -EINVAL);
 }
 
-static void test_names(void)
+/* A head that is longer by `more` bytes, the last of them `last`. */
+static int result_of_longer_head(uint32_t more, uint8_t last, struct failure *failure)
 {
-    CHECK(!strcmp(op_name(OP_EXEC), "EXEC") && !strcmp(op_name(0), "?") && !strcmp(op_name(65535), "?"));
+    struct builder builder, longer = {0};
+    size_t head_size = sizeof(struct ph_plan);
+
+    build(&builder);
+    memcpy(longer.bytes, builder.bytes, head_size);
+    memcpy(longer.bytes + head_size + more, builder.bytes + head_size, builder.used - head_size);
+    longer.used = builder.used + more;
+    if (more)
+        longer.bytes[head_size + more - 1] = last;
+    head(&longer)->head_size = (uint32_t)head_size + more;
+    head(&longer)->size = (uint32_t)longer.used;
+    return result_of(&longer, failure);
+}
+
+static void test_heads_of_other_releases(void)
+{
+    struct builder builder;
+    struct failure failure;
+
+    CHECK(result_of_longer_head(0, 0, &failure) == 0);
+    CHECK(result_of_longer_head(8, 0, &failure) == 0);
+    CHECK(result_of_longer_head(1024, 0, &failure) == 0);
+    CHECK(result_of_longer_head(1024, 1, &failure) == -ENOSYS && failure.stage == PH_STAGE_DECODE);
+    CHECK(result_of_longer_head(4, 0, &failure) == -EINVAL);
+    build(&builder);
+    for (uint32_t size = 0; size < PH_PLAN_HEAD_MIN; size += 8) {
+        head(&builder)->head_size = size;
+        CHECK(result_of(&builder, &failure) == -EINVAL);
+    }
+    head(&builder)->head_size = (uint32_t)builder.used + 8;
+    CHECK(result_of(&builder, &failure) == -EINVAL);
+    head(&builder)->head_size = UINT32_MAX & ~7u;
+    CHECK(result_of(&builder, &failure) == -EINVAL);
+    head(&builder)->head_size = sizeof(struct ph_plan);
+    head(&builder)->reserved = 1;
+    CHECK(result_of(&builder, &failure) == -ENOSYS);
+    head(&builder)->reserved = 0;
+    head(&builder)->kind = PH_KIND_EXEC + 1;
+    CHECK(result_of(&builder, &failure) == -ENOSYS);
+}
+
+static void test_phases(void)
+{
+    struct builder builder;
+    struct failure failure;
+
+    builder_init(&builder);
+    head(&builder)->slot_count = 1;
+    begin_op(&builder, OP_NO_NEW_PRIVS);
+    finish_op(&builder);
+    begin_op(&builder, OP_UMASK); /* in no phase */
+    add_number(&builder, 022);
+    finish_op(&builder);
+    begin_op(&builder, OP_JOIN_NS); /* a slot whose fd is closed by now */
+    add_number(&builder, 0);
+    add_number(&builder, 0x20000);
+    finish_op(&builder);
+    CHECK(result_of(&builder, &failure) == -EINVAL && failure.op == 2);
+}
+
+static void test_op_flags(void)
+{
+    struct builder builder;
+    struct failure failure;
+
+    builder_init(&builder);
+    head(&builder)->slot_count = 1;
+    begin_op(&builder, OP_OPEN_TREE);
+    add_number(&builder, 1);
+    add_string(&builder, "/");
+    add_number(&builder, 1ULL << 63 | PH_OP_OPEN_CREATE);
+    finish_op(&builder);
+    CHECK(result_of(&builder, &failure) == -ENOSYS && failure.op == 0 && !strcmp(failure.text, "op flags"));
+}
+
+static void test_features(void)
+{
+    struct ph_feature features[PLAN_FEATURES];
+    uint32_t flags = 0;
+
+    plan_features(features);
+    CHECK(features[PLAN_FEATURES - 1].number == OP_EXEC);
+    for (uint32_t i = 0; i < PLAN_FEATURES; i++)
+        if (features[i].kind == PH_FEATURE_OP && features[i].number == OP_OPEN_TREE)
+            flags = features[i].flags;
+    CHECK(flags == (PH_OP_OPEN_RECURSIVE | PH_OP_OPEN_CREATE));
 }
 
 int main(void)
@@ -217,6 +304,9 @@ int main(void)
     test_changed_bytes();
     test_slots();
     test_vector_that_claims_too_much();
-    test_names();
+    test_heads_of_other_releases();
+    test_phases();
+    test_op_flags();
+    test_features();
     return 0;
 }

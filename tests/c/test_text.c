@@ -1,4 +1,5 @@
 /* Numbers, times, and exit records, against the C library's own. */
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -85,37 +86,69 @@ static void test_record_file(const char *folder)
     struct ph_exit end = {.code = 1};
     struct stat status;
 
-    CHECK(exit_record_write(directory, "one", &end) == 0);
+    char one[PH_ID_SIZE] = "one", two[PH_ID_SIZE] = "two";
+
+    CHECK(exit_record_write(directory, one, &end) == 0);
     CHECK(fstatat(directory, "exits/one", &status, 0) == 0 && (status.st_mode & 0777) == 0600);
     CHECK(fstatat(directory, "exits/.one", &status, 0) < 0);
-    CHECK(exit_record_remove(directory, "one") == 0);
-    CHECK(exit_record_remove(directory, "one") == 0);
+    CHECK(exit_record_remove(directory, one) == 0);
+    CHECK(exit_record_remove(directory, one) == 0);
     CHECK(symlinkat("/dev/full", directory, "exits/.two") == 0);
-    CHECK(exit_record_write(directory, "two", &end) < 0);
+    CHECK(exit_record_write(directory, two, &end) < 0);
     CHECK(fstatat(directory, "exits/two", &status, AT_SYMLINK_NOFOLLOW) < 0);
     close(directory);
 }
 
+static void set_id(char id[PH_ID_SIZE], const char *text)
+{
+    memset(id, 0, PH_ID_SIZE);
+    strcpy(id, text);
+}
+
 static void test_ids(void)
 {
-    static const char *const sound[] = {"a", "0", "a.b", "A-b_c.9"};
-    static const char *const unsound[] = {"", ".", "..", ".a", "a/b", "a b", "a\n", "\xc3\xa4"};
-    char id[PH_ID_MAX];
+    static const char *const names[] = {"a", "0", "a.b", "A-b_c.9"};
+    static const char *const pairs[] = {"a/b", "task.1/exec-2_3", "0/0"};
+    static const char *const unsound[] = {"",    ".",     "..",   ".a",   "a b",  "a\n",  "\xc3\xa4",
+                                          "/",   "/a",    "a/",   "a//b", "../a", "a/..", "a/.b",
+                                          "./a", "a/b/c", "a/\n", "a/b/", "\\",   "a\\b"};
+    char id[PH_ID_SIZE];
 
-    for (size_t i = 0; i < sizeof(sound) / sizeof(sound[0]); i++) {
-        memset(id, 0, sizeof(id));
-        strcpy(id, sound[i]);
-        CHECK(id_is_sound(id));
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        set_id(id, names[i]);
+        CHECK(id_is_sound(id) && id_is_file_name(id));
+    }
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        set_id(id, pairs[i]);
+        CHECK(id_is_sound(id) && !id_is_file_name(id));
     }
     for (size_t i = 0; i < sizeof(unsound) / sizeof(unsound[0]); i++) {
-        memset(id, 0, sizeof(id));
-        strcpy(id, unsound[i]);
-        CHECK(!id_is_sound(id));
+        set_id(id, unsound[i]);
+        CHECK(!id_is_sound(id) && !id_is_file_name(id));
     }
     memset(id, 'a', sizeof(id));
-    CHECK(!id_is_sound(id));
-    id[PH_ID_MAX - 1] = 0;
-    CHECK(id_is_sound(id));
+    CHECK(!id_is_sound(id) && !id_is_file_name(id));
+    memset(id + PH_ID_MAX, 0, sizeof(id) - PH_ID_MAX);
+    CHECK(id_is_sound(id) && id_is_file_name(id));
+    id[PH_ID_MAX] = 'a';
+    CHECK(!id_is_sound(id) && !id_is_file_name(id));
+}
+
+static void test_records_of_hostile_ids(const char *folder)
+{
+    static const char *const ids[] = {"../out", "a/b", "", ".", "..", "a/../../out"};
+    int directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct ph_exit end = {.code = 1};
+    char id[PH_ID_SIZE];
+
+    CHECK(close(openat(directory, "out", O_CREAT | O_WRONLY, 0600)) == 0);
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        set_id(id, ids[i]);
+        CHECK(exit_record_write(directory, id, &end) == -EINVAL);
+        CHECK(exit_record_remove(directory, id) == -EINVAL);
+    }
+    CHECK(faccessat(directory, "out", F_OK, 0) == 0);
+    close(directory);
 }
 
 static void check_oom(const char *content, uint64_t expected)
@@ -147,6 +180,7 @@ int main(int argc, char **argv)
     test_record();
     test_record_file(argv[1]);
     test_ids();
+    test_records_of_hostile_ids(argv[1]);
     test_oom_kills();
     return 0;
 }

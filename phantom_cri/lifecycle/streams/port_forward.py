@@ -23,6 +23,7 @@ def ready_pod(node: Node, sandbox_id: str) -> tuple[Pod, Shell]:
     pod = node.records.pod(sandbox_id)
     if pod.record.state != "ready" or pod.shell is None:
         raise FailedPrecondition(f"cannot forward ports of pod sandbox {pod.id}: it is {pod.record.state}")
+    pod.check_version()
     return pod, pod.shell
 
 

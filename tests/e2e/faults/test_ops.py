@@ -54,14 +54,14 @@ BROKEN: dict[type[Op], tuple[Callable[[Any], Op], int]] = {
     ops.Rlimit: (lambda op: FAILS, errno.EINVAL),
     ops.Ids: (lambda op: ops.Ids(1 << 32, op.gid, op.groups), errno.EINVAL),
     ops.Capabilities: (lambda op: ops.Capabilities(1 << 62, 0, 0, 0), errno.EPERM),
-    ops.Seccomp: (lambda op: ops.Seccomp(b"\xff" * 16, op.flags), errno.EINVAL),
-    ops.Chdir: (lambda op: ops.Chdir("/etc/passwd", 0), errno.ENOTDIR),
+    ops.Seccomp: (lambda op: ops.Seccomp(b"\xff" * 16, op.mode), errno.EINVAL),
+    ops.Chdir: (lambda op: ops.Chdir("/etc/passwd"), errno.ENOTDIR),
     ops.Exec: (lambda op: ops.Exec("/not/there", op.argv, op.envp), errno.ENOENT),
 }
 """What makes an op fail by its own argument, and with what."""
 
 CANNOT_BREAK = {
-    ops.CgroupProcs, ops.JoinHome, ops.Root, ops.Mask, ops.Readonly, ops.Pivot,
+    ops.CgroupProcs, ops.JoinFragment, ops.Root, ops.Mask, ops.Readonly, ops.Pivot,
     ops.OomScore, ops.Umask, ops.NoNewPrivs, ops.Bounding, ops.MapIds, ops.FilesAsRoot, ops.JoinUser,
 }  # fmt: skip
 """Ops without an argument that is wrong in itself: they take any, or the decoder sees that it is wrong."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -85,7 +86,7 @@ class Bed:
             ("JOIN_NS", host, raw.NEWNS),
             *gather,
             root or ("OPEN_TREE", ROOT_SLOT, str(self.rootfs), 0),
-            ("JOIN_HOME", raw.NEWNS),
+            ("JOIN_FRAGMENT", raw.NEWNS),
             ("UNSHARE", raw.NEWNS),
             ("ROOT", ROOT_SLOT),
             ("NEW_FS", PROC_SLOT, "proc", [], raw.NOSUID | raw.NODEV | raw.NOEXEC),
@@ -101,7 +102,7 @@ class Bed:
             *before_pivot,
             ("PIVOT",),
             *after_pivot,
-            ("CHDIR", "/", 0),
+            ("CHDIR", "/"),
             ("EXEC", argv[0], list(argv), list(environment)),
         ]
         return plan
@@ -117,6 +118,12 @@ class Bed:
             ("JOIN_PROCESS", container, raw.NEWNS),
             ("EXEC", argv[0], list(argv), ["PATH=/bin"]),
         ]
+        return plan
+
+    def exec_true(self) -> Plan:
+        """An exec that needs no container: forgotten when it ends."""
+        plan = self.container(["/bin/true"])
+        plan.kind = raw.EXEC
         return plan
 
     def run(self, fragment: Fragment, plan: Plan, id: str = "run") -> Message:
@@ -152,8 +159,12 @@ def open_gate(pid: int) -> None:
 
 
 def fds_of(pid: int) -> dict[str, str]:
-    folder = Path(f"/proc/{pid}/fd")
-    return {entry.name: os.readlink(entry) for entry in folder.iterdir()}
+    """Number → what it is; one that is just being closed is left out."""
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found[entry.name] = os.readlink(entry)
+    return found
 
 
 def children_of(pid: int) -> list[int]:

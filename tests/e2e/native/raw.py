@@ -24,7 +24,7 @@ NATIVE = Path(native.__file__).parent
 OPS = {
     name: (int(number), signature)
     for number, name, signature in re.findall(
-        r'^OP\(\s*(\d+), (\w+),\s+"(\w*)"', (NATIVE / "ops.def").read_text(), re.MULTILINE
+        r'^OP\(\s*(\d+), (\w+), .*?"(\w*)"', (NATIVE / "ops.def").read_text(), re.MULTILINE
     )
 }
 
@@ -34,6 +34,7 @@ OK, ERROR, ENTRY, EXITED, RESYNC, DETACHED = range(64, 70)
 STARTING, RUNNING, ENDED, PREPARED = 1, 2, 3, 4
 STAGE_REQUEST, STAGE_DECODE, STAGE_CLONE, STAGE_OP = 1, 2, 3, 4
 WARM, CLAIMED, STOPPING = 1, 2, 3
+FEATURE_REQUEST, FEATURE_OP, FEATURE_PLAN = 1, 2, 3
 CLAIM = ALL = 1
 INPUT, STDOUT, STDERR, ONCE = 1, 2, 4, 8
 CONTAINER, EXEC = 1, 2
@@ -50,13 +51,13 @@ NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWPID, NEWNET = (
 )
 OWN = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET
 
-OPEN_RECURSIVE, OPEN_NOFOLLOW, OPEN_OPTIONAL, OPEN_CREATE = 1, 2, 4, 8
+OPEN_RECURSIVE, OPEN_CREATE = 1, 2
 OVERLAY_VOLATILE, OVERLAY_JOINED, OVERLAY_CLASSIC = 1, 1 << 30, 1 << 31
 ATTACH_RECURSIVE, ATTACH_CREATE = 1, 2
 RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
 
-MESSAGE = struct.Struct("=IIQqqiI72sqqiiII")
-HEAD = struct.Struct("=IIIIIIQiiii3iI72s")
+MESSAGE = struct.Struct("=IIIIQqqiI168sqqiiII")
+HEAD = struct.Struct("=8IQiiii3iI168s")
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 Value = int | str | bytes | Sequence[str]
@@ -111,10 +112,12 @@ class Plan:
         head = HEAD.pack(
             MAGIC,
             HEAD.size + len(body),
+            HEAD.size,
             self.kind,
             self.flags,
             len(self.ops),
             len(self.fds),
+            0,
             self.clone_flags,
             self.cgroup_slot,
             self.log_slot,
@@ -133,6 +136,42 @@ def sealed(data: bytes, seals: int = SEALS) -> int:
     if seals:
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
     return memory
+
+
+def message(
+    type_: int, serial: int, flags: int = 0, value: int = 0, text_length: int = 0, id: bytes = b""
+) -> bytes:
+    """struct ph_message, with nothing behind it."""
+    return MESSAGE.pack(MESSAGE.size, type_, flags, text_length, serial, value, 0, 0, 0, id, 0, 0, 0, 0, 0, 0)
+
+
+def resized(packet: bytes, size: int) -> bytes:
+    """The packet with another size of its struct ph_message."""
+    return struct.pack("=I", size) + packet[4:]
+
+
+def mutate(plan: Plan, **fields: int) -> bytes:
+    """The plan's bytes with fields of struct ph_plan replaced."""
+    data = bytearray(plan.encode())
+    offsets = {
+        "magic": 0,
+        "size": 4,
+        "head_size": 8,
+        "kind": 12,
+        "flags": 16,
+        "op_count": 20,
+        "slot_count": 24,
+        "reserved": 28,
+        "cgroup": 40,
+        "log": 44,
+        "kill": 48,
+        "oom": 52,
+        "stdin": 56,
+        "reserved2": 68,
+    }
+    for name, value in fields.items():
+        struct.pack_into("=I", data, offsets[name], value & 0xFFFFFFFF)
+    return bytes(data)
 
 
 @dataclass(frozen=True)
@@ -166,6 +205,21 @@ class Refused(Exception):
         super().__init__(f"{os.strerror(self.error)}, stage {self.stage}, op {self.op}: {message.text}")
 
 
+@dataclass(frozen=True)
+class Hello:
+    oldest: int
+    newest: int
+    phase: int
+    features: dict[tuple[int, int], int]
+    """(kind, number) → flags"""
+
+
+def read_hello(text: bytes) -> Hello:
+    size, oldest, newest, phase = struct.unpack_from("=4I", text)
+    features = struct.iter_unpack("=HHI", text[size:])
+    return Hello(oldest, newest, phase, {(kind, number): flags for kind, number, flags in features})
+
+
 class Client:
     """One connection; waits at most `patience` seconds for anything."""
 
@@ -195,9 +249,7 @@ class Client:
         text_length: int = 0,
     ) -> int:
         self.serial += 1
-        data = MESSAGE.pack(
-            type_, flags, self.serial, value, 0, 0, text_length, id.encode(), 0, 0, 0, 0, 0, 0
-        )
+        data = message(type_, self.serial, flags, value, text_length, id.encode())
         socket.send_fds(self.socket, [data], list(fds))
         return self.serial
 
@@ -205,9 +257,12 @@ class Client:
         data, fds, _, _ = socket.recv_fds(self.socket, 4096, 8)
         if not data:
             raise EOFError("the fragment hung up")
-        (kind, flags, serial, value, value2, error, length, name, *rest) = MESSAGE.unpack_from(data)
+        (size, kind, flags, length, serial, value, value2, error, zero, name, *rest) = MESSAGE.unpack_from(
+            data
+        )
+        assert (size, zero) == (MESSAGE.size, 0)
         assert len(data) == MESSAGE.size + length
-        text = data[MESSAGE.size :].decode()
+        text = data[MESSAGE.size :].decode("latin-1")
         return Message(
             kind,
             flags,
@@ -233,8 +288,8 @@ class Client:
     def ask(self, type_: int, **fields: object) -> Message:
         return self.answer(self.send(type_, **fields))  # type: ignore[arg-type]
 
-    def hello(self) -> Message:
-        return self.ask(HELLO)
+    def hello(self) -> Hello:
+        return read_hello(self.ask(HELLO).text.encode("latin-1"))
 
     def send_plan(self, type_: int, plan: Plan, *, id: str = "", flags: int = 0) -> int:
         memory = sealed(plan.encode())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from phantom_cri.native.build import build_floor
+from bench.stages import build_floor
 from tests.e2e.native.bed import mounts_of
 
 pytestmark = [pytest.mark.root, pytest.mark.kernel("overlayfs")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_a_program_that_is_missing_is_told_at_go(bed: Bed, fragment: Fragment) -
 
 
 def test_an_op_that_fails_is_told_at_start(bed: Bed, fragment: Fragment) -> None:
-    plan = bed.container(["/bin/true"], after_pivot=[("CHDIR", "/nothing", 0)])
+    plan = bed.container(["/bin/true"], after_pivot=[("CHDIR", "/nothing")])
     with pytest.raises(Refused) as refused:
         prepare(fragment, plan)
     assert refused.value.error == errno.ENOENT
@@ -87,6 +88,20 @@ def test_killed_before_go(bed: Bed, fragment: Fragment) -> None:
     eventually(lambda: fragment.client.list() == {})
     with pytest.raises(Refused):
         go(fragment)
+
+
+def test_killed_while_go_is_on_its_way(bed: Bed, fragment: Fragment) -> None:
+    """The fragment finds the request, and then the death, at once."""
+    pid = prepare(fragment, bed.container(["/bin/true"]))
+    os.kill(fragment.pid, signal.SIGSTOP)
+    serial = fragment.client.send(raw.GO, id="c")
+    os.kill(pid, signal.SIGKILL)
+    eventually(is_gone(pid))
+    os.kill(fragment.pid, signal.SIGCONT)
+    with pytest.raises(Refused) as refused:
+        fragment.client.answer(serial)
+    assert (refused.value.error, refused.value.stage) == (errno.ECHILD, raw.STAGE_REQUEST)
+    eventually(lambda: fragment.client.list() == {})
 
 
 @pytest.mark.parametrize("flags", [raw.OWN, raw.OWN & ~raw.NEWPID])

@@ -232,7 +232,7 @@ def test_sigterm_from_a_container_is_not(bed: Bed, fragment: Fragment) -> None:
     """Root in a shared pid namespace can signal its init, but the fragment obeys the host only."""
     script = "for s in TERM INT HUP QUIT KILL STOP SEGV CHLD PIPE; do kill -$s 1; done; echo $?"
     bed.run(fragment, bed.shell(script, clone_flags=0))
-    assert fragment.client.hello().value2 == raw.WARM
+    assert fragment.client.hello().phase == raw.WARM
     assert bed.run(fragment, bed.shell("exit 3")).exit.code == 3
 
 

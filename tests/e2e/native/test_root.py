@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import subprocess
@@ -194,21 +193,10 @@ def test_propagation(
     assert (str(host_folder / "out") in mounts_of(os.getpid())) == bool(goes)
 
 
-def test_optional_and_created_sources(bed: Bed, scratch: Path) -> None:
+def test_created_sources(bed: Bed, scratch: Path) -> None:
     missing = scratch / "missing"
-    out = bed.run_shell("ls -d /vol || echo none", **volume(missing, raw.OPEN_OPTIONAL, 0, 0, 0))
-    assert out == "none\n"
     bed.run_shell("touch /vol/made", **volume(missing / "deep", raw.OPEN_CREATE, 0, 0, 0))
     assert (missing / "deep/made").exists()
-
-
-def test_nofollow(bed: Bed, scratch: Path) -> None:
-    """The link itself is mounted, or nothing; never what it leads to on the host."""
-    (scratch / "link").symlink_to(scratch)
-    with contextlib.suppress(Refused):
-        assert (
-            bed.run_shell("ls /vol/image; true", **volume(scratch / "link", raw.OPEN_NOFOLLOW, 0, 0, 0)) == ""
-        )
 
 
 def test_mkdir_and_mknod(bed: Bed, image: Path) -> None:

@@ -163,14 +163,6 @@ def test_what_cannot_be_mapped(bed: Bed, made: Fragment) -> None:
     assert "cannot map ids" in refused.value.message.text
 
 
-def test_a_missing_source_has_nothing_to_map(bed: Bed, made: Fragment) -> None:
-    gather: list[Op] = [
-        ("OPEN_TREE", FIRST_SLOT, "/not/there", raw.OPEN_OPTIONAL),
-        ("MAP_IDS", FIRST_SLOT),
-    ]
-    assert bed.run(made, bed.container(["/bin/true"], gather=gather)).exit.code == 0
-
-
 def test_who_waits_is_closed_to_its_neighbours(bed: Bed, made: Fragment, layers: list[str]) -> None:
     """Held right before its execve it is inside already; a root there must not look into it."""
     held = bed.container(["/bin/true"], root=mapped_root(bed, layers, 0), after_pivot=INSIDE, clone_flags=0)

@@ -6,10 +6,14 @@ import array
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 WITH_PLAN = (2, 3)  # PH_ADOPT, PH_START
-LAYOUT = struct.Struct("=IIQqqiI72sqqiiII")
+LAYOUT = struct.Struct("=IIIIQqqiI168sqqiiII")
+
+
+EVERYTHING = [(kind, number, 0xFFFFFFFF) for kind in (1, 2, 3) for number in range(64)]
 
 
 class Asked(NamedTuple):
@@ -34,11 +38,12 @@ class FakeFragment:
         for _, _, content in ancillary:
             fds.frombytes(content)
         fields = LAYOUT.unpack(packet)
-        plan = os.pread(fds[0], 1 << 20, 0) if fds and fields[0] in WITH_PLAN else b""
+        assert fields[0] == LAYOUT.size == len(packet)
+        plan = os.pread(fds[0], 1 << 20, 0) if fds and fields[1] in WITH_PLAN else b""
         for fd in fds:
             os.close(fd)
-        process_id = fields[7].rstrip(b"\0").decode()
-        return Asked(fields[0], fields[1], fields[2], fields[3], process_id, plan, len(fds))
+        process_id = fields[9].rstrip(b"\0").decode()
+        return Asked(fields[1], fields[2], fields[4], fields[5], process_id, plan, len(fds))
 
     def send(
         self,
@@ -52,11 +57,28 @@ class FakeFragment:
         process_id: str = "",
         exit: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0),
         text: bytes = b"",
+        more: bytes = b"",
         fds: tuple[int, ...] = (),
     ) -> None:
-        head = (type, flags, serial, value, value2, error, len(text), process_id.encode(), *exit)
+        size = LAYOUT.size + len(more)
+        head = (size, type, flags, len(text), serial, value, value2, error, 0, process_id.encode(), *exit)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        self.socket.sendmsg([LAYOUT.pack(*head) + text], ancillary)
+        self.socket.sendmsg([LAYOUT.pack(*head) + more + text], ancillary)
+
+    def answer_hello(
+        self,
+        serial: int,
+        *,
+        phase: int = 1,
+        oldest: int = 1,
+        newest: int = 1,
+        features: Sequence[tuple[int, int, int]] | None = None,
+        more: bytes = b"",
+    ) -> None:
+        """`features`: (kind, number, flags) each; None: all there are, with all flags."""
+        head = struct.pack("=4I", 16 + len(more), oldest, newest, phase) + more
+        known = EVERYTHING if features is None else features
+        self.send(64, serial, text=head + b"".join(struct.pack("=HHI", *feature) for feature in known))
 
     def close(self) -> None:
         self.socket.close()

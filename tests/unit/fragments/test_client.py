@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable
@@ -13,7 +14,6 @@ import pytest
 from phantom_cri.errors import (
     AlreadyExists,
     DataLoss,
-    FailedPrecondition,
     Internal,
     InvalidArgument,
     NotFound,
@@ -65,6 +65,7 @@ class Pair:
 @pytest.fixture
 async def pair() -> AsyncIterator[Pair]:
     made = Pair()
+    gc.collect()  # what earlier tests have left open would close itself meanwhile
     before = len(os.listdir("/proc/self/fd"))
     yield made
     made.fragment.close()
@@ -123,17 +124,10 @@ async def test_a_plan_without_its_fds_is_not_sent(pair: Pair) -> None:
         await pair.fragment.start("c1", PLAN, donations)
 
 
-@pytest.mark.parametrize("process_id", ["x" * 72, "a\0b"])
+@pytest.mark.parametrize("process_id", ["x" * 161, "a\0b"])
 async def test_impossible_ids(pair: Pair, process_id: str) -> None:
     with pytest.raises(InvalidArgument, match="process id"):
         await pair.fragment.get(process_id)
-
-
-async def test_another_version(pair: Pair) -> None:
-    task, asked = await pair.ask(pair.fragment.hello())
-    pair.fake.send(OK, asked.serial, value=2, value2=1)
-    with pytest.raises(FailedPrecondition, match="speaks protocol 2, we speak 1"):
-        await task
 
 
 async def test_a_fragment_that_dies(pair: Pair) -> None:
@@ -158,7 +152,7 @@ async def test_closing_is_quiet(pair: Pair) -> None:
     assert pair.events == []
 
 
-@pytest.mark.parametrize("packet", [b"short", b"\0" * 144 + b"more than it says"])
+@pytest.mark.parametrize("packet", [b"short", b"\0" * 248 + b"more than it says", b"\xff" * 248])
 async def test_nonsense_ends_the_connection(pair: Pair, packet: bytes) -> None:
     task, _ = await pair.ask(pair.fragment.hello())
     pair.fake.socket.send(packet)
@@ -213,7 +207,8 @@ async def test_a_cancellation_behind_the_answer_leaks_nothing(pair: Pair) -> Non
 
 async def test_hello_and_events(pair: Pair) -> None:
     task, asked = await pair.ask(pair.fragment.hello())
-    pair.fake.send(OK, asked.serial, value=1, value2=2)
+    assert (asked.type, asked.value) == (HELLO, 1)
+    pair.fake.answer_hello(asked.serial, phase=2)
     assert (await task).phase == Phase.CLAIMED
     pair.fake.send(EXITED, process_id="c1", flags=1, exit=(1, 2, 137, 9, 1, 3))
     expected = Exit(started_at=1, finished_at=2, code=137, signal=9, oom=True, dropped_lines=3)

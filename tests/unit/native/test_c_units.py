@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from phantom_cri.native.build import FRAGMENT_SOURCES
 from tests.e2e.native.raw import CONTAINER, EXEC, LOG, Op, Plan
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,10 +52,11 @@ def run(program: Path, *arguments: str, seconds: int = 60) -> str:
 @pytest.mark.parametrize(
     ("test", "units"),
     [
-        ("test_plan", ["plan.c"]),
+        ("test_plan", ["plan.c", "message.c"]),
+        ("test_message", ["message.c"]),
         ("test_path", ["path.c"]),
         ("test_log", ["log.c", "text.c"]),
-        ("test_attach", [name for name in FRAGMENT_SOURCES if name != "fragment.c"]),
+        ("test_attach", ["attach.c", "connection.c", "log.c", "loop.c", "message.c", "plan.c", "text.c"]),
         ("test_text", ["text.c", "exit_record.c", "cgroup.c"]),
     ],
 )
@@ -65,7 +65,7 @@ def test_unit(tmp_path: Path, test: str, units: list[str]) -> None:
     program = build(tmp_path / test, "address,undefined", sources)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    run(program, *([] if test in ("test_plan", "test_attach") else [str(scratch)]))
+    run(program, *([] if test in ("test_plan", "test_message", "test_attach") else [str(scratch)]))
 
 
 def seeds() -> list[Plan]:
@@ -75,7 +75,7 @@ def seeds() -> list[Plan]:
         ("OPEN_TREE", 100, "/var/lib/x", 3),
         ("OPEN_TREE", 104, "/", 1),
         ("OVERLAY", 101, ["/l/1", "/l/2"], "/u", "/w", 0),
-        ("JOIN_HOME", 0x20000),
+        ("JOIN_FRAGMENT", 0x20000),
         ("CGROUP_PROCS", 1),
         ("UNSHARE", 0x2020000),
         ("ROOT", 101),
@@ -101,7 +101,7 @@ def seeds() -> list[Plan]:
         ("SECCOMP", b"\x06\0\0\0\0\0\xff\x7f", 0),
         ("IDS", 1000, 1000, b"\x01\0\0\0\x02\0\0\0"),
         ("CAPABILITIES", 0, 0, 0, 0),
-        ("CHDIR", "/", 1),
+        ("CHDIR", "/"),
         ("EXEC", "sh", ["sh", "-c", "true"], ["PATH=/bin", "HOME=/root"]),
     ]
     executed: list[Op] = [("JOIN_PROCESS", "c1", 0x2020000), ("EXEC", "/bin/true", ["true"], [])]
@@ -119,7 +119,11 @@ def seeds() -> list[Plan]:
 
 
 def test_fuzz_the_plan_decoder(tmp_path: Path) -> None:
-    program = build(tmp_path / "fuzz", "address,undefined,fuzzer", [C / "fuzz_plan.c", NATIVE / "plan.c"])
+    program = build(
+        tmp_path / "fuzz",
+        "address,undefined,fuzzer",
+        [C / "fuzz_plan.c", NATIVE / "plan.c", NATIVE / "message.c"],
+    )
     corpus, found = tmp_path / "corpus", tmp_path / "found"
     corpus.mkdir()
     found.mkdir()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 NATIVE = Path(__file__).parents[3] / "phantom_cri" / "native"
 
-_OP = re.compile(r'OP\( *(\d+), *([A-Z_]+), *"([a-z]*)", *"([a-z_ ]*)"')
+_OP = re.compile(r'OP\( *(\d+), *([A-Z_]+),[A-Z, ]*"([a-z]*)", *"([a-z_ ]*)"')
 SIGNATURES = {int(m[1]): (m[2], m[3], m[4].split()) for m in _OP.finditer((NATIVE / "ops.def").read_text())}
 
 
@@ -59,7 +59,7 @@ class Reader:
         return tuple(self.text() for _ in range(count))
 
 
-HEADER = ("magic", "size", "kind", "flags", "op_count", "slot_count")
+HEADER = ("magic", "size", "head_size", "kind", "flags", "op_count", "slot_count")
 SLOTS = ("cgroup", "log", "kill", "oom", "stdin", "stdout", "stderr")
 
 
@@ -68,11 +68,13 @@ def decode(content: bytes) -> Decoded:
     header = {name: reader.number(4) for name in HEADER}
     assert header["magic"] == int.from_bytes(b"PHP1", "little")
     assert header["size"] == len(content)
+    assert header.pop("head_size") == 240
+    assert reader.number(4) == 0
     header["clone_flags"] = reader.number()
     header |= {name: reader.number(4, signed=True) for name in SLOTS}
     assert reader.number(4) == 0
-    home = reader.take(72)
-    assert home[-1] == 0
+    process = reader.take(168)
+    assert process[160:] == bytes(8)
     ops = []
     for _ in range(header["op_count"]):
         number, zero, length = reader.number(2), reader.number(2), reader.number(4)
@@ -85,4 +87,4 @@ def decode(content: bytes) -> Decoded:
         assert body.at == body.end, f"{name} has bytes left"
         reader.take(length)
     assert reader.at == len(content), "bytes after the last op"
-    return Decoded(header, home.rstrip(b"\0").decode(), ops)
+    return Decoded(header, process.rstrip(b"\0").decode(), ops)

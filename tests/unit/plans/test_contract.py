@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from phantom_cri.errors import Internal
-from phantom_cri.fragments import message
+from phantom_cri.fragments import features, message
 from phantom_cri.plans import bits, ops, plan
+from phantom_cri.plans.op_table import read_table
 
 NATIVE = Path(message.__file__).parents[1] / "native"
 
@@ -30,16 +31,37 @@ def evaluated(expressions: list[str], folder: Path) -> list[int]:
 
 
 NUMBERS = """
-    VERSION ID_MAX TEXT_MAX DONATED_MAX SLOTS PLAN_MAGIC PLAN_LOG PLAN_STDIN PLAN_TTY PLAN_KILL_REST PLAN_HOLD
-    FLAG_CLAIM FLAG_ALL FLAG_INPUT FLAG_STDOUT FLAG_STDERR FLAG_ONCE
-    KIND_CONTAINER KIND_EXEC OPEN_RECURSIVE OPEN_NOFOLLOW OPEN_OPTIONAL OPEN_CREATE
-    ATTACH_RECURSIVE ATTACH_CREATE OVERLAY_VOLATILE
+    VERSION_OLDEST VERSION_NEWEST PACKET_MAX ID_MAX ID_SIZE MESSAGE_MIN DONATED_MAX SLOTS
+    PLAN_MAGIC PLAN_LOG PLAN_STDIN PLAN_TTY PLAN_KILL_REST PLAN_HOLD PLAN_FLAGS
+    KIND_ADOPT KIND_CONTAINER KIND_EXEC
+"""
+OP_FLAGS = """
+    OPEN_RECURSIVE OPEN_CREATE ATTACH_RECURSIVE ATTACH_CREATE REMOUNT_RECURSIVE
+    OVERLAY_VOLATILE OVERLAY_JOINED OVERLAY_CLASSIC
 """
 
 
 def test_numbers(tmp_path: Path) -> None:
     names = NUMBERS.split()
     assert [getattr(bits, name) for name in names] == evaluated([f"PH_{name}" for name in names], tmp_path)
+
+
+def test_flags_of_ops(tmp_path: Path) -> None:
+    names = OP_FLAGS.split()
+    assert [getattr(bits, name) for name in names] == evaluated([f"PH_OP_{name}" for name in names], tmp_path)
+
+
+def test_flags_of_requests(tmp_path: Path) -> None:
+    kinds = {"ADOPT": message.AdoptFlag, "SIGNAL": message.SignalFlag, "ATTACH": message.AttachFlag}
+    ours = {f"PH_{kind}_{flag.name}": flag.value for kind, flags in kinds.items() for flag in flags}
+    assert list(ours.values()) == evaluated(list(ours), tmp_path)
+
+
+def test_features(tmp_path: Path) -> None:
+    ours = {f"PH_FEATURE_{kind.name}": kind.value for kind in features.Kind}
+    sizes = {"sizeof(struct ph_hello)": features._HELLO.size}
+    sizes["sizeof(struct ph_feature)"] = features._FEATURE.size
+    assert [*ours.values(), *sizes.values()] == evaluated([*ours, *sizes], tmp_path)
 
 
 def test_message_types_phases_and_states(tmp_path: Path) -> None:
@@ -52,17 +74,24 @@ def test_message_types_phases_and_states(tmp_path: Path) -> None:
 def test_layouts(tmp_path: Path) -> None:
     sizes = ["sizeof(struct ph_message)", "sizeof(struct ph_plan)"]
     offsets = ["offsetof(struct ph_message, exit)", "offsetof(struct ph_plan, clone_flags)"]
-    assert evaluated(sizes + offsets, tmp_path) == [message.LAYOUT.size, plan._HEADER.size, 112, 24]
+    assert evaluated(sizes + offsets, tmp_path) == [message.LAYOUT.size, plan._HEADER.size, 216, 32]
 
 
 def test_the_op_table_is_complete() -> None:
-    table = ops.read_table()
+    table = read_table()
     assert len(table) == len(re.findall(r"^OP\(", (NATIVE / "ops.def").read_text(), re.MULTILINE))
     assert table.keys() == ops.OPS.keys()
-    assert table[21] == ("ATTACH", "usuuu", ("slot", "target", "attributes", "propagation", "flags"))
+    assert table[21] == (
+        "ATTACH",
+        "usuuu",
+        ("slot", "target", "attributes", "propagation", "flags"),
+        ("PH_OP_ATTACH_RECURSIVE", "PH_OP_ATTACH_CREATE"),
+    )
+    assert ops.OPS[21].known_flags == bits.ATTACH_RECURSIVE | bits.ATTACH_CREATE
+    assert ops.OPS[25].known_flags == 0
 
 
 def test_a_differing_class_stops_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops.Mask, "signature", "u")
-    with pytest.raises(Internal, match=r"op 25: ops.def says \('MASK', 's', \('path',\)\)"):
+    with pytest.raises(Internal, match=r"op 25: ops.def says Row\(name='MASK', signature='s',"):
         ops.check_table()

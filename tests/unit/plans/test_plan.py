@@ -46,9 +46,9 @@ def test_unknown_fd_name_is_refused() -> None:
 
 
 def test_long_id_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="longer than 71"):
-        Plan((), pid_namespace_of="x" * 72).encode()
-    assert decode(Plan((), pid_namespace_of="x" * 71).encode()).pid_namespace_of == "x" * 71
+    with pytest.raises(InvalidArgument, match="longer than 160"):
+        Plan((), pid_namespace_of="x" * 161).encode()
+    assert decode(Plan((), pid_namespace_of="x" * 160).encode()).pid_namespace_of == "x" * 160
 
 
 def test_slots_run_out() -> None:

@@ -1,6 +1,6 @@
 #include <sys/stat.h>
 
-#include "home.h"
+#include "fragment_root.h"
 #include "kernel.h"
 
 #define HARMLESS (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
@@ -70,7 +70,7 @@ static int clone_null(void)
 /* The standard streams that children start out with: fchmod(2) on them fails as well. */
 static int use_sealed_null(void)
 {
-    OWNED_FD null = kernel_result(open(HOME_NULL, O_RDWR | O_CLOEXEC));
+    OWNED_FD null = kernel_result(open(FRAGMENT_NULL, O_RDWR | O_CLOEXEC));
 
     if (null < 0)
         return null;
@@ -80,13 +80,13 @@ static int use_sealed_null(void)
 static int attach_empty(void)
 {
     struct mount_attr sealed = {.attr_set = MOUNT_ATTR_RDONLY | HARMLESS};
-    OWNED_FD empty = kernel_open_tree(AT_FDCWD, HOME_EMPTY, OPEN_TREE_CLONE);
+    OWNED_FD empty = kernel_open_tree(AT_FDCWD, FRAGMENT_EMPTY, OPEN_TREE_CLONE);
     int result = empty < 0 ? empty : kernel_mount_setattr(empty, "", AT_EMPTY_PATH, &sealed);
 
-    return result == 0 ? kernel_move_mount(empty, AT_FDCWD, HOME_EMPTY, 0) : result;
+    return result == 0 ? kernel_move_mount(empty, AT_FDCWD, FRAGMENT_EMPTY, 0) : result;
 }
 
-int home_init(const char **step)
+int fragment_root_init(const char **step)
 {
     static const struct option no_options[] = {{0}};
     static const struct option shm_options[] = {{"mode", "1777"}, {"size", "65536k"}, {0}};
@@ -107,7 +107,7 @@ int home_init(const char **step)
     if (result < 0)
         return result;
     *step = "attach /null, /empty, /proc and /shm";
-    result = attach(fd_take(&null), HOME_NULL);
+    result = attach(fd_take(&null), FRAGMENT_NULL);
     if (result == 0)
         result = use_sealed_null();
     if (result == 0)
@@ -115,6 +115,6 @@ int home_init(const char **step)
     if (result == 0)
         result = attach(new_fs("proc", no_options, HARMLESS), "/proc");
     if (result == 0)
-        result = attach(new_fs("tmpfs", shm_options, HARMLESS), HOME_SHM);
+        result = attach(new_fs("tmpfs", shm_options, HARMLESS), FRAGMENT_SHM);
     return result;
 }

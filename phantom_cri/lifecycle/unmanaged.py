@@ -1,0 +1,61 @@
+"""Containers of a fragment that speaks no protocol version of this daemon's.
+
+How they end is seen through the kernel, and by the exit records that their fragment writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from phantom_cri import codec, fragments
+from phantom_cri.concurrency import Background
+from phantom_cri.errors import NotFound
+from phantom_cri.lifecycle import endings
+from phantom_cri.lifecycle.live import Container
+from phantom_cri.lifecycle.node import Node
+
+INTERVAL = 0.05
+"""Seconds between looks for the exit record of a container whose first process has ended."""
+
+
+def watch(node: Node, container: Container) -> None:
+    """From now on record how the container ends, or how it has ended while no daemon was there."""
+    if endings.has_exit(node, container):
+        _exited(node, container)
+    elif container.record.state == "running":
+        _following.start(_follow(node, container), f"follow {container.id[:12]}")
+
+
+async def _follow(node: Node, container: Container) -> None:
+    """The record comes once the output has ended, which may be a second after the process (process_end.c)."""
+    await _death(container)
+    # A file of another process: there is nothing to await.
+    while not container.exited.is_set() and not endings.has_exit(node, container):  # noqa: ASYNC110
+        await asyncio.sleep(INTERVAL)
+    _exited(node, container)
+
+
+async def _death(container: Container) -> None:
+    if container.record.process is None:
+        return
+    try:
+        pidfd = fragments.open_process(container.record.process)
+    except NotFound:
+        return
+    dead = asyncio.Event()
+    unwatch = fragments.watch_death(pidfd, lambda status: dead.set())
+    try:
+        await dead.wait()
+    finally:
+        unwatch()
+        os.close(pidfd)
+
+
+def _exited(node: Node, container: Container) -> None:
+    if not container.exited.is_set():
+        container.record = codec.replace(container.record, state="running")  # also of a start not recorded
+        endings.container_exited(node, container.id, endings.last_exit(node, container))
+
+
+_following = Background()

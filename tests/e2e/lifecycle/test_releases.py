@@ -1,0 +1,191 @@
+"""Upgrade and roll-back: this daemon with fragments of earlier and later releases, and of other versions."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from phantom_cri.api.cri.v1 import api_pb2 as pb
+from tests.e2e.conftest import DaemonMaker
+from tests.e2e.harness.daemon import Daemon
+from tests.e2e.harness.waiting import wait_until
+from tests.e2e.lifecycle.client import Container, Cri, Pod, refusal
+from tests.e2e.lifecycle.conftest import warmed_up
+from tests.e2e.lifecycle.releases import LATER_FIELDS, build_release, speaking, without_op
+from tests.e2e.lifecycle.test_restart import alive, come_back, fragment_of
+
+pytestmark = pytest.mark.root
+
+POOL = {"pools": [{"name": "default", "size": 1}]}
+BOTH = "the fragment speaks protocol versions 7 to 9, this daemon version 1"
+
+Release = dict[str, str]
+"""The environment of its daemon."""
+
+
+@pytest.fixture(scope="module")
+def other_version(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    bits = {"plans/bits.py": {r"(VERSION_OLDEST) = 1": r"\1 = 7", r"(VERSION_NEWEST) = 1": r"\1 = 9"}}
+    return build_release(tmp_path_factory.mktemp("other"), speaking(7, 9), bits)
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return build_release(tmp_path_factory.mktemp("later"), LATER_FIELDS)
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return build_release(tmp_path_factory.mktemp("earlier"), without_op("NO_NEW_PRIVS"))
+
+
+@pytest.fixture
+def start(make_daemon: DaemonMaker, busybox_image: str) -> Iterator[Callable[[Release], tuple[Daemon, Cri]]]:
+    """Starts a daemon of a release, with an image."""
+    clients = []
+
+    def started(release: Release) -> tuple[Daemon, Cri]:
+        daemon = make_daemon(POOL, release).start()
+        clients.append(Cri(daemon.endpoint))
+        clients[0].pull(busybox_image)
+        return daemon, clients[0]
+
+    yield started
+    for client in clients:
+        client.close()
+
+
+def replace(daemon: Daemon, cri: Cri, release: Release | None = None) -> None:
+    """kill -9, and the daemon of another release; None: this one."""
+    daemon.kill()
+    daemon.environment = dict(release or {})
+    come_back(daemon, cri)
+
+
+def refused(act: Callable[[], Any]) -> str:
+    """The words of a FAILED_PRECONDITION."""
+    code, words = refusal(act)
+    assert code is grpc.StatusCode.FAILED_PRECONDITION, words
+    return words
+
+
+def waiting(sign: Path, code: int) -> dict[str, Any]:
+    """A container that ends with `code` once there is a file `go` in the folder."""
+    return {
+        "script": f"until [ -e /sign/go ]; do sleep 0.01; done; exit {code}",
+        "mounts": [pb.Mount(container_path="/sign", host_path=str(sign))],
+    }
+
+
+def started(pod: Pod, sign: Path, code: int) -> Container:
+    asked = waiting(sign, code)
+    return pod.start(asked["script"], mounts=asked["mounts"])
+
+
+def test_a_fragment_of_another_version_is_left_alone(
+    start: Callable[[Release], tuple[Daemon, Cri]], other_version: Release, tmp_path: Path
+) -> None:
+    daemon, cri = start(other_version)
+    before = warmed_up(daemon, cri)
+    pod = cri.pod(tmp_path).run_sandbox()
+    running, away = started(pod, tmp_path / "one", 5), started(pod, tmp_path / "two", 6)
+    created, ended = pod.create("true"), pod.run("exit 4")
+    fragment = fragment_of(daemon, pod)
+    daemon.kill()
+    (tmp_path / "two" / "go").touch()
+    wait_until(lambda: (daemon.state / "pods" / pod.id / "exits" / away.id).exists(), "an exit record")
+    replace(daemon, cri)
+
+    assert f"pod sandbox {pod.id} runs on but can only be stopped and removed: {BOTH}" in daemon.log_text()
+    assert pod.status.state == pb.SANDBOX_READY
+    assert running.status.state == pb.CONTAINER_RUNNING
+    assert created.status.state == pb.CONTAINER_CREATED
+    assert (ended.status.exit_code, away.status.exit_code) == (4, 6)
+    for verb in (
+        lambda: pod.create("true"),
+        created.start,
+        created.remove,
+        lambda: running.exec("true"),
+        running.stop,
+        running.remove,
+    ):
+        assert BOTH in refused(verb)
+    assert created.status.state == pb.CONTAINER_CREATED
+    (tmp_path / "one" / "go").touch()
+    assert running.wait_exited().exit_code == 5
+    assert alive(fragment), "it does not die of its version"
+
+    new = cri.pod(tmp_path / "new").run_sandbox()
+    assert new.run("echo hello").output == "hello"
+
+    replace(daemon, cri, other_version)  # rolled back: whose fragment speaks another version now
+    assert pod.run("echo again").output == "again"
+    assert "the fragment speaks protocol version 1, this daemon versions 7 to 9" in refused(
+        lambda: new.create("true")
+    )
+    replace(daemon, cri)
+    cri.remove_pods()
+    assert not alive(fragment)
+    daemon.wait_for_no_traces(before)
+
+
+def test_the_death_of_a_fragment_of_another_version_is_seen(
+    start: Callable[[Release], tuple[Daemon, Cri]], other_version: Release, tmp_path: Path
+) -> None:
+    daemon, cri = start(other_version)
+    pod = cri.pod(tmp_path).run_sandbox()
+    container = pod.start("sleep 1000")
+    replace(daemon, cri)
+    os.kill(fragment_of(daemon, pod), signal.SIGKILL)
+    wait_until(lambda: pod.status.state == pb.SANDBOX_NOTREADY, "the pod to be seen as dead")
+    assert container.wait_exited().exit_code == 137
+    pod.stop()
+    pod.remove()
+
+
+def test_pods_of_a_later_release_go_on_after_a_roll_back(
+    start: Callable[[Release], tuple[Daemon, Cri]], later: Release, tmp_path: Path
+) -> None:
+    """Longer messages, one more op, one more version: nothing of it matters."""
+    daemon, cri = start(later)
+    before = warmed_up(daemon, cri)
+    pod = cri.pod(tmp_path).run_sandbox()
+    running, created = started(pod, tmp_path / "sign", 5), pod.create("echo late")
+    replace(daemon, cri)
+    assert running.tell("echo inside") == "inside"
+    created.start()
+    assert created.wait_exited().exit_code == 0
+    assert created.output == "late"
+    (tmp_path / "sign" / "go").touch()
+    assert running.wait_exited().exit_code == 5
+    assert pod.run("exit 3").status.exit_code == 3
+    cri.remove_pods()
+    daemon.wait_for_no_traces(before)
+
+
+def test_an_earlier_fragment_gets_no_op_that_it_does_not_know(
+    start: Callable[[Release], tuple[Daemon, Cri]], earlier: Release, tmp_path: Path
+) -> None:
+    daemon, cri = start(earlier)
+    before = warmed_up(daemon, cri)
+    pod = cri.pod(tmp_path).run_sandbox()
+    running = pod.start("sleep 1000")
+    replace(daemon, cri)
+    assert running.tell("echo inside") == "inside"
+    assert pod.run("exit 3").status.exit_code == 3
+    needing = pod.create(
+        "true",
+        linux=pb.LinuxContainerConfig(security_context=pb.LinuxContainerSecurityContext(no_new_privs=True)),
+    )
+    words = refused(needing.start)
+    assert "set no_new_privs (NoNewPrivs, number 40): not known to the pod's fragment" in words
+    assert "protocol version 1" in words
+    assert running.tell("echo still") == "still"
+    cri.remove_pods()
+    daemon.wait_for_no_traces(before)
