@@ -155,7 +155,7 @@ class Pool(Generic[M]):
             self._wanted.clear()
             while len(self._stock) < self.size:
                 await self._wait_for_quiet()
-                if await self._one_birth():
+                if await self._spawn_one():
                     failures = 0
                 else:
                     await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
@@ -168,7 +168,7 @@ class Pool(Generic[M]):
                 return
             await asyncio.sleep(QUIET_SECONDS - quiet_for)
 
-    async def _one_birth(self) -> bool:
+    async def _spawn_one(self) -> bool:
         self._starting += 1
         try:
             member = await self._spawn()

@@ -162,7 +162,7 @@ class Bed:
         """Put `members` into the pool, which never refills by itself here."""
         pool = self.runtime.pools["default"]
         for _ in range(members):
-            assert await pool._one_birth(), pool.last_error
+            assert await pool._spawn_one(), pool.last_error
 
     async def empty_pool(self) -> None:
         await self.runtime.pools["default"].stop()
@@ -303,9 +303,11 @@ def _open_files(folder: Path) -> Iterator[str]:
 
 
 def _files(top: Path) -> Iterator[str]:
-    """All below `top`, but what is made ahead or waits to be deleted."""
+    """All below `top`, but what is made ahead, waits to be deleted, or is kept: compiled policies."""
     for path, folders, files in os.walk(top):
-        folders[:] = [name for name in folders if not name.startswith(".spare-") and name != "trash"]
+        folders[:] = [
+            name for name in folders if not name.startswith(".spare-") and name not in ("trash", "policies")
+        ]
         # The folder of exit records comes with the first of them, and is the pod's.
         yield from (os.path.join(path, name) for name in (*folders, *files) if name != "exits")
 
