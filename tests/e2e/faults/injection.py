@@ -173,7 +173,7 @@ def room_calls(runtime: Runtime) -> Iterator[tuple[Any, str, str]]:
 
 def _has_behaviour(kind: type) -> bool:
     return kind.__module__.startswith("phantom_cri") and not kind.__module__.endswith(
-        ("config", "metrics", "face")
+        ("config", "metrics", "base")
     )
 
 
