@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import wait_until
 from phantom_cri import fragments, plans, requests
 from phantom_cri.cgroups import Cgroups
 from phantom_cri.errors import AlreadyExists, NotFound
 from phantom_cri.fragments import Exit, Phase, State
 from phantom_cri.model import NamespaceOptions, User
 from phantom_cri.plans import KIND_CONTAINER
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.launch.pod import IMAGE, USUAL_CAPABILITIES, Pod, config, own_pids, running_pod
 
 pytestmark = pytest.mark.root
