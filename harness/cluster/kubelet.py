@@ -1,0 +1,87 @@
+"""The kubelet, on any CRI runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.child import Child
+from harness.cluster.control_plane import ControlPlane
+from harness.cluster.namespaces import Namespaces
+from harness.tools import tool
+
+NODE = "node"
+"""The node's name."""
+
+
+class Kubelet:
+    """Takes pods for the node `NODE` and runs them on the runtime at `endpoint` (`unix://…`).
+
+    `feature_gates` are the kubelet's own; all else is fixed.
+    """
+
+    def __init__(self, folder: Path, place: Namespaces, endpoint: str, feature_gates: dict[str, bool]):
+        self.folder = folder
+        self.place = place
+        self.endpoint = endpoint
+        self.feature_gates = feature_gates
+        self.root = folder / "root"
+        self.log = folder / "kubelet.log"
+        self.child: Child | None = None
+
+    def start(self, plane: ControlPlane) -> Kubelet:
+        """Starts the program without waiting for it."""
+        if not self.folder.exists():
+            # Pods in user namespaces have to get through to their volumes.
+            self.folder.mkdir(mode=0o711)
+            (self.folder / "config.yaml").write_text(yaml.safe_dump(self._config(plane)))
+            plane.client("kubelet", f"system:node:{NODE}", "system:nodes")
+        command = [
+            *self.place.enter,
+            str(tool("kubelet")),
+            f"--config={self.folder}/config.yaml",
+            f"--kubeconfig={plane.folder}/kubelet.kubeconfig",
+            f"--root-dir={self.root}",
+            f"--node-ip={self.place.address}",
+            f"--hostname-override={NODE}",
+        ]
+        self.child = Child(command, self.log)
+        return self
+
+    def kill(self) -> None:
+        """kill -9. Pods stay."""
+        if self.child is not None:
+            self.child.kill()
+
+    def _config(self, plane: ControlPlane) -> dict[str, Any]:
+        return {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "containerRuntimeEndpoint": self.endpoint,
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "x509": {"clientCAFile": str(plane.authority.pair.certificate)},
+            },
+            "tlsCertFile": str(plane.serving.certificate),
+            "tlsPrivateKeyFile": str(plane.serving.key),
+            "volumePluginDir": str(self.folder / "plugins"),
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": self.place.cgroup,
+            # What a machine may lack: cgroup v2, CAP_SYS_RESOURCE, iptables.
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            "oomScoreAdj": 0,
+            "makeIPTablesUtilChains": False,
+            # A full disk of the machine is not the pods' business.
+            "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            "imageGCHighThresholdPercent": 100,
+            "maxPods": 250,
+            "serializeImagePulls": False,
+            "registryPullQPS": 0,
+            "eventRecordQPS": 0,
+            # Failing containers come back soon enough to be watched.
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "5s"},
+            "featureGates": {"KubeletCrashLoopBackOffMax": True, **self.feature_gates},
+        }
