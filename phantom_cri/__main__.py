@@ -31,9 +31,8 @@ from phantom_cri.lifecycle.record_file import RecordFile
 from phantom_cri.lifecycle.records import Records
 from phantom_cri.lifecycle.recover import recover
 from phantom_cri.lifecycle.verbs import PodVerbs
-from phantom_cri.network import NetworkConfig, NetworkDriver
+from phantom_cri.network import NetworkDriver
 from phantom_cri.network.builtin import BuiltinNetwork
-from phantom_cri.network.cni import CniConfig
 from phantom_cri.network.cni.driver import CniNetwork
 from phantom_cri.policy import AppArmor, KeptPolicies, PolicyBook, Selinux, apparmor
 from phantom_cri.pools import Pool, Profile
@@ -162,32 +161,10 @@ def load_selinux() -> Selinux:
 
 def make_network(settings: Config) -> NetworkDriver:
     """The driver that `network.driver` names."""
-    state = Path(settings.state)
-    if settings.network.driver == "cni":
-        return CniNetwork(make_cni_config(settings), state)
-    return BuiltinNetwork(make_network_config(settings), state)
-
-
-def make_cni_config(settings: Config) -> CniConfig:
-    wanted = settings.network.cni
-    return CniConfig(
-        cache_dir=Path(wanted.cache_dir or os.path.join(settings.root, "cni")),
-        conf_dir=Path(wanted.conf_dir),
-        bin_dirs=tuple(map(Path, wanted.bin_dirs)),
-        prewire=wanted.prewire,
-        timeout_s=wanted.timeout_seconds,
-    )
-
-
-def make_network_config(settings: Config) -> NetworkConfig:
-    wanted = settings.network
-    return NetworkConfig(
-        bridge=wanted.bridge,
-        subnets=wanted.subnets,
-        mtu=wanted.mtu,
-        masquerade=wanted.masquerade,
-        host_ports=wanted.host_ports,
-    )
+    wanted, state = settings.network, Path(settings.state)
+    if wanted.driver == "cni":
+        return CniNetwork(wanted.cni, Path(settings.root), state)
+    return BuiltinNetwork(wanted, state)
 
 
 async def home_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:

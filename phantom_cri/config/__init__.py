@@ -1,10 +1,10 @@
 """What the daemon is told: one YAML file, read strictly, and the flags that win over it."""
 
+from phantom_cri.config.network import CniConfig, NetworkConfig, Prewire
 from phantom_cri.config.reading import load, parse, read
 from phantom_cri.config.records import (
     CgroupConfig,
     Config,
-    NetworkConfig,
     PoolConfig,
     PoolNamespaces,
     StreamingConfig,
@@ -13,10 +13,12 @@ from phantom_cri.config.rules import byte_count, seconds
 
 __all__ = [
     "CgroupConfig",
+    "CniConfig",
     "Config",
     "NetworkConfig",
     "PoolConfig",
     "PoolNamespaces",
+    "Prewire",
     "StreamingConfig",
     "byte_count",
     "load",

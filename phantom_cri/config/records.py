@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from phantom_cri.codec import Record
+from phantom_cri.config.network import NetworkConfig
 from phantom_cri.config.rules import (
-    INTERFACE_NAME,
-    IPV6_MIN_MTU,
     byte_count,
     check,
     is_absolute,
@@ -22,7 +21,6 @@ from phantom_cri.config.rules import (
     is_label,
     is_socket,
     seconds,
-    subnet_family,
 )
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -105,60 +103,6 @@ class PoolConfig(Record, frozen=True):
     @property
     def max_age_seconds(self) -> float:
         return seconds(self.max_age, "max_age")
-
-
-class CniConfig(Record, frozen=True):
-    conf_dir: str = "/etc/cni/net.d"
-    bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
-    cache_dir: str = ""
-    prewire: Literal["auto", "always", "never"] = "auto"
-    timeout: str = "60s"
-
-    def __post_init__(self) -> None:
-        check(is_absolute(self.conf_dir), "conf_dir", self.conf_dir, "an absolute path")
-        check(len(self.bin_dirs) > 0, "bin_dirs", list(self.bin_dirs), "one folder or more")
-        for index, folder in enumerate(self.bin_dirs):
-            fits = is_absolute(folder) and ":" not in folder  # CNI_PATH is a list divided by colons
-            check(fits, f"bin_dirs[{index}]", folder, "an absolute path without colons")
-        cache = self.cache_dir
-        check(cache == "" or is_absolute(cache), "cache_dir", cache, "an absolute path or empty")
-        check(seconds(self.timeout, "timeout") >= 1, "timeout", self.timeout, "1s or longer")
-
-    @property
-    def timeout_seconds(self) -> float:
-        return seconds(self.timeout, "timeout")
-
-
-class NetworkConfig(Record, frozen=True):
-    driver: Literal["bridge", "cni"] = "bridge"
-    bridge: str = "phantom0"
-    subnets: tuple[str, ...] = ("10.88.0.0/16", "fd70:6861:6e74::/64")
-    mtu: int = 0
-    masquerade: bool = True
-    host_ports: bool = True
-    cni: CniConfig = CniConfig()
-
-    def __post_init__(self) -> None:
-        name = self.bridge
-        check(
-            0 < len(name.encode()) <= INTERFACE_NAME
-            and name not in (".", "..")
-            and not re.search(r"[\s/:]", name),
-            "bridge",
-            name,
-            "an interface name of at most 15 bytes",
-        )
-        families = [subnet_family(subnet, f"subnets[{index}]") for index, subnet in enumerate(self.subnets)]
-        check(
-            len(families) > 0 and len(set(families)) == len(families),
-            "subnets",
-            list(self.subnets),
-            "one range for IPv4, one for IPv6, or one of them",
-        )
-        lowest = IPV6_MIN_MTU if 6 in families else 68
-        check(
-            self.mtu == 0 or lowest <= self.mtu <= 65535, "mtu", self.mtu, f"0 or between {lowest} and 65535"
-        )
 
 
 class ImagesConfig(Record, frozen=True):

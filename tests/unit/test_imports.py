@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "telemetry": {"errors", "codec", "api"},
     **{room: {"errors", "model", "usage", "codec", "concurrency", "native", room} for room in ROOMS},
     "cgroups": {"errors", "model", "usage", "codec", "concurrency", "native", "bpf", "cgroups"},
+    "network": {"errors", "model", "usage", "codec", "concurrency", "native", "config", "network"},
     "lifecycle": {
         *BASE,
         *ROOMS,
