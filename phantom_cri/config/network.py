@@ -10,9 +10,7 @@ from phantom_cri.config.rules import check, is_absolute, seconds, subnet_family
 
 Prewire = Literal["auto", "always", "never"]
 
-_BRIDGE = re.compile(
-    r"[A-Za-z][A-Za-z0-9_.-]{0,14}"
-)  # IFNAMSIZ; part of a name in nftables too
+_BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")  # IFNAMSIZ; part of a name in nftables too
 _MTU_MIN = 1280  # RFC 8200, 5: without it there is no IPv6 on an interface
 
 

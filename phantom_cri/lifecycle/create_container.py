@@ -16,7 +16,6 @@ from phantom_cri.lifecycle.container_spec import resolve
 from phantom_cri.lifecycle.injection import find_injection, injected
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
-from phantom_cri.lifecycle.stop_container import signal_name
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount
 from phantom_cri.policy import reference
@@ -116,7 +115,7 @@ def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image) -> Co
         image=image.config,
         log_path=log_path(pod, config),
         user=images.resolve_user(layers, image.config.user, security),
-        stop_signal=config.stop_signal or signal_name(image.config.stop_signal or "SIGTERM"),
+        stop_signal=config.stop_signal or requests.signal_name(image.config.stop_signal or "SIGTERM"),
         cgroup=node.cgroups.member(pod.record.cgroup_parent, container_id),
         resources=config.resources,
         layers=layers,

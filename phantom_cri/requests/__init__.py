@@ -8,6 +8,7 @@ from phantom_cri.requests.mountinfo import parts_mounted
 from phantom_cri.requests.mounts import volume_folder
 from phantom_cri.requests.pod import checked_hostname, checked_sysctls
 from phantom_cri.requests.process import merged
+from phantom_cri.requests.signals import signal_name, signal_number
 from phantom_cri.requests.user_namespace import check_mapped, check_pod_user, pod_ids
 
 __all__ = [
@@ -26,5 +27,7 @@ __all__ = [
     "pod_ids",
     "resolve",
     "resolve_devices",
+    "signal_name",
+    "signal_number",
     "volume_folder",
 ]
