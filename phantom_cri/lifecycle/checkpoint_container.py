@@ -14,7 +14,6 @@ from phantom_cri import requests
 from phantom_cri.checkpoint import write_archive
 from phantom_cri.concurrency import settled, to_the_end
 from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
-from phantom_cri.lifecycle import oci
 from phantom_cri.lifecycle.cleanup import is_removed, remove_later
 from phantom_cri.lifecycle.container_spec import process_of
 from phantom_cri.lifecycle.live import Container, UnderWay
@@ -22,6 +21,7 @@ from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.running import Running, running
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerRecord, ProcessRef
+from phantom_cri.requests import oci
 
 DEFAULT_TIMEOUT_S = 120
 """Where the caller names none: the kubelet's own for a call."""

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from phantom_cri import cgroups, codec, plans, requests
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.lifecycle.confinement import policy_of
-from phantom_cri.lifecycle.injection import all_devices, effective, hooks_of
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.model import ContainerRecord
@@ -22,14 +21,16 @@ POD_FILES = {"/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts", "/etc/hos
 def resolve(pod: Pod, record: ContainerRecord) -> Resolved:
     """What the request and its CDI devices mean on this node. Raises as `requests.resolve`."""
     found = requests.resolve(
-        effective(record),
+        requests.effective(record),
         record.image,
         pod.record.config,
         record.image_mounts,
         hostname=pod.record.hostname,
         home=record.user.home,
     )
-    return codec.replace(found, devices=all_devices(pod, record, found.devices))
+    return codec.replace(
+        found, devices=requests.all_devices(record, pod.record.config.security.namespaces, found.devices)
+    )
 
 
 def resolved_of(pod: Pod, container: Container) -> Resolved:
@@ -56,7 +57,7 @@ def container_spec(node: Node, pod: Pod, container: Container) -> ContainerSpec:
             pod_files=tuple((target, os.path.join(pod_folder, name)) for target, name in POD_FILES.items()),
             volumes_folder=snapshot.folder,
             pid_of=target_of(node, pod, namespaces.target_id) if namespaces.pid == "target" else "",
-            hooks=hooks_of(record, resolved.process, snapshot.folder),
+            hooks=requests.hooks_of(record, resolved.process, snapshot.folder),
             labels=record.selinux,
         ),
     )
@@ -88,7 +89,7 @@ def process_of(pod: Pod, container: Container) -> Process:
     # Not all of it: a device that the container was made with may be gone from the node by now.
     record = container.record
     home, hostname = record.user.home, pod.record.hostname
-    return requests.merged(effective(record), record.image, hostname=hostname, home=home)
+    return requests.merged(requests.effective(record), record.image, hostname=hostname, home=home)
 
 
 def target_of(node: Node, pod: Pod, target_id: str) -> str:

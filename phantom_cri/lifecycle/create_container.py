@@ -8,16 +8,15 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 
-from phantom_cri import codec, images, requests
+from phantom_cri import cdi, codec, images, requests
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.lifecycle import confinement, labelling, prepare, states
 from phantom_cri.lifecycle.annotations import tell_unmet
 from phantom_cri.lifecycle.container_spec import resolve
-from phantom_cri.lifecycle.injection import find_injection, injected
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.undo import Undo
-from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount
+from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount, Injection
 from phantom_cri.policy import reference
 
 
@@ -34,7 +33,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
         image = find_image(node, config)
         record = record_of(node, pod, config, image)
         if injection is not None:
-            record = injected(record, injection)
+            record = requests.injected(record, injection)
     if config.security.privileged and not pod.record.config.security.privileged:
         raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
     resolved = resolve(pod, record)
@@ -86,6 +85,20 @@ def twin(node: Node, pod: Pod, config: ContainerConfig) -> str | None:
             f"is taken by container {container.id}"
         )
     return None
+
+
+async def find_injection(node: Node, config: ContainerConfig) -> Injection | None:
+    """What the CDI devices of a request add; None when it asks for none.
+
+    Raises InvalidArgument, FailedPrecondition, Unimplemented.
+    """
+    names = cdi.requested(config.cdi_devices, config.annotations)
+    if not names:
+        return None
+    found = await asyncio.to_thread(node.cdi.injection, names)
+    for hook in found.hooks:
+        requests.check_hook(hook)
+    return found
 
 
 def find_image(node: Node, config: ContainerConfig) -> Image:

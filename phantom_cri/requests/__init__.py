@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from phantom_cri.requests.container import Resolved, Surroundings, check_namespaces, container_spec, resolve
 from phantom_cri.requests.devices import DeviceRule, device_rules, resolve_devices
+from phantom_cri.requests.hooks import check_hook, hooks_of
+from phantom_cri.requests.injection import all_devices, effective, injected
 from phantom_cri.requests.mountinfo import parts_mounted
 from phantom_cri.requests.mounts import volume_folder
 from phantom_cri.requests.pod import checked_hostname, checked_sysctls
@@ -15,6 +17,8 @@ __all__ = [
     "DeviceRule",
     "Resolved",
     "Surroundings",
+    "all_devices",
+    "check_hook",
     "check_mapped",
     "check_namespaces",
     "check_pod_user",
@@ -22,6 +26,9 @@ __all__ = [
     "checked_sysctls",
     "container_spec",
     "device_rules",
+    "effective",
+    "hooks_of",
+    "injected",
     "merged",
     "parts_mounted",
     "pod_ids",
