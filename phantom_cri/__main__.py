@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config, PoolConfig, StreamingConfig
 from phantom_cri.cri.server import cri_server
+from phantom_cri.drivers import Driver
+from phantom_cri.drivers.native import NativeDriver
 from phantom_cri.errors import PhantomError
 from phantom_cri.fragments.handle import Shell
 from phantom_cri.images import ImageService, Limits
@@ -83,14 +86,15 @@ async def compose(
     """All objects of one daemon, wired together; nothing is started."""
     tree = await cgroups.detect_systemd() if settings.cgroup.driver == "systemd" else cgroups.detect()
     durable = DurableRecords(RecordFile(os.path.join(settings.root, "records")))
+    images, policies, profiles = make_images(settings), load_policies(settings), make_profiles(settings)
     node = Node(
         config=settings,
         records=Records(settings.state, durable.note),
         durable=durable,
-        images=make_images(settings),
+        images=images,
         network=make_network(settings),
         cgroups=tree,
-        policies=load_policies(settings),
+        policies=policies,
         kept_policies=KeptPolicies(os.path.join(settings.state, "policies")),
         metrics=numbers,
         streams=make_streams(settings.streaming),
@@ -100,8 +104,12 @@ async def compose(
         host_mounts=os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
         criu=Criu(settings.checkpoint.criu),
         home_cgroup=await home_cgroup(settings, tree),
+        profiles=tuple(profiles.values()),
+        drivers=make_drivers(images),
+        handlers=make_handlers(settings, policies, profiles),
     )
-    add_pools_and_handlers(node)
+    for pool in settings.pools:
+        node.pools[pool.name] = make_pool(node, profiles[pool.name], pool)
     for policy in node.policies:
         numbers.policy_loaded(policy.name, policy.digest, policy is node.policies.default)
     return node
@@ -174,23 +182,38 @@ async def home_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:
     return tree.launch_fds(path)
 
 
-def add_pools_and_handlers(node: Node) -> None:
-    """One pool for each of the configuration, and the handlers whose pods take fragments from them."""
-    profiles: dict[str, Profile] = {}
-    for settings in node.config.pools:
-        spaces = settings.namespaces
-        profile = Profile(
-            name=settings.name,
-            host_network=spaces.host_network,
-            host_pid=spaces.host_pid,
-            host_ipc=spaces.host_ipc,
+def make_drivers(images: ImageService) -> dict[str, Driver]:
+    """By the names that `handlers[].driver` knows them by."""
+    return {"native": NativeDriver(images)}
+
+
+def make_handlers(
+    settings: Config, policies: PolicyBook, profiles: Mapping[str, Profile]
+) -> dict[str, Handler]:
+    """Raises ConfigError for a policy that is not there, naming those that are."""
+    places = {handler.name: f"handlers[{index}]" for index, handler in enumerate(settings.handlers)}
+    return {
+        name: Handler(
+            name,
+            tuple(profiles[pool.name] for pool in settings.pools_of(wanted)),
+            wanted.driver,
+            policies.get(wanted.policy, f"{places[name]}.policy") if wanted.policy else policies.default,
         )
-        profiles[profile.name] = profile
-        node.pools[profile.name] = make_pool(node, profile, settings)
-    node.profiles = tuple(profiles.values())
-    for name, handler in node.config.handlers_by_name().items():
-        own = tuple(profiles[pool.name] for pool in node.config.pools_of(handler))
-        node.handlers[name] = Handler(name, own)
+        for name, wanted in settings.handlers_by_name().items()
+    }
+
+
+def make_profiles(settings: Config) -> dict[str, Profile]:
+    """What the fragments of each pool are born with."""
+    return {
+        pool.name: Profile(
+            name=pool.name,
+            host_network=pool.namespaces.host_network,
+            host_pid=pool.namespaces.host_pid,
+            host_ipc=pool.namespaces.host_ipc,
+        )
+        for pool in settings.pools
+    }
 
 
 def make_pool(node: Node, profile: Profile, settings: PoolConfig) -> Pool[Shell]:

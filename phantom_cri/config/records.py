@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from phantom_cri.codec import Record
+from phantom_cri.config.handlers import DEFAULT_HANDLERS, HandlerConfig, PoolConfig, PoolNamespaces
 from phantom_cri.config.network import NetworkConfig
 from phantom_cri.config.rules import (
     byte_count,
@@ -66,43 +67,6 @@ class CdiConfig(Record, frozen=True):
     def __post_init__(self) -> None:
         for folder in self.spec_dirs:
             check(is_absolute(folder), "spec_dirs", folder, "absolute paths")
-
-
-class PoolNamespaces(Record, frozen=True):
-    """Which of the node's namespaces a pool's fragments keep instead of having their own."""
-
-    host_network: bool = False
-    host_pid: bool = False
-    host_ipc: bool = False
-
-
-class HandlerConfig(Record, frozen=True):
-    """What a RuntimeClass's `handler` can name. `pools`: names, in order; empty: all."""
-
-    name: str
-    pools: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        fits = self.name == "" or is_label(self.name)
-        check(fits, "name", self.name, "1 to 63 of a-z, 0-9 and -, or empty for the default")
-
-
-class PoolConfig(Record, frozen=True):
-    """`size` warm fragments are kept for pods with these namespaces."""
-
-    name: str
-    size: int = 8
-    max_age: str = "1h"
-    namespaces: PoolNamespaces = PoolNamespaces()
-
-    def __post_init__(self) -> None:
-        check(is_label(self.name), "name", self.name, "1 to 63 of a-z, 0-9 and -")
-        check(0 <= self.size <= 4096, "size", self.size, "between 0 and 4096")
-        check(seconds(self.max_age, "max_age") >= 1, "max_age", self.max_age, "1s or longer")
-
-    @property
-    def max_age_seconds(self) -> float:
-        return seconds(self.max_age, "max_age")
 
 
 class ImagesConfig(Record, frozen=True):
@@ -205,10 +169,6 @@ class CheckpointConfig(Record, frozen=True):
     def __post_init__(self) -> None:
         is_name = self.criu != "" and "/" not in self.criu
         check(is_name or is_absolute(self.criu), "criu", self.criu, "a program's name or absolute path")
-
-
-DEFAULT_HANDLERS = (HandlerConfig(""), HandlerConfig("phantom"))
-"""Pods without a RuntimeClass, and those of the RuntimeClass that the documentation and the chart use."""
 
 
 class Config(Record, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from phantom_cri import cgroups, codec, plans, requests
+from phantom_cri import cgroups, plans, requests
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.lifecycle.confinement import policy_of
 from phantom_cri.lifecycle.live import Container, Pod
@@ -18,25 +18,10 @@ POD_FILES = {"/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts", "/etc/hos
 """Where a container finds its pod's files, unless a mount of its own is there."""
 
 
-def resolve(pod: Pod, record: ContainerRecord) -> Resolved:
-    """What the request and its CDI devices mean on this node. Raises as `requests.resolve`."""
-    found = requests.resolve(
-        requests.effective(record),
-        record.image,
-        pod.record.config,
-        record.image_mounts,
-        hostname=pod.record.hostname,
-        home=record.user.home,
-    )
-    return codec.replace(
-        found, devices=requests.all_devices(record, pod.record.config.security.namespaces, found.devices)
-    )
-
-
-def resolved_of(pod: Pod, container: Container) -> Resolved:
+def resolved_of(node: Node, pod: Pod, container: Container) -> Resolved:
     """As when it was created, or anew for a container of an earlier daemon."""
     if container.resolved is None:
-        container.resolved = resolve(pod, container.record)
+        container.resolved = node.driver_of(container.record).resolve(container.record, pod.record)
     return container.resolved
 
 
@@ -45,8 +30,8 @@ def container_spec(node: Node, pod: Pod, container: Container) -> ContainerSpec:
     pod_folder = node.records.pod_folder(pod.id)
     snapshot = node.images.snapshot_of(record.id, record.layers)
     namespaces = record.config.security.namespaces
-    resolved = resolved_of(pod, container)
-    return requests.container_spec(
+    resolved = resolved_of(node, pod, container)
+    return node.driver_of(record).container_spec(
         resolved,
         Surroundings(
             user=record.user,

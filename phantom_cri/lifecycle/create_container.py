@@ -12,7 +12,6 @@ from phantom_cri import cdi, codec, images, requests
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.lifecycle import confinement, labelling, prepare, states
 from phantom_cri.lifecycle.annotations import tell_unmet
-from phantom_cri.lifecycle.container_spec import resolve
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.undo import Undo
@@ -30,13 +29,14 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
     if again is not None:
         return again
     with stages.stage("image"):
-        image = find_image(node, config)
-        record = record_of(node, pod, config, image)
+        driver = node.handler_of(pod).driver
+        image = find_image(node, config, driver)
+        record = record_of(node, pod, config, image, driver)
         if injection is not None:
             record = requests.injected(record, injection)
     if config.security.privileged and not pod.record.config.security.privileged:
         raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
-    resolved = resolve(pod, record)
+    resolved = node.driver_of(record).resolve(record, pod.record)
     requests.check_mapped(record.user, pod.record.config.security.namespaces)
     node.cgroups.check(record.resources)
     policy = confinement.decide(node, pod, record)
@@ -101,18 +101,18 @@ async def find_injection(node: Node, config: ContainerConfig) -> Injection | Non
     return found
 
 
-def find_image(node: Node, config: ContainerConfig) -> Image:
+def find_image(node: Node, config: ContainerConfig, driver: str) -> Image:
     image = node.images.find(config.image.image)
     if image is None:
         raise NotFound(f"image {config.image.image!r} not found: pull it first")
     try:
-        node.images.check_root(image.id)
+        node.drivers[driver].check_image(image, config.annotations)
     except FailedPrecondition as error:
         raise FailedPrecondition(f"image {config.image.image!r}: {error}") from None
     return image
 
 
-def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image) -> ContainerRecord:
+def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image, driver: str) -> ContainerRecord:
     security = config.security
     layers = node.images.layers(image.id)
     container_id = secrets.token_hex(32)
@@ -134,6 +134,7 @@ def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image) -> Co
         layers=layers,
         image_mounts=tuple(mounted_images(node, config)),
         selinux=node.selinux.of_container(pod.record.selinux, security),
+        driver=driver,
     )
 
 

@@ -57,7 +57,7 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
             undo.push("cgroup", lambda: cleanup.release_cgroup(node, container))
             container.has_cgroup = True
             limits = codec.replace(record.resources, pids_limit=node.config.pids_limit)
-            rules = allowed_devices(record, resolved_of(pod, container).devices)
+            rules = allowed_devices(record, resolved_of(node, pod, container).devices)
             await node.cgroups.create_async(record.cgroup, limits, rules)
         with plans.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):

@@ -73,7 +73,10 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
                 "rootDir": node.config.root,
                 "stateDir": node.config.state,
                 "runtimeVersion": __version__,
-                "runtimeHandlers": tuple(node.handlers),
+                "runtimeHandlers": [
+                    {"name": one.name, "driver": one.driver, "policy": one.policy.name}
+                    for one in node.handlers.values()
+                ],
                 "durableRecords": f"off: {node.durable.obstacle}" if node.durable.obstacle else "on",
                 "cgroupDriver": node.config.cgroup.driver,
                 "cgroupVersion": node.cgroups.version,

@@ -45,6 +45,11 @@ PAGE = Path(__file__).parents[2] / "docs/configuration.md"
         ("handlers: [{name: A}]", "config: handlers[0].name: must be 1 to 63 of"),
         ("handlers: [{name: a}, {name: a}]", "config: handlers[1].name: must be used once, got 'a'"),
         ("handlers: [{name: a, pools: [b]}]", "config: handlers[0].pools: must be the name of a pool"),
+        (
+            "handlers: [{name: a}, {name: b, driver: wasm}]",
+            "config: handlers[1].driver: must be the name of a driver: native, got 'wasm'",
+        ),
+        ("handlers: [{name: a, policy: ../x}]", "config: handlers[0].policy: must be the name of a policy"),
         ("pools: {name: a}", "config: pools: Expected `array`, got `object`"),
         ("listen: /run/phantom/cri.sock", "config: listen: must be unix://"),
         ("listen: unix://relative.sock", "config: listen: must be unix://"),
