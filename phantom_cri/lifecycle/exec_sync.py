@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from phantom_cri import plans
-from phantom_cri.errors import DeadlineExceeded, InvalidArgument
+from phantom_cri.errors import DeadlineExceeded
 from phantom_cri.fragments import Exit
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.output import Output
@@ -23,11 +23,7 @@ async def exec_sync(node: Node, container_id: str, command: Sequence[str], timeo
     DeadlineExceeded. A child left behind that holds the output open is waited for no longer
     than exec.drain_timeout.
     """
-    if not command:
-        raise InvalidArgument("cmd: must not be empty")
     target = running(node, container_id, "exec")
-    if timeout_s < 0:
-        raise InvalidArgument(f"timeout: must not be negative, got {timeout_s}")
     exec_id = new_exec_id()
     async with Undo("ExecSync") as undo:
         result = await _run(node, target, exec_id, command, timeout_s or None, undo)

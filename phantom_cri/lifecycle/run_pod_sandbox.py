@@ -72,16 +72,12 @@ async def make_pod(node: Node, pod: Pod, shell: Shell, stages: Stages) -> None:
 
 def check(node: Node, config: SandboxConfig, handler: str) -> None:
     """Refuse what is wrong before anything is acquired; names the field and the value."""
-    if not config.metadata.name:
-        raise InvalidArgument("config.metadata.name: must not be empty")
     if handler not in node.handlers:
         raise NotFound(
             f"runtime_handler: no handler {handler!r}; there are {', '.join(map(repr, node.handlers))}"
             " (configuration: handlers)"
         )
     security = config.security
-    if security.run_as_group is not None and security.run_as_user is None:
-        raise InvalidArgument("config.linux.security_context.run_as_group: needs run_as_user")
     node.selinux.check_pod(security)
     namespaces = security.namespaces
     for field, mode in (("network", namespaces.network), ("ipc", namespaces.ipc)):
@@ -96,7 +92,9 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
         )
     requests.checked_sysctls(config.sysctls, namespaces)
     if config.hostname:
-        requests.checked_hostname(config.hostname)
+        requests.check_hostname(config.hostname)
+    if config.dns is not None:
+        requests.check_dns(config.dns)
 
 
 def cgroup_parent(cgroups: Cgroups, wanted: str) -> str:

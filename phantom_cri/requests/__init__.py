@@ -8,7 +8,7 @@ from phantom_cri.requests.hooks import check_hook, hooks_of
 from phantom_cri.requests.injection import all_devices, effective, injected
 from phantom_cri.requests.mountinfo import parts_mounted
 from phantom_cri.requests.mounts import volume_folder
-from phantom_cri.requests.pod import checked_hostname, checked_sysctls
+from phantom_cri.requests.pod import check_dns, check_hostname, checked_sysctls
 from phantom_cri.requests.process import merged
 from phantom_cri.requests.signals import signal_name, signal_number
 from phantom_cri.requests.user_namespace import check_mapped, check_pod_user, pod_ids
@@ -18,11 +18,12 @@ __all__ = [
     "Resolved",
     "Surroundings",
     "all_devices",
+    "check_dns",
     "check_hook",
+    "check_hostname",
     "check_mapped",
     "check_namespaces",
     "check_pod_user",
-    "checked_hostname",
     "checked_sysctls",
     "container_spec",
     "device_rules",

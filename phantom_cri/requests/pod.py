@@ -1,13 +1,18 @@
-"""A pod's identity as a request gives it: host name and sysctls, checked."""
+"""A pod's identity as a request gives it: host name, DNS settings and sysctls, checked."""
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping
 
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.model import NamespaceOptions
+from phantom_cri.model import DnsConfig, NamespaceOptions
 
-_HOSTNAME_MAX = 64  # __NEW_UTS_LEN (linux/utsname.h)
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
+"""A node's name in Linux: at most 64 characters (uname(2)), letters, digits, dots and dashes (RFC 1123)."""
+
+_WORD = re.compile(r"[!-~]+")
 
 _IPC = frozenset(
     f"kernel/{name}"
@@ -19,11 +24,26 @@ _IPC = frozenset(
 """The IPC sysctls that Kubernetes knows as namespaced (ipc/ipc_sysctl.c); fs/mqueue beside them."""
 
 
-def checked_hostname(hostname: str) -> str:
-    length = len(hostname.encode("utf-8", "surrogateescape"))
-    if not hostname or length > _HOSTNAME_MAX or "\0" in hostname or "\n" in hostname:
-        raise InvalidArgument(f"hostname: {hostname!r} is not 1 to {_HOSTNAME_MAX} bytes long, or no name")
-    return hostname
+def check_hostname(hostname: str) -> None:
+    """It becomes lines of /etc/hosts and /etc/hostname. Raises InvalidArgument."""
+    if not _HOSTNAME.fullmatch(hostname):
+        raise InvalidArgument(f"hostname: {hostname!r} is not a host name of at most 64 characters")
+
+
+def check_dns(dns: DnsConfig) -> None:
+    """Each value becomes part of a line of resolv.conf, where white space would forge another one.
+
+    Raises InvalidArgument naming the field and the value.
+    """
+    for server in dns.servers:
+        try:
+            ipaddress.ip_address(server)
+        except ValueError:
+            raise InvalidArgument(f"dns_config.servers: {server!r} is not an IP address") from None
+    for field, words in (("servers", dns.servers), ("searches", dns.searches), ("options", dns.options)):
+        for word in words:
+            if not _WORD.fullmatch(word):
+                raise InvalidArgument(f"dns_config.{field}: {word!r} is not one word of printable ASCII")
 
 
 def checked_sysctls(sysctls: Mapping[str, str], namespaces: NamespaceOptions) -> dict[str, str]:
