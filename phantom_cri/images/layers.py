@@ -14,7 +14,6 @@ layers alive (`image:…`, `container:…`, `pull:…`); whoever lets go of the 
 from __future__ import annotations
 
 import base64
-import ctypes
 import hashlib
 import itertools
 import os
@@ -22,6 +21,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from phantom_cri import native
 from phantom_cri.codec import Record, from_json, to_json, write_atomically
 from phantom_cri.errors import DataLoss, Internal, kernel_error
 from phantom_cri.images.content import sync_folder
@@ -35,7 +35,6 @@ from phantom_cri.images.unpack import is_plain_root, unpack
 WASM = "application/wasm"
 
 _SNIFF_LIMIT = 1 << 20
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LayerRecord(Record, frozen=True):
@@ -260,10 +259,11 @@ def measure(folder: str) -> tuple[int, int]:
 
 
 def sync_filesystem(folder: Path) -> None:
-    """syncfs(2): thousands of small files reach the disk with one call. Python has no name for it."""
+    """Thousands of small files reach the disk with one call."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if _libc.syncfs(fd) != 0:
-            raise kernel_error(f"syncfs {folder}", ctypes.get_errno())
+        native.syncfs(fd)
+    except OSError as error:
+        raise kernel_error(f"syncfs {folder}", error.errno or 0) from error
     finally:
         os.close(fd)
