@@ -25,6 +25,16 @@ END_INTERVAL = 0.002
 """Seconds between looks whether it is."""
 
 
+async def discard(node: Node, pod: Pod, container: Container) -> None:
+    """Give back all of a container that no longer runs; the caller holds its lock."""
+    await release_cgroup(node, container)
+    node.images.drop_snapshot(container.id)
+    if pod.shell is not None and pod.shell.alive():
+        await forget_process(pod.shell, container)
+    node.records.forget_container(container)
+    node.events.emit("deleted", pod, container.id)
+
+
 async def release_cgroup(node: Node, container: Container) -> None:
     """Remove an exited container's cgroup with whatever is left in it; idempotent."""
     if container.has_cgroup:

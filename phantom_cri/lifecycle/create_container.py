@@ -13,6 +13,7 @@ from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgumen
 from phantom_cri.lifecycle import confinement, labelling, prepare, states
 from phantom_cri.lifecycle.annotations import tell_unmet
 from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.log_file import log_path
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount, Injection
@@ -147,17 +148,6 @@ def mounted_images(node: Node, config: ContainerConfig) -> Iterator[ImageMount]:
             yield node.images.mount(mount.image.image, mount.image_sub_path)
         except (NotFound, FailedPrecondition) as error:
             raise type(error)(f"ImageVolumeMountFailed: config.mounts[{index}].image: {error}") from None
-
-
-def log_path(pod: Pod, config: ContainerConfig) -> str:
-    """Absolute path of the log file, "" for none. The name must stay below the pod's log directory."""
-    folder = pod.record.config.log_directory
-    if not folder or not config.log_path:
-        return ""
-    path = os.path.normpath(os.path.join(folder, config.log_path))
-    if not path.startswith(os.path.normpath(folder) + "/"):
-        raise InvalidArgument(f"config.log_path: {config.log_path!r} leads out of log_directory {folder!r}")
-    return path
 
 
 def give_to_pod(pod: Pod, upper: str) -> None:

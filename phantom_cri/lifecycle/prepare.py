@@ -10,15 +10,15 @@ and its own error counts.
 from __future__ import annotations
 
 import asyncio
-import os
 
 from phantom_cri import codec, plans
 from phantom_cri.cgroups import ABSENT, LaunchFds
-from phantom_cri.errors import PhantomError, kernel_error
+from phantom_cri.errors import PhantomError
 from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import cleanup
 from phantom_cri.lifecycle.container_spec import allowed_devices, container_spec, resolved_of
 from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.log_file import open_log
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.plans import Plan
@@ -86,16 +86,3 @@ def donate(node: Node, donations: plans.Donations, container: Container, fds: La
         donations.lend(f"procs{index}", procs)
     if container.record.log_path:
         donations.give("log", open_log(container.record.log_path))
-
-
-def open_log(path: str) -> int:
-    """Open or make a log file for appending; its folder is made, as CRI-O does.
-
-    Raises Internal, ResourceExhausted.
-    """
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(path, flags, 0o640)
-    except OSError as error:
-        raise kernel_error(f"log_path {path}", error.errno or 0) from error

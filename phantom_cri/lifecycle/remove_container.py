@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
-from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.cleanup import discard
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.stop_container import kill
 
@@ -21,13 +20,3 @@ async def remove_container(node: Node, container_id: str) -> None:
             if container.id in node.records.containers and container.record.state != "running":
                 await discard(node, pod, container)
     log.info("container %s is removed", container.id, extra={"container_id": container.id})
-
-
-async def discard(node: Node, pod: Pod, container: Container) -> None:
-    """Give back all of a container that no longer runs; the caller holds its lock."""
-    await release_cgroup(node, container)
-    node.images.drop_snapshot(container.id)
-    if pod.shell is not None and pod.shell.alive():
-        await forget_process(pod.shell, container)
-    node.records.forget_container(container)
-    node.events.emit("deleted", pod, container.id)

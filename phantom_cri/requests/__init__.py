@@ -10,6 +10,7 @@ from phantom_cri.requests.mountinfo import parts_mounted
 from phantom_cri.requests.mounts import volume_folder
 from phantom_cri.requests.pod import check_dns, check_hostname, checked_sysctls
 from phantom_cri.requests.process import merged
+from phantom_cri.requests.resources import with_changes
 from phantom_cri.requests.signals import signal_name, signal_number
 from phantom_cri.requests.user_namespace import check_mapped, check_pod_user, pod_ids
 
@@ -38,4 +39,5 @@ __all__ = [
     "signal_name",
     "signal_number",
     "volume_folder",
+    "with_changes",
 ]

@@ -1,4 +1,4 @@
-"""What requests become before anything is done: limits, log paths, names."""
+"""What requests become before anything is done: log paths, names."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 
 from phantom_cri.cgroups.v2 import V2Cgroups
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.lifecycle.create_container import log_path
 from phantom_cri.lifecycle.live import Pod
+from phantom_cri.lifecycle.log_file import log_path
 from phantom_cri.lifecycle.run_pod_sandbox import cgroup_parent, hostname_of
-from phantom_cri.lifecycle.update_container import merge
 from phantom_cri.model import (
     ContainerConfig,
     ContainerMetadata,
     ImageSpec,
     NamespaceOptions,
-    Resources,
     SandboxConfig,
     SandboxMetadata,
     SandboxRecord,
@@ -29,15 +27,6 @@ from phantom_cri.model import (
 from tests.unit.cgroups.cgroup2_folder import Cgroup2Folder
 
 METADATA = SandboxMetadata(name="pod")
-
-
-def test_a_change_of_limits_keeps_what_it_does_not_set() -> None:
-    current = Resources(cpu_shares=512, memory_limit=1 << 30, unified={"a": "1", "b": "2"})
-    change = Resources(memory_limit=1 << 20, cpu_quota=-1, unified={"b": "3"})
-    assert merge(current, change) == Resources(
-        cpu_shares=512, cpu_quota=-1, memory_limit=1 << 20, unified={"a": "1", "b": "3"}
-    )
-    assert merge(current, Resources()) == current
 
 
 def pod_with(**fields: object) -> Pod:
