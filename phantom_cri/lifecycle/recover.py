@@ -18,7 +18,7 @@ from phantom_cri import codec, fragments
 from phantom_cri.errors import NotFound, PhantomError
 from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import endings, reboot, shells, unmanaged
-from phantom_cri.lifecycle.checkpoint_container import thaw_all
+from phantom_cri.lifecycle.checkpoints import thaw_all
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log

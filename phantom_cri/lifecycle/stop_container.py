@@ -10,7 +10,7 @@ import asyncio
 import signal
 
 from phantom_cri.errors import Internal, PhantomError
-from phantom_cri.lifecycle.checkpoint_container import give_up_checkpoint
+from phantom_cri.lifecycle.checkpoints import give_up_checkpoint
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
