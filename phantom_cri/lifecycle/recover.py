@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 from phantom_cri import codec, fragments
 from phantom_cri.errors import NotFound, PhantomError
+from phantom_cri.fragments.folder import end_stranger, stored_process
 from phantom_cri.fragments.handle import Shell
-from phantom_cri.lifecycle import endings, reboot, shells, unmanaged
+from phantom_cri.lifecycle import endings, reboot, unmanaged
 from phantom_cri.lifecycle.checkpoints import thaw_all
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
@@ -99,9 +100,9 @@ async def look(folder: str) -> Found:
 
 async def find_shell(folder: str) -> Shell | None:
     """The folder's fragment, connected; one that lives but does not answer is ended."""
-    process = shells.stored_process(folder)
+    process = stored_process(folder)
     if process is None:
-        await shells.end_stranger(folder)
+        await end_stranger(folder)
         return None
     try:
         shell = Shell(os.path.basename(folder), folder, process, fragments.open_process(process))

@@ -6,17 +6,14 @@ import asyncio
 import os
 import secrets
 
-from phantom_cri import codec, fragments, plans
+from phantom_cri import fragments, plans
 from phantom_cri.errors import PhantomError
-from phantom_cri.fragments.handle import END_TIMEOUT, Shell
+from phantom_cri.fragments.folder import note_process
+from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle.cleanup import remove_folder
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.undo import Undo
-from phantom_cri.model import ProcessRef
 from phantom_cri.pools import Profile
-
-PROCESS = "fragment.json"
-"""Who the fragment of a pod's folder is: how a later daemon finds it."""
 
 
 async def birth(node: Node, profile: Profile, ids: plans.PodIds | None = None) -> Shell:
@@ -32,7 +29,7 @@ async def birth(node: Node, profile: Profile, ids: plans.PodIds | None = None) -
         shell = Shell(shell_id, folder, born.process, born.pidfd)
         undo.take_over("process", "fragment", shell.end)
         shell.pool = profile.name
-        codec.write_atomically(os.path.join(folder, PROCESS), codec.to_json(born.process))
+        note_process(folder, born.process)
         await shell.connect()
         if ids:
             await shell.fragment.adopt(plans.user_namespace_plan(ids))
@@ -74,34 +71,6 @@ async def end(node: Node, shell: Shell) -> None:
     except PhantomError as error:  # the driver remembers, and tries again
         log.warning("the network of unused fragment %s is not given back yet: %s", shell.id, error)
     remove_folder(shell.folder)
-
-
-def stored_process(folder: str) -> ProcessRef | None:
-    """The fragment of this folder as recorded at its birth; None when it was not."""
-    try:
-        with open(os.path.join(folder, PROCESS), "rb") as file:
-            return codec.from_json(file.read(), ProcessRef)
-    except (FileNotFoundError, codec.DecodeError):
-        return None
-
-
-async def end_stranger(folder: str) -> None:
-    """End a fragment that was born but not recorded, if there is one: by its socket alone."""
-    gone = asyncio.Event()
-    try:
-        fragment = fragments.Fragment.connect(
-            os.path.join(folder, fragments.SOCKET), lambda event: gone.set()
-        )
-    except PhantomError:
-        return
-    try:
-        async with asyncio.timeout(END_TIMEOUT):
-            await fragment.shutdown()
-            await gone.wait()
-    except (TimeoutError, PhantomError):
-        log.warning("a fragment of an earlier daemon in %s did not end", folder)
-    finally:
-        fragment.close()
 
 
 def clone_flags(profile: Profile, ids: plans.PodIds | None) -> int:
