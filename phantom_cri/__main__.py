@@ -18,21 +18,22 @@ from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config, PoolConfig, StreamingConfig
 from phantom_cri.cri.server import cri_server
+from phantom_cri.daemon import gauges, user_namespaces
+from phantom_cri.daemon.ownership import Ownership
+from phantom_cri.daemon.recover import recover
 from phantom_cri.drivers import Driver
 from phantom_cri.drivers.native import NativeDriver
 from phantom_cri.errors import PhantomError
 from phantom_cri.fragments.handle import Shell
 from phantom_cri.images import ImageService, Limits
-from phantom_cri.lifecycle import confinement, gauges, shells, user_namespaces
+from phantom_cri.lifecycle import confinement, shells
 from phantom_cri.lifecycle.durable import DurableRecords
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.labelling import label_layers
 from phantom_cri.lifecycle.node import Handler, Node
 from phantom_cri.lifecycle.node_verbs import NodeVerbs
-from phantom_cri.lifecycle.ownership import Ownership
 from phantom_cri.lifecycle.record_file import RecordFile
 from phantom_cri.lifecycle.records import Records
-from phantom_cri.lifecycle.recover import recover
 from phantom_cri.lifecycle.verbs import PodVerbs
 from phantom_cri.network import NetworkDriver
 from phantom_cri.network.builtin import BuiltinNetwork

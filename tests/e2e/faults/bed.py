@@ -18,11 +18,11 @@ import yaml
 
 from phantom_cri import codec, config
 from phantom_cri.__main__ import compose, leave
+from phantom_cri.daemon import user_namespaces
+from phantom_cri.daemon.recover import recover
 from phantom_cri.fragments.handle import Shell
-from phantom_cri.lifecycle import user_namespaces
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node
-from phantom_cri.lifecycle.recover import recover
 from phantom_cri.lifecycle.verbs import PodVerbs
 from phantom_cri.model import (
     ContainerConfig,

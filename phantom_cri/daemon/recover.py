@@ -15,22 +15,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phantom_cri import codec, fragments
+from phantom_cri.daemon import reboot, unmanaged
+from phantom_cri.daemon.orphans import end_orphans
+from phantom_cri.daemon.strays import end_strays
 from phantom_cri.errors import NotFound, PhantomError
 from phantom_cri.fragments.folder import end_stranger, stored_process
 from phantom_cri.fragments.handle import Shell
-from phantom_cri.lifecycle import endings, reboot, unmanaged
+from phantom_cri.lifecycle import endings
 from phantom_cri.lifecycle.checkpoints import thaw_all
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
-from phantom_cri.lifecycle.orphans import end_orphans
 from phantom_cri.lifecycle.records import (
     drop_unfinished,
     stored_container_ids,
     stored_containers,
     stored_pod,
 )
-from phantom_cri.lifecycle.strays import end_strays
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
 STARTING_TIMEOUT = 5.0
