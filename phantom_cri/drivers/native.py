@@ -27,7 +27,7 @@ class NativeDriver:
             pod.config,
             record.image_mounts,
             hostname=pod.hostname,
-            home=record.user.home,
+            user=record.user,
         )
         devices = requests.all_devices(record, pod.config.security.namespaces, found.devices)
         return codec.replace(found, devices=devices)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from phantom_cri import cdi, codec, images, requests
-from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from phantom_cri.errors import AlreadyExists, FailedPrecondition, NotFound
 from phantom_cri.lifecycle import confinement, labelling, prepare, states
 from phantom_cri.lifecycle.annotations import tell_unmet
 from phantom_cri.lifecycle.live import Container, Pod
@@ -35,10 +35,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
         record = record_of(node, pod, config, image, driver)
         if injection is not None:
             record = requests.injected(record, injection)
-    if config.security.privileged and not pod.record.config.security.privileged:
-        raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
     resolved = node.driver_of(record).resolve(record, pod.record)
-    requests.check_mapped(record.user, pod.record.config.security.namespaces)
     node.cgroups.check(record.resources)
     policy = confinement.decide(node, pod, record)
     record = codec.replace(record, policy=reference(policy))

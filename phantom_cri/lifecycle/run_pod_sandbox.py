@@ -77,24 +77,12 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
             f"runtime_handler: no handler {handler!r}; there are {', '.join(map(repr, node.handlers))}"
             " (configuration: handlers)"
         )
-    security = config.security
-    node.selinux.check_pod(security)
-    namespaces = security.namespaces
-    for field, mode in (("network", namespaces.network), ("ipc", namespaces.ipc)):
-        if mode not in ("pod", "node"):
-            raise InvalidArgument(f"namespace_options.{field}: a pod takes POD or NODE, not {mode.upper()}")
-    if namespaces.pid == "target":
-        raise InvalidArgument("namespace_options.pid: TARGET is for containers, not for a pod")
-    requests.check_pod_user(namespaces)
-    if namespaces.user == "pod" and node.no_user_namespaces:
+    requests.check_pod(config)
+    node.selinux.check_pod(config.security)
+    if config.security.namespaces.user == "pod" and node.no_user_namespaces:
         raise FailedPrecondition(
             f"namespace_options.userns_options: no user namespaces on this node: {node.no_user_namespaces}"
         )
-    requests.checked_sysctls(config.sysctls, namespaces)
-    if config.hostname:
-        requests.check_hostname(config.hostname)
-    if config.dns is not None:
-        requests.check_dns(config.dns)
 
 
 def cgroup_parent(cgroups: Cgroups, wanted: str) -> str:

@@ -1,4 +1,4 @@
-"""A pod's identity as a request gives it: host name, DNS settings and sysctls, checked."""
+"""A pod's request, checked: its namespaces, and its identity as host name, DNS settings and sysctls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.model import DnsConfig, NamespaceOptions
+from phantom_cri.model import DnsConfig, NamespaceOptions, SandboxConfig
+from phantom_cri.requests.user_namespace import check_pod_user
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 """A node's name in Linux: at most 64 characters (uname(2)), letters, digits, dots and dashes (RFC 1123)."""
@@ -22,6 +23,25 @@ _IPC = frozenset(
     )
 )
 """The IPC sysctls that Kubernetes knows as namespaced (ipc/ipc_sysctl.c); fs/mqueue beside them."""
+
+
+def check_pod(config: SandboxConfig) -> None:
+    """Raises InvalidArgument naming field and value; asks the node for nothing."""
+    _check_namespaces(config.security.namespaces)
+    check_pod_user(config.security.namespaces)
+    checked_sysctls(config.sysctls, config.security.namespaces)
+    if config.hostname:
+        check_hostname(config.hostname)
+    if config.dns is not None:
+        check_dns(config.dns)
+
+
+def _check_namespaces(asked: NamespaceOptions) -> None:
+    for field, mode in (("network", asked.network), ("ipc", asked.ipc)):
+        if mode not in ("pod", "node"):
+            raise InvalidArgument(f"namespace_options.{field}: a pod takes POD or NODE, not {mode.upper()}")
+    if asked.pid == "target":
+        raise InvalidArgument("namespace_options.pid: TARGET is for containers, not for a pod")
 
 
 def check_hostname(hostname: str) -> None:
