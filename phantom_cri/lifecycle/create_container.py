@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from phantom_cri import cdi, codec, images, requests
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, NotFound
 from phantom_cri.lifecycle import confinement, labelling, prepare, states
-from phantom_cri.lifecycle.annotations import tell_unmet
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.log_file import log_path
 from phantom_cri.lifecycle.node import Node, log
@@ -61,7 +60,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
     node.observe(pod, stages)
     node.events.emit("created", pod, container.id)
     prepare.begin(node, pod, container)
-    tell_unmet(node, "container", record.id, config.annotations)
+    requests.warn_of_unmet("container", record.id, config.annotations, shapes_traffic=node.shapes_traffic)
     log.info(
         "container %s is created in pod sandbox %s",
         record.id,

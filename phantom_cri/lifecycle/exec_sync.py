@@ -9,8 +9,8 @@ from phantom_cri import plans
 from phantom_cri.errors import DeadlineExceeded
 from phantom_cri.fragments import Exit
 from phantom_cri.lifecycle.node import Node, log
-from phantom_cri.lifecycle.output import Output
 from phantom_cri.lifecycle.running import Running, leave_exec, new_exec_id, running, start_exec
+from phantom_cri.lifecycle.streams.output import Output
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ExecResult
 

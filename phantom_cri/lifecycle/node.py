@@ -69,6 +69,11 @@ class Node:
     tracing: Tracing | NoTracing = field(default_factory=NoTracing)
     no_user_namespaces: str = "not tried yet"  # why pods cannot have them; "": they can
 
+    @property
+    def shapes_traffic(self) -> bool:
+        """Whether pods' bandwidths are passed on: to CNI plugins."""
+        return self.config.network.driver == "cni"
+
     def pool_of(self, pod: Pod) -> Pool[Shell] | None:
         return self.pools.get(pod.record.pool)
 

@@ -11,7 +11,6 @@ from phantom_cri.errors import FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.fragments import FragmentLost
 from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import endings, shells
-from phantom_cri.lifecycle.annotations import tell_unmet
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.node import Handler, Node, Stages, log
 from phantom_cri.lifecycle.undo import Undo
@@ -189,7 +188,9 @@ def finish(node: Node, pod: Pod, stages: Stages) -> None:
     node.observe(pod, stages)
     if record.start == "cold":
         node.metrics.cold_start(record.cold_reason)
-    tell_unmet(node, "pod sandbox", pod.id, record.config.annotations)
+    requests.warn_of_unmet(
+        "pod sandbox", pod.id, record.config.annotations, shapes_traffic=node.shapes_traffic
+    )
     log.info(
         "pod sandbox %s is ready: %s/%s, %s",
         pod.id,
