@@ -206,15 +206,8 @@ def make_handlers(
 
 def make_profiles(settings: Config) -> dict[str, Profile]:
     """What the fragments of each pool are born with."""
-    return {
-        pool.name: Profile(
-            name=pool.name,
-            host_network=pool.namespaces.host_network,
-            host_pid=pool.namespaces.host_pid,
-            host_ipc=pool.namespaces.host_ipc,
-        )
-        for pool in settings.pools
-    }
+    spaces = {pool.name: pool.namespaces for pool in settings.pools}
+    return {name: Profile(name, one.host_network, one.host_pid, one.host_ipc) for name, one in spaces.items()}
 
 
 def make_pool(node: Node, profile: Profile, settings: PoolConfig) -> Pool[Shell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "phantom_cri"
+PAGE = PACKAGE.parent / "docs/architecture.md"
 
 BASE = {"errors", "codec", "concurrency", "model", "usage", "native"}
 ROOMS = {"images", "network", "policy", "pools", "cgroups", "checkpoint", "cdi"}
@@ -94,6 +96,15 @@ def test_no_room_stands_on_a_later_one() -> None:
 
 def test_every_room_has_its_place() -> None:
     assert {room_of(path) for path in modules()} - {"__main__", "__init__"} == set(MAY_IMPORT) - {"", "api"}
+
+
+def test_the_page_shows_every_room_below_those_that_it_stands_on() -> None:
+    tree = PAGE.read_text().partition("\nphantom_cri/ ")[2].partition("\npolicies/ ")[0]
+    shown = re.findall(r"^  (\w+)(?:/|\.py) ", tree, re.MULTILINE)
+    assert set(shown) == set(MAY_IMPORT) - {"", "api"} | {"__main__"}
+    for room, below in MAY_IMPORT.items():
+        if room in shown:
+            assert below - {"", "api"} <= set(shown[: shown.index(room)]), room
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
