@@ -85,9 +85,11 @@ async def compose(
     settings: Config, numbers: metrics.Metrics, traces: tracing.Tracing | tracing.NoTracing
 ) -> Node:
     """All objects of one daemon, wired together; nothing is started."""
+    policies, profiles = load_policies(settings), make_profiles(settings)
+    handlers = make_handlers(settings, policies, profiles)  # a wrong one is refused before anything is made
     tree = await cgroups.detect_systemd() if settings.cgroup.driver == "systemd" else cgroups.detect()
     durable = DurableRecords(RecordFile(os.path.join(settings.root, "records")))
-    images, policies, profiles = make_images(settings), load_policies(settings), make_profiles(settings)
+    images = make_images(settings)
     node = Node(
         config=settings,
         records=Records(settings.state, durable.note),
@@ -107,7 +109,7 @@ async def compose(
         home_cgroup=await home_cgroup(settings, tree),
         profiles=tuple(profiles.values()),
         drivers=make_drivers(images),
-        handlers=make_handlers(settings, policies, profiles),
+        handlers=handlers,
     )
     for pool in settings.pools:
         node.pools[pool.name] = make_pool(node, profiles[pool.name], pool)

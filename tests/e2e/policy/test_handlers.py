@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -109,3 +111,41 @@ def test_a_container_keeps_its_driver_over_daemons(daemon: Daemon, cri: Cri, tmp
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert "runtime driver 'wasm'" in text and "only native" in text
     later.remove()
+
+
+def test_phantom_run_takes_the_paths_of_its_handlers_policy(
+    make_daemon: DaemonMaker, busybox_image: str, tmp_path: Path
+) -> None:
+    handlers = [{"name": "usual", "policy": "default"}]
+    daemon = make_daemon({"policy": {"default": "strict"}, "handlers": handlers}).start()
+    with closing(Cri(daemon.endpoint)) as cri:
+        cri.pull(busybox_image)
+    phantom = [sys.executable, "-m", "phantom_cri.cli", "--host", daemon.endpoint, "run", "--rm"]
+    script = "ls /sys/kernel | wc -l"  # strict masks it
+    seen = []
+    for flags in ([], ["--runtime-handler", "usual"]):
+        command = [*phantom, "--log-dir", str(tmp_path), *flags, busybox_image, "sh", "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        seen.append(int(done.stdout) > 0)
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("handler", "message"),
+    [
+        ({"policy": "stirct"}, "handlers[0].policy: there is no policy 'stirct', only default, strict"),
+        ({"driver": "wasm"}, "handlers[0].driver: must be the name of a driver: native, got 'wasm'"),
+    ],
+)
+def test_a_daemon_does_not_start_with_what_is_not_there(
+    tmp_path: Path, handler: dict[str, str], message: str
+) -> None:
+    config = tmp_path / "config.yaml"
+    folders = {"root": str(tmp_path / "root"), "state": str(tmp_path / "state"), "metrics_address": ""}
+    parent = {"default_parent": "/phantom-never"}
+    config.write_text(json.dumps({"handlers": [{"name": "a", **handler}], "cgroup": parent, **folders}))
+    command = [sys.executable, "-m", "phantom_cri", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, message in done.stderr) == (1, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in Path("/sys/fs/cgroup").glob("**/phantom-never*")]
