@@ -22,7 +22,6 @@ from phantom_cri.images.reference import is_digest
 from phantom_cri.images.trash import Trash
 
 _READ_SIZE = 1 << 20
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class ContentStore:
@@ -202,13 +201,8 @@ class Ingest:
             self.abort()
             raise DataLoss(f"blob {self.digest}: content has digest {found}")
         os.fsync(self._file.fileno())
-        # Opened first: without an fd for it, no blob may be there that nobody knows of.
-        folder = os.open(self._target.parent, _FOLDER)
-        try:
-            os.rename(self._part, self._target)
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        os.rename(self._part, self._target)
+        sync_folder(self._target.parent)
         self._store.record(self.digest, self._size)
 
     def abort(self) -> None:
@@ -217,7 +211,7 @@ class Ingest:
 
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` survive a power loss (fsync(2), on the directory)."""
-    fd = os.open(folder, _FOLDER)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
