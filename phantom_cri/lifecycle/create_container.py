@@ -60,7 +60,7 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
     node.observe(pod, stages)
     node.events.emit("created", pod, container.id)
     prepare.begin(node, pod, container)
-    requests.warn_of_unmet("container", record.id, config.annotations, shapes_traffic=node.shapes_traffic)
+    requests.warn_unsupported("container", record.id, config.annotations, shapes_traffic=node.shapes_traffic)
     log.info(
         "container %s is created in pod sandbox %s",
         record.id,

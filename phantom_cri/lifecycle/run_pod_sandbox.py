@@ -188,7 +188,7 @@ def finish(node: Node, pod: Pod, stages: Stages) -> None:
     node.observe(pod, stages)
     if record.start == "cold":
         node.metrics.cold_start(record.cold_reason)
-    requests.warn_of_unmet(
+    requests.warn_unsupported(
         "pod sandbox", pod.id, record.config.annotations, shapes_traffic=node.shapes_traffic
     )
     log.info(

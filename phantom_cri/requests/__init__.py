@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phantom_cri.requests.annotations import warn_of_unmet
+from phantom_cri.requests.annotations import warn_unsupported
 from phantom_cri.requests.container import Resolved, Surroundings, container_spec, resolve
 from phantom_cri.requests.devices import DeviceRule, device_rules, resolve_devices
 from phantom_cri.requests.hooks import check_hook, hooks_of
@@ -36,6 +36,6 @@ __all__ = [
     "signal_name",
     "signal_number",
     "volume_folder",
-    "warn_of_unmet",
+    "warn_unsupported",
     "with_changes",
 ]

@@ -16,7 +16,9 @@ _OF_THE_PEERS = re.compile(
 _BANDWIDTH = ("kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth")
 
 
-def warn_of_unmet(kind: str, object_id: str, annotations: Mapping[str, str], *, shapes_traffic: bool) -> None:
+def warn_unsupported(
+    kind: str, object_id: str, annotations: Mapping[str, str], *, shapes_traffic: bool
+) -> None:
     """One warning for a pod or container (`kind`) whose annotations ask for what it does not get.
 
     shapes_traffic: the network takes the bandwidths that Kubernetes' annotations name.
