@@ -8,7 +8,7 @@ import os
 
 from phantom_cri import codec
 from phantom_cri.errors import PhantomError
-from phantom_cri.fragments.client import Fragment
+from phantom_cri.fragments.client import FragmentClient
 from phantom_cri.fragments.handle import END_TIMEOUT
 from phantom_cri.fragments.spawn import SOCKET
 from phantom_cri.model import ProcessRef
@@ -24,7 +24,7 @@ def note_process(folder: str, process: ProcessRef) -> None:
 
 
 def stored_process(folder: str) -> ProcessRef | None:
-    """The fragment of this folder as recorded at its birth; None when it was not."""
+    """The fragment of this folder as recorded when it was started; None when it was not."""
     try:
         with open(os.path.join(folder, _PROCESS), "rb") as file:
             return codec.from_json(file.read(), ProcessRef)
@@ -33,10 +33,10 @@ def stored_process(folder: str) -> ProcessRef | None:
 
 
 async def end_stranger(folder: str) -> None:
-    """End a fragment that was born but not recorded, if there is one: by its socket alone."""
+    """End a fragment that was started but not recorded, if there is one: by its socket alone."""
     gone = asyncio.Event()
     try:
-        fragment = Fragment.connect(os.path.join(folder, SOCKET), lambda event: gone.set())
+        fragment = FragmentClient.connect(os.path.join(folder, SOCKET), lambda event: gone.set())
     except PhantomError:
         return
     try:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from phantom_cri.lifecycle.live import Container
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 
 
 async def give_up_checkpoint(container: Container) -> None:
@@ -18,16 +18,16 @@ async def give_up_checkpoint(container: Container) -> None:
         await asyncio.wait([container.checkpoint.work])
 
 
-def thaw_all(node: Node) -> None:
+def thaw_all(runtime: Runtime) -> None:
     """What an earlier daemon froze for a checkpoint and left goes on; its half-made files go away."""
-    folder = workplace(node)
+    folder = workplace(runtime)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    for container in node.records.containers.values():
+    for container in runtime.records.containers.values():
         if container.record.state == "running":
-            node.cgroups.freezer.thaw(container.record.cgroup)
+            runtime.cgroups.freezer.thaw(container.record.cgroup)
 
 
-def workplace(node: Node) -> Path:
+def workplace(runtime: Runtime) -> Path:
     """On the disk of the images: a container's memory has no room in the state's tmpfs."""
-    return Path(node.config.root) / "checkpoints"
+    return Path(runtime.config.root) / "checkpoints"

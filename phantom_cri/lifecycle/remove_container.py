@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from phantom_cri.lifecycle.cleanup import discard
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.stop_container import kill
 
 
-async def remove_container(node: Node, container_id: str) -> None:
-    container = node.records.find_container(container_id)
+async def remove_container(runtime: Runtime, container_id: str) -> None:
+    container = runtime.records.find_container(container_id)
     if container is None:
         return
-    pod = node.records.pod_of(container)
+    pod = runtime.records.pod_of(container)
     pod.check_version()
-    while container.id in node.records.containers:
-        await kill(node, pod, container)
+    while container.id in runtime.records.containers:
+        await kill(runtime, pod, container)
         async with container.lock:
             # a start that came first may have made it run meanwhile
-            if container.id in node.records.containers and container.record.state != "running":
-                await discard(node, pod, container)
+            if container.id in runtime.records.containers and container.record.state != "running":
+                await discard(runtime, pod, container)
     log.info("container %s is removed", container.id, extra={"container_id": container.id})

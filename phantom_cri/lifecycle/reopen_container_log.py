@@ -8,20 +8,20 @@ from phantom_cri.errors import FailedPrecondition
 from phantom_cri.fragments import FragmentLost
 from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.log_file import open_log
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 
 
-async def reopen_container_log(node: Node, container_id: str) -> None:
+async def reopen_container_log(runtime: Runtime, container_id: str) -> None:
     """Switch the log to a file freshly opened at the same path; it exists on return."""
-    container = node.records.container(container_id)
-    pod = node.records.pod_of(container)
+    container = runtime.records.container(container_id)
+    pod = runtime.records.pod_of(container)
     async with container.lock:
         states.next_container_state(container.record.state, "reopen log", container.id)
-        if not container.record.log_path or pod.shell is None:
+        if not container.record.log_path or pod.fragment is None:
             raise FailedPrecondition(f"cannot reopen log of container {container.id}: it has none")
         fd = open_log(container.record.log_path)
         try:
-            await pod.shell.fragment.reopen_log(container.id, fd)
+            await pod.fragment.client.reopen_log(container.id, fd)
         except FragmentLost as error:
             if not pod.stopping:
                 raise

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from phantom_cri.lifecycle import endings
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 
 
-async def stop_pod_sandbox(node: Node, sandbox_id: str) -> None:
+async def stop_pod_sandbox(runtime: Runtime, sandbox_id: str) -> None:
     """End every process of the pod and give back its network; its records stay.
 
     Takes the pod's lock only: a container's verb that hangs in the kernel ends with the fragment.
     """
-    pod = node.records.find_pod(sandbox_id)
+    pod = runtime.records.find_pod(sandbox_id)
     if pod is None:
         return
     async with pod.lock:
         if pod.released:
             return
-        await endings.end_pod(node, pod)
-        node.records.save_pod(pod)
+        await endings.end_pod(runtime, pod)
+        runtime.records.save_pod(pod)
     log.info("pod sandbox %s is stopped", pod.id, extra={"sandbox_id": pod.id})

@@ -12,7 +12,7 @@ from phantom_cri.config import Config, HandlerConfig
 from phantom_cri.config.handlers import DRIVERS
 from phantom_cri.errors import ConfigError
 from phantom_cri.images import ImageService
-from phantom_cri.lifecycle.node import Handler
+from phantom_cri.lifecycle.runtime import Handler
 from phantom_cri.policy import PolicyBook
 
 POLICIES = Path(__file__).parents[3] / "policies"
