@@ -22,7 +22,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from phantom_cri.codec import Record, from_json, to_json, write_atomically
+from phantom_cri.codec import Stored, from_json, to_json, write_atomically
 from phantom_cri.errors import DataLoss, Internal, kernel_error
 from phantom_cri.images.content import sync_folder
 from phantom_cri.images.layertar import LayerStream
@@ -38,7 +38,7 @@ _SNIFF_LIMIT = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class LayerRecord(Record, frozen=True):
+class LayerRecord(Stored, frozen=True):
     """`key` is `diff:<DiffID>` or `chain:<ChainID>`; `used_bytes` counts allocated blocks.
 
     `names_root`: whether the archive says what the root folder is like, see `LayerStore.find`.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from phantom_cri.codec import Record, from_json, replace, to_json, write_atomically
+from phantom_cri.codec import Stored, from_json, replace, to_json, write_atomically
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.images import reference
 from phantom_cri.images.content import sync_folder
@@ -24,7 +24,7 @@ _ID = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{3,63})")
 
 
-class Artifact(Record, frozen=True):
+class Artifact(Stored, frozen=True):
     """A layer that is no file system: a Wasm module, an attestation. Kept as the blob it came as."""
 
     digest: str
@@ -32,7 +32,7 @@ class Artifact(Record, frozen=True):
     size: int
 
 
-class ImageRecord(Record, frozen=True):
+class ImageRecord(Stored, frozen=True):
     """All that is kept of an image. `layers`: names, top first; `blobs`: needed content.
 
     `artifact_type`: of what has no root file system and is known by its manifest's digest; "" for an image.

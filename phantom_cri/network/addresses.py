@@ -17,7 +17,7 @@ _SANDBOX_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SUFFIX = ".json"
 
 
-class PodNetwork(codec.Record, frozen=True):
+class PodNetwork(codec.Stored, frozen=True):
     """What one sandbox holds; written before the kernel is asked for anything."""
 
     ips: tuple[str, ...] = ()

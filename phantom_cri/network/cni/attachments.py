@@ -19,7 +19,7 @@ _SUFFIX = ".json"
 _HALF = ".tmp"  # what `write_atomically` had not renamed yet
 
 
-class Attachment(codec.Noun, frozen=True):
+class Attachment(codec.Stored, frozen=True):
     """One sandbox on one network; written before the first plugin is called.
 
     network: the whole configuration, as `conflist.Network.document` gives it; version: the one that plugins
