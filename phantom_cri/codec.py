@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -16,6 +17,9 @@ import msgspec
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Stored")
+
+Head = Mapping[str, "Head | None"]
+"""Names of fields, each with those of its own, or None for all of it."""
 
 DecodeError = msgspec.DecodeError
 """What `from_json`, `from_yaml` and `convert` raise; its text names the path, as `$.pools[0].size`."""
@@ -36,7 +40,8 @@ class Stored(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     back, in each part where it was found. A part that is replaced by a new one takes its own along.
 
     So fields are added freely where it does no harm that an earlier release does not heed them. Any other
-    change raises the record's schema: `tag_field="schema", tag=2`; a record without the number has 1.
+    change raises the record's schema: `tag_field="schema", tag=2`; a record without the number has 1. What a
+    kind names as its `head` is the same in every schema.
     """
 
     unknown: bytes = msgspec.field(default=b"", name=_UNKNOWN)
@@ -67,7 +72,7 @@ def from_json(text: bytes | str, kind: type[T]) -> T:
 
 def from_stored(text: bytes, kind: type[S]) -> S:
     """Read what `to_json` wrote, in whatever release. Raises DecodeError, NewerSchema."""
-    schema, known = _HEAD.decode(text).schema, schema_of(kind)
+    schema, known = _HEAD.decode(text).schema, _schema_of(kind)
     if schema > known:
         raise NewerSchema(schema, known)
     value = from_json(text, kind)
@@ -76,8 +81,23 @@ def from_stored(text: bytes, kind: type[S]) -> S:
     return cast(S, _keeping_unknown(value, text))
 
 
-def schema_of(kind: type[Stored]) -> int:
-    """The newest schema of such a record that is known here."""
+def from_head(text: bytes, kind: type[S], head: Head) -> S:
+    """Read of a record with a newer schema the fields `head`; all others are kept as unknown. DecodeError."""
+    value = from_json(msgspec.json.encode(_picked(text, head)), kind)
+    return cast(S, _keeping_unknown(value, text, head))
+
+
+def newer_schema(value: Stored) -> str:
+    """How it is known here by its head only; "" when by all of it."""
+    if value.unknown:
+        schema, known = _HEAD.decode(value.unknown).schema, _schema_of(type(value))
+        if schema > known:
+            return str(NewerSchema(schema, known))
+    return ""
+
+
+def _schema_of(kind: type[Stored]) -> int:
+    """The newest that is known here."""
     tag = kind.__struct_config__.tag
     return tag if isinstance(tag, int) else 1
 
@@ -145,18 +165,29 @@ _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def _keeping_unknown(value: Any, text: bytes | msgspec.Raw) -> Any:
-    """`value` as decoded from `text`, with what its class does not know of that, and its parts' classes."""
+def _picked(text: bytes | msgspec.Raw, head: Head) -> dict[str, Any]:
+    found = _FIELDS.decode(text)
+    parts = ((name, inner, found[name]) for name, inner in head.items() if name in found)
+    return {name: part if inner is None else _picked(part, inner) for name, inner, part in parts}
+
+
+def _keeping_unknown(value: Any, text: bytes | msgspec.Raw, head: Head | None = None) -> Any:
+    """`value` as decoded from `text`, with what its class does not know of that, and its parts' classes.
+
+    With a `head`, that is all but what this names.
+    """
     if isinstance(value, Stored):
         found = _FIELDS.decode(text)
         changes = {}
         for name, field in zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True):
-            if name in found:
+            if name in found and (head is None or name in head):
                 before = getattr(value, field)
-                after = _keeping_unknown(before, found.pop(name))
+                after = _keeping_unknown(before, found.pop(name), head and head[name])
                 if after is not before:
                     changes[field] = after
-        found.pop(value.__struct_config__.tag_field or "", None)
+        found.pop(_UNKNOWN, None)
+        if head is None:
+            found.pop(value.__struct_config__.tag_field or "", None)
         unknown = msgspec.json.encode(found) if found else b""
         if unknown != value.unknown:
             changes["unknown"] = unknown
@@ -169,13 +200,17 @@ def _keeping_unknown(value: Any, text: bytes | msgspec.Raw) -> Any:
 
 def _with_unknown(value: object, text: bytes | msgspec.Raw) -> Any:
     """The JSON `text` of `value` as something to encode, with all unknown fields in their places."""
-    if isinstance(value, Stored):
+    if isinstance(value, msgspec.Struct):
         fields = _FIELDS.decode(text)
-        fields.pop(_UNKNOWN, None)
         for name, field in zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True):
             if name in fields:
                 fields[name] = _with_unknown(getattr(value, field), fields[name])
-        return fields | _FIELDS.decode(value.unknown or b"{}")
-    if isinstance(value, tuple):
+        if isinstance(value, Stored) and value.unknown:
+            del fields[_UNKNOWN]
+            fields |= _FIELDS.decode(value.unknown)
+        return fields
+    if isinstance(value, dict):
+        return {name: _with_unknown(value.get(name), raw) for name, raw in _FIELDS.decode(text).items()}
+    if isinstance(value, list | tuple):
         return [_with_unknown(part, raw) for part, raw in zip(value, _ITEMS.decode(text), strict=True)]
     return text if isinstance(text, msgspec.Raw) else msgspec.Raw(text)

@@ -176,7 +176,7 @@ class ContainerSecurity(Stored, frozen=True):
     apparmor: SecurityProfile | None = None
 
 
-class CapabilitySets(Stored, frozen=True):
+class CapabilitySets(Record, frozen=True):
     """Capabilities of a new process, as masks by CAP_* number (capabilities(7))."""
 
     bounding: int = 0
@@ -186,8 +186,10 @@ class CapabilitySets(Stored, frozen=True):
     ambient: int = 0
 
 
-class CompiledPolicy(Stored, frozen=True):
+class CompiledPolicy(Record, frozen=True):
     """All that a policy says about the processes of one container. Paths that an image lacks are skipped.
+
+    On disk too, and read strictly: a restriction that is not known here cannot be applied.
 
     seccomp: struct sock_filter[], empty for none; seccomp_flags: SECCOMP_FILTER_FLAG_*.
     apparmor: name of a loaded profile, empty for unconfined.

@@ -70,7 +70,10 @@ async def recover(node: Node) -> None:
     await node.network.start({item.sandbox_id: item.ips for item in goes_on if item.is_live})
     await end_strays(node, {item.shell.process.pid for item in found if item.shell is not None})
     await asyncio.gather(*(undo(node, item) for item in found if item not in goes_on))
-    await node.images.start({record.id: held(record) for item in goes_on for record in item.containers})
+    await node.images.start(
+        {record.id: held(record) for item in goes_on for record in item.containers},
+        spare=await asyncio.to_thread(node.durable.is_newer),
+    )
     await asyncio.gather(*(take_over(node, item) for item in goes_on))
     await reboot.end_leftovers(node, brought_back)
     reboot.set_mark(node.records)
@@ -150,9 +153,13 @@ async def take_over(node: Node, item: Found) -> None:
     if pool is not None and shell is not None:
         pool.claimed += 1
     drop_unfinished(item.folder)  # their snapshots went when the images were started
-    for container_record in item.containers:
-        await take_over_container(node, pod, container_record)
-    if shell is not None and not shell.other_version:
+    # An exited one may still have its cgroup: that goes when it is stopped or removed.
+    pod.containers.update((one.id, Container(one, has_cgroup=True)) for one in item.containers)
+    if pod.newer_record:
+        log.error("pod sandbox %s can only be stopped and removed: %s", pod.id, pod.newer_record)
+    for container in list(pod.containers.values()):
+        await take_over_container(node, pod, container)
+    if shell is not None and not pod.other_version:
         await end_orphans(node, pod, shell)
     if shell is None and not pod.released:
         endings.pod_died(node, pod)
@@ -161,16 +168,14 @@ async def take_over(node: Node, item: Found) -> None:
     log.info("pod sandbox %s %s", pod.id, state, extra={"sandbox_id": pod.id})
 
 
-async def take_over_container(node: Node, pod: Pod, record: ContainerRecord) -> None:
-    # An exited one may still have its cgroup: that goes when it is stopped or removed.
-    container = Container(record, has_cgroup=True)
-    pod.containers[record.id] = container
+async def take_over_container(node: Node, pod: Pod, container: Container) -> None:
+    record = container.record
     node.records.containers[record.id] = container
     if pod.record.state == "ready":
         node.records.mark_before(record.id)
     if record.state == "exited":
         container.exited.set()
-    elif pod.shell is not None and pod.shell.other_version:
+    elif pod.other_version:
         unmanaged.watch(node, container)
     elif pod.shell is not None:
         await ask_fragment(node, pod, pod.shell, container)
