@@ -30,7 +30,6 @@ _READ: dict[str, Callable[[bytes], AnyRecord]] = {"pod": read_pod, "container": 
 _LOCK_TIMEOUT_S = 5.0
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SETTINGS = (
-    "locking_mode = EXCLUSIVE",  # one daemon per root: the log's index stays in memory, no file is mapped
     "journal_mode = WAL",
     "synchronous = FULL",
     "cache_size = -512",  # KiB
@@ -143,6 +142,7 @@ class RecordFile:
 
 
 def _prepare(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")  # one daemon per root: the log's index stays in memory
     (schema,) = db.execute("PRAGMA user_version").fetchone()
     if schema > SCHEMA:
         raise codec.NewerSchema(schema, SCHEMA)
