@@ -465,6 +465,7 @@ class ImageService:
                 digests=tuple(dict.fromkeys((*before.digests, *digests))),
                 blobs=tuple(dict.fromkeys((*record.blobs, *before.blobs))),
                 changed_at=self._images.next_change(),
+                unknown=before.unknown,
             )
             try:
                 await self._threads.run(self._images.save, record)
