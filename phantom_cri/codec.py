@@ -36,12 +36,12 @@ _UNKNOWN = f"{chr(_MARK)}unknown"
 class Stored(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """Base of what is written to disk, and of its parts.
 
-    `unknown`: what a later release has added, as a JSON object. `from_stored` keeps it and `to_json` writes it
-    back, in each part where it was found. A part that is replaced by a new one takes its own along.
+    `unknown`: what a later release has added, as a JSON object. `from_stored` keeps it and `to_json` writes
+    it back, in each part where it was found. A part that is replaced by a new one takes its own along.
 
     So fields are added freely where it does no harm that an earlier release does not heed them. Any other
-    change raises the record's schema: `tag_field="schema", tag=2`; a record without the number has 1. What a
-    kind names as its `head` is the same in every schema.
+    change raises the record's schema: `tag_field="schema", tag=2`; a record without the number has 1. The
+    heads of pods and containers (lifecycle/records.py) are the same in every schema.
     """
 
     unknown: bytes = msgspec.field(default=b"", name=_UNKNOWN)

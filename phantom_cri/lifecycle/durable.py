@@ -27,7 +27,7 @@ Changes = dict[str, AnyRecord | None]
 
 
 class DurableRecords:
-    """All methods are called in one event loop's thread, but `read` and `is_newer`: on any, before `begin`."""
+    """All methods are called in one event loop's thread; `read` and `is_newer` on any, before `begin`."""
 
     def __init__(self, file: RecordFile) -> None:
         self.obstacle = ""  # why records would not outlive the machine now

@@ -72,7 +72,7 @@ class Pod:
         return self.shell.other_version or self.newer_record
 
     def check_version(self) -> None:
-        """Raises FailedPrecondition for a pod of another release that this daemon cannot speak with or read."""
+        """Raises FailedPrecondition for a pod of another release: it can only be watched and ended."""
         if why := self.other_version:
             raise FailedPrecondition(f"pod sandbox {self.id} can only be stopped and removed: {why}")
 

@@ -70,7 +70,7 @@ class RecordFile:
         return records
 
     def is_newer(self) -> bool:
-        """Whether a later release keeps records here in a way of its own: this one leaves them as they are."""
+        """Whether a later release keeps records here in a way of its own: they are left as they are."""
         try:
             if os.path.lexists(self.path):
                 self._opened()

@@ -75,6 +75,9 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
                 "runtimeVersion": __version__,
                 "runtimeHandlers": tuple(node.handlers),
                 "durableRecords": f"off: {node.durable.obstacle}" if node.durable.obstacle else "on",
+                "podsOfOtherReleases": {
+                    pod.id: pod.other_version for pod in node.records.pods.values() if pod.other_version
+                },
                 "cgroupDriver": node.config.cgroup.driver,
                 "cgroupVersion": node.cgroups.version,
                 "cgroups": node.cgroups.features(),

@@ -107,5 +107,5 @@ def test_a_raised_schema_is_written_and_the_first_is_left_out() -> None:
     assert from_stored(to_json(Second("s")), Second) == Second("s")
     assert from_stored(b'{"id":"s"}', Second) == Second("s")
     assert written(from_stored(b'{"schema":2,"more":1}', Second)) == {"schema": 2, "more": 1}
-    with pytest.raises(NewerSchema, match="schema 2 .* this one knows 1"):
+    with pytest.raises(NewerSchema, match=r"schema 2 .* this one knows 1"):
         from_stored(to_json(Second("s")), Whole)

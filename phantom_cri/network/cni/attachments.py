@@ -47,7 +47,7 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.newer: dict[str, str] = {}  # sandboxes with a record that a later release wrote in its own way: how
+        self.newer: dict[str, str] = {}  # sandboxes whose record has a newer schema, and which
         self.boot_id = native.boot_id()
 
     def read(self) -> Iterator[Attachment]:

@@ -75,7 +75,7 @@ def build_release(
 
 
 def build_commit(folder: Path, commit: str) -> Release:
-    """The daemon of an earlier commit with its own fragment. Needs the whole history, as CI's clone has it."""
+    """The daemon of an earlier commit with its own fragment. Needs the whole history, as in CI's clone."""
     git = ("git", "-C", str(ROOT))
     found = subprocess.run([*git, "cat-file", "-e", f"{commit}^{{commit}}"], capture_output=True, check=False)
     if found.returncode:

@@ -116,8 +116,12 @@ def test_records_are_replaced_and_removed(file: RecordFile, folder: str) -> None
 def test_fields_of_a_newer_daemon_are_kept(file: RecordFile, folder: str, schema: int) -> None:
     write(file, POD, CONTAINER)
     file.close()
-    later = f"""'$.later', 1, '$.schema', {schema}, '$.config.further', json('{{"x": [1]}}')"""
-    spoil(folder, f"UPDATE records SET body = json_set(body, {later})")
+    spoil(
+        folder,
+        """UPDATE records SET body = json_set(body, '$.later', 1, '$.config.further', json('{"x": [1]}'),
+                                               '$.schema', json(?))""",
+        str(schema),
+    )
     file = RecordFile(folder)
     found = file.read()
     write(file, *(replace(one, created_at=5) for one in found), whole=True)

@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         open_book(tmp_path / "file" / "below", {})
 
 
-LIVE = {"p1": ("10.1.2.2",)}
+LIVE: dict[str, tuple[str, ...]] = {"p1": ("10.1.2.2",)}
 PORTS = [{"container_port": 80, "host_port": 8080, "later": 1}]
 
 
@@ -222,7 +222,7 @@ def test_what_a_later_release_wrote_stays_through_a_change(tmp_path: Path) -> No
 def test_a_record_of_a_newer_schema_is_left_as_it_is(
     tmp_path: Path, ips: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The address is the live pod's; one that does not live leaves its record to the release that wrote it."""
+    """The address is the live pod's. Of one that does not live, it waits for the release that wrote it."""
     path = stored(tmp_path, schema=2, ips=ips)
     before = path.read_bytes()
     book = open_book(tmp_path, LIVE, "10.1.2.0/29")

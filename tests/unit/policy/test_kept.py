@@ -68,7 +68,7 @@ def test_a_field_of_a_newer_daemon_is_not_left_out(folder: Path) -> None:
     digest = hashlib.sha256(content).hexdigest()
     folder.mkdir()
     (folder / f"{digest}.json").write_bytes(content)
-    with pytest.raises(FailedPrecondition, match="of a newer phantom-cri: .* unknown field `landlock`"):
+    with pytest.raises(FailedPrecondition, match=r"of a newer phantom-cri: .* unknown field `landlock`"):
         KeptPolicies(str(folder)).read(PolicyRef(name="own", hash=digest))
 
 
