@@ -58,6 +58,18 @@ def test_unknown_fields_are_written_back_where_they_were() -> None:
     assert written(read(LATER)) == LATER
 
 
+def test_also_within_what_is_not_stored_itself() -> None:
+    """As `crictl inspect` shows parts of a record."""
+    part = read(LATER).part
+    assert json.loads(to_json({"a": part, "b": [part], "c": (1, part), "d": None, "\x7f": {}})) == {
+        "a": LATER["part"],
+        "b": [LATER["part"]],
+        "c": [1, LATER["part"]],
+        "d": None,
+        "\x7f": {},
+    }
+
+
 def test_a_change_keeps_unknown_fields() -> None:
     changed = replace(read(LATER), id="x")
     assert written(changed) == LATER | {"id": "x"}
