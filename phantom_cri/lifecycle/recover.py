@@ -70,13 +70,13 @@ async def recover(node: Node) -> None:
     await node.network.start({item.sandbox_id: item.ips for item in goes_on if item.is_live})
     await end_strays(node, {item.shell.process.pid for item in found if item.shell is not None})
     await asyncio.gather(*(undo(node, item) for item in found if item not in goes_on))
-    await node.images.start(
-        {record.id: held(record) for item in goes_on for record in item.containers},
-        spare=await asyncio.to_thread(node.durable.is_newer),
-    )
+    more_is_known = await asyncio.to_thread(node.durable.is_newer)
+    in_use = {record.id: held(record) for item in goes_on for record in item.containers}
+    await node.images.start(in_use, spare=more_is_known)
     await asyncio.gather(*(take_over(node, item) for item in goes_on))
     await reboot.end_leftovers(node, brought_back)
-    reboot.set_mark(node.records)
+    if not more_is_known:  # else a daemon that can read it may still bring it back
+        reboot.set_mark(node.records)
     node.durable.begin(node.records.everything)
     thaw_all(node)
 
