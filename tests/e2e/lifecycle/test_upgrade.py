@@ -19,7 +19,7 @@ from tests.e2e.lifecycle.test_restart import counter, numbered
 
 pytestmark = pytest.mark.root
 
-PINNED = "4cbcb74887effa8c0c7f53168f334e5cd86caa34"
+PINNED = "6325fff47819634bdffd2882ed55f008472d1273"
 """The first commit whose records and protocol say how they grow: upgrades from it and back to it work."""
 
 LATER = {"later": {"deep": [1, {"x": None}]}}
