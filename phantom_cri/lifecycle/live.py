@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from phantom_cri import codec
 from phantom_cri.errors import FailedPrecondition
-from phantom_cri.fragments.handle import Shell
+from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.model import CompiledPolicy, ContainerRecord, SandboxRecord
 from phantom_cri.plans import Plan
 from phantom_cri.requests import Resolved
@@ -42,7 +42,7 @@ class Container:
 @dataclass(slots=True, eq=False)
 class Pod:
     record: SandboxRecord
-    shell: Shell | None  # None once it is dead
+    fragment: FragmentHandle | None  # None once it is dead
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     containers: dict[str, Container] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)  # seconds by stage, of its start
@@ -67,9 +67,9 @@ class Pod:
     @property
     def other_version(self) -> str:
         """Why a pod that runs can only be watched and ended by this daemon; "" when it can be used."""
-        if self.shell is None:
+        if self.fragment is None:
             return ""
-        return self.shell.other_version or self.newer_record
+        return self.fragment.other_version or self.newer_record
 
     def check_version(self) -> None:
         """Raises FailedPrecondition for a pod of another release: it can only be watched and ended."""

@@ -33,7 +33,7 @@ def records(tmp_path: Path) -> Records:
 def make_pod(records: Records, sandbox_id: str, name: str = "web") -> Pod:
     os.makedirs(os.path.join(records.pod_folder(sandbox_id), "containers"))
     config = SandboxConfig(metadata=SandboxMetadata(name=name, uid="u", namespace="default"))
-    return Pod(SandboxRecord(id=sandbox_id, config=config, created_at=1), shell=None)
+    return Pod(SandboxRecord(id=sandbox_id, config=config, created_at=1), fragment=None)
 
 
 def make_container(pod: Pod, container_id: str) -> Container:
@@ -179,7 +179,7 @@ def taken_over(records: Records) -> Pod:
     folder = records.pod_folder("p1")
     stored = stored_pod(folder)
     assert stored is not None
-    pod = Pod(stored[0], shell=None)
+    pod = Pod(stored[0], fragment=None)
     pod.containers = {one.id: Container(one) for one in stored_containers(folder)}
     return pod
 
