@@ -176,6 +176,10 @@ class Cgroups(ABC):
         if resources.cpuset_cpus or resources.cpuset_mems or resources.hugepage_limits or resources.unified:
             check_host(resources, *self._processors_and_memory())
 
+    def limits(self, resources: Resources) -> list[str]:
+        """What `create` writes for them: "memory.max 1048576" for each file. Raises InvalidArgument."""
+        return [f"{setting.file} {setting.value}" for setting in self._settings(resources, fresh=True)]
+
     def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] | None) -> None:
         """Make the cgroup with its limits; missing parents are made too. All of it, or nothing.
 

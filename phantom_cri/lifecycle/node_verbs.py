@@ -1,4 +1,4 @@
-"""What the node reports beyond CRI: pools, starts, policies, doctor; pulls and loads with progress."""
+"""What the node reports beyond CRI: pools, starts, policies, plans, doctor; pulls and loads with progress."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from phantom_cri.images import LayerReport
 from phantom_cri.lifecycle import confinement
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.node import Node
-from phantom_cri.model import AuthConfig, Image, ImageSpec, PolicyReport, SandboxRecord
+from phantom_cri.lifecycle.show_plan import show_plan
+from phantom_cri.model import AuthConfig, Image, ImageSpec, PlanReport, PolicyReport, SandboxRecord
 from phantom_cri.pools import PoolReport, Profile
 
 
@@ -39,6 +40,9 @@ class NodeVerbs:
 
     async def list_policies(self) -> Iterable[PolicyReport]:
         return confinement.reports(self._node)
+
+    async def show_plan(self, container_id: str) -> PlanReport:
+        return await show_plan(self._node, container_id)
 
     async def pull_with_progress(
         self, spec: ImageSpec, auth: AuthConfig | None, report: LayerReport

@@ -21,6 +21,7 @@ from phantom_cri.lifecycle.container_spec import allowed_devices, container_spec
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.model import ContainerRecord, Resources
 from phantom_cri.plans import Plan
 
 
@@ -56,9 +57,8 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
         with stages.stage("cgroup"):
             undo.push("cgroup", lambda: cleanup.release_cgroup(node, container))
             container.has_cgroup = True
-            limits = codec.replace(record.resources, pids_limit=node.config.pids_limit)
             rules = allowed_devices(record, resolved_of(pod, container).devices)
-            await node.cgroups.create_async(record.cgroup, limits, rules)
+            await node.cgroups.create_async(record.cgroup, limits(node, record), rules)
         with plans.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):
                 donate(node, donations, container, fds)
@@ -66,6 +66,7 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
                 template = shell.has_template and plans.wants_template(spec)
                 shell.has_template = shell.has_template and not template
                 plan = plans.container_plan(spec, donations.names(), hold=True, template=template)
+                container.plan = plan
             with stages.stage("kernel"):
                 undo.push("process", lambda: cleanup.end_process(shell, container))
                 await shell.fragment.prepare(record.id, plan, donations)
@@ -74,18 +75,27 @@ async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> P
     return plan
 
 
+def limits(node: Node, record: ContainerRecord) -> Resources:
+    """What its cgroup is made with: what was asked for, and the node's own limit of processes."""
+    return codec.replace(record.resources, pids_limit=node.config.pids_limit)
+
+
 def donate(node: Node, donations: plans.Donations, container: Container, fds: LaunchFds) -> None:
     """Everything the fragment needs by fd; it never opens a host path itself."""
-    donations.lend("host_mounts", node.host_mounts)
-    donations.lend("kill", fds.kill)
-    if fds.oom != ABSENT:
-        donations.lend("oom", fds.oom)
-    if fds.clone_into is not None:
-        donations.lend("cgroup", fds.clone_into)
-    for index, procs in enumerate(fds.procs):
-        donations.lend(f"procs{index}", procs)
+    for name, fd in lendable(node, fds).items():
+        donations.lend(name, fd)
     if container.record.log_path:
         donations.give("log", open_log(container.record.log_path))
+
+
+def lendable(node: Node, fds: LaunchFds) -> dict[str, int]:
+    """By name, in the order of their slots, what a container's plan is lent; `fds` is its cgroup's."""
+    found = {"host_mounts": node.host_mounts, "kill": fds.kill}
+    if fds.oom != ABSENT:
+        found["oom"] = fds.oom
+    if fds.clone_into is not None:
+        found["cgroup"] = fds.clone_into
+    return found | {f"procs{index}": procs for index, procs in enumerate(fds.procs)}
 
 
 def open_log(path: str) -> int:

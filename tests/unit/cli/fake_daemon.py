@@ -22,6 +22,8 @@ from phantom_cri.model import (
     ContainerRecord,
     Image,
     ImageSpec,
+    PlannedOp,
+    PlanReport,
     PolicyReport,
     RuntimeVersion,
     SandboxConfig,
@@ -66,6 +68,7 @@ class FakeDaemon:
         self.configs: list[ContainerConfig] = []
         self.pulled_with: AuthConfig | None = None
         self.running = asyncio.Event()
+        self.plan_is_sent = True
         self.attached: tuple[str, ...] = ("cat",)
         self.streams: StreamServer | None = None
         self.opener: Opener | None = None
@@ -206,6 +209,15 @@ class FakeDaemon:
             )
 
         return [report("default", "/proc/kcore", 0), report("strict", "/proc/kallsyms", 3)]
+
+    async def show_plan(self, container_id: str) -> PlanReport:
+        """Of a container whose arguments want to play with the terminal."""
+        self._called("show_plan", container_id)
+        ops = (PlannedOp("PIVOT", "pivot into the root"), PlannedOp("EXEC", "exec sh -c a\nb\x1b[2J ü"))
+        facts = (("user", "7:7"), ("pid namespace", "its own"))
+        return PlanReport(
+            container_id, self.containers[container_id].sandbox_id, self.plan_is_sent, ops, facts
+        )
 
     async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
         pods = [pod for pod in self.pods.values() if pod.id.startswith(sandbox_id)]
