@@ -10,7 +10,7 @@ from phantom_cri.cli.pods import find_container
 from phantom_cri.cli.tables import print_json, table
 
 _MADE_AGAIN = (
-    "Made again from the container's record, for this daemon sent none. What was or will be sent may differ:\n"
+    "Made again from the container's record, for this daemon has sent none. It may differ from what runs:\n"
     "files and devices are the node's as they are now, and /dev and /sys may come ready from the fragment."
 )
 

@@ -35,6 +35,7 @@ from phantom_cri.fragments.message import (
     pack,
     unpack,
 )
+from phantom_cri.fragments.plan_log import log_plan
 from phantom_cri.fragments.processes import Started, identify
 from phantom_cri.plans import bits
 from phantom_cri.plans.donations import Donations
@@ -125,8 +126,9 @@ class Fragment:
     A request that is cancelled is carried out all the same; its answer is thrown away.
     """
 
-    def __init__(self, peer: socket.socket, on_event: Callable[[Event], None]) -> None:
-        """Takes over a connected, non-blocking socket."""
+    def __init__(self, peer: socket.socket, on_event: Callable[[Event], None], sandbox_id: str = "") -> None:
+        """Takes over a connected, non-blocking socket. `sandbox_id`: for the log."""
+        self._sandbox_id = sandbox_id
         self._loop = asyncio.get_running_loop()
         self._connection = Connection(peer, bits.PACKET_MAX, self._packet, self._lost)
         self._on_event = on_event
@@ -139,13 +141,13 @@ class Fragment:
         self._other_version = ""
 
     @classmethod
-    def connect(cls, path: str, on_event: Callable[[Event], None]) -> Fragment:
+    def connect(cls, path: str, on_event: Callable[[Event], None], sandbox_id: str = "") -> Fragment:
         """Connect to the socket at `path`: needs no help of its owner.
 
         Raises FragmentLost, ResourceExhausted when it is us who have no fd left.
         """
         try:
-            return cls(connected(path), on_event)
+            return cls(connected(path), on_event, sandbox_id)
         except OSError as error:
             if error.errno in SHORTAGES:
                 raise kernel_error(f"connect to {path}", error.errno or 0) from error
@@ -294,6 +296,7 @@ class Fragment:
     def _send_plan(
         self, type: Type, process_id: str, plan: Plan, donations: Donations | None, flags: int = 0
     ) -> _Request:
+        log_plan(plan, process_id, self._sandbox_id)
         fds = (donations or Donations()).in_order(plan.donated)
         memfd = sealed(plan.encode())
         try:

@@ -47,7 +47,8 @@ class Shell:
 
     async def connect(self) -> None:
         """Connect and say hello. Raises FragmentLost; OtherVersion: it stays connected, to be ended."""
-        fragment = Fragment.connect(os.path.join(self.folder, fragments.SOCKET), self._event)
+        path = os.path.join(self.folder, fragments.SOCKET)
+        fragment = Fragment.connect(path, self._event, self.id)
         try:
             await fragment.hello()
         except fragments.OtherVersion as error:
