@@ -26,7 +26,7 @@ async def plan(args: Namespace) -> int:
                 "pod_id": shown.pod_sandbox_id,
                 "sent": shown.sent,
                 "ops": [{"name": op.name, "text": op.text} for op in shown.ops],
-                "facts": {fact.name: fact.text for fact in shown.facts},
+                "facts": {fact.name.lower().replace(" ", "_"): fact.text for fact in shown.facts},
             }
         )
     else:

@@ -322,7 +322,7 @@ async def test_plan_shows_ops_by_index_and_what_holds_the_process(node: Node) ->
             {"name": "PIVOT", "text": "pivot into the root"},
             {"name": "EXEC", "text": "exec sh -c a\nb\x1b[2J ü"},
         ],
-        "facts": {"user": "7:7", "pid namespace": "its own"},
+        "facts": {"user": "7:7", "pid_namespace": "its own"},
     }
 
 
