@@ -13,6 +13,7 @@ from phantom_cri.fragments.figures import Figures, read_figures
 from phantom_cri.fragments.message import Exit, Phase, State
 from phantom_cri.fragments.processes import Started, identify, open_process, reap, watch_death
 from phantom_cri.fragments.spawn import SOCKET, Born, end, spawn
+from phantom_cri.fragments.statistics import FragmentStatistics, summed
 
 __all__ = [
     "SOCKET",
@@ -26,6 +27,7 @@ __all__ = [
     "Figures",
     "Fragment",
     "FragmentLost",
+    "FragmentStatistics",
     "Hello",
     "LaunchError",
     "Lost",
@@ -41,5 +43,6 @@ __all__ = [
     "read_figures",
     "reap",
     "spawn",
+    "summed",
     "watch_death",
 ]

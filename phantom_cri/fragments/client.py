@@ -37,6 +37,7 @@ from phantom_cri.fragments.message import (
 )
 from phantom_cri.fragments.plan_log import log_plan
 from phantom_cri.fragments.processes import Started, identify
+from phantom_cri.fragments.statistics import FragmentStatistics
 from phantom_cri.plans import bits
 from phantom_cri.plans.donations import Donations
 from phantom_cri.plans.op import Op
@@ -171,6 +172,15 @@ class Fragment:
     def knows(self, op: type[Op], flags: int = 0) -> bool:
         """Whether a plan for this fragment may have such an op with these flags; else choose another way."""
         return not is_lacking(self._lacks, (Kind.OP, op.number), flags)
+
+    def statistics(self) -> FragmentStatistics:
+        connection = self._connection
+        return FragmentStatistics(
+            connections=int(connection.is_open),
+            requests=len(self._waiting),
+            unsent=connection.unsent,
+            attached=len(self._attached),
+        )
 
     async def adopt(self, plan: Plan, donations: Donations | None = None, *, claim: bool = False) -> None:
         """Run a plan in the fragment itself; `claim` makes a warm fragment a pod's. Raises LaunchError."""

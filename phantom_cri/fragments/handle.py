@@ -11,7 +11,16 @@ from collections.abc import Callable
 
 from phantom_cri import fragments, plans
 from phantom_cri.errors import Internal, PhantomError
-from phantom_cri.fragments import Event, Exit, Exited, Fragment, FragmentLost, Lost
+from phantom_cri.fragments import (
+    Event,
+    Exit,
+    Exited,
+    Fragment,
+    FragmentLost,
+    FragmentStatistics,
+    Lost,
+    summed,
+)
 from phantom_cri.model import ProcessRef
 
 END_TIMEOUT = 5.0
@@ -64,6 +73,10 @@ class Shell:
         if self._fragment is None:
             raise FragmentLost(f"the fragment of {self.id} is not connected")
         return self._fragment
+
+    def statistics(self) -> FragmentStatistics:
+        ours = FragmentStatistics(execs=len(self._exec_exits), early_exits=len(self._early))
+        return ours if self._fragment is None else summed((ours, self._fragment.statistics()))
 
     def alive(self) -> bool:
         return not self._dead.is_set()

@@ -22,7 +22,7 @@ async def keep_current(node: Node) -> None:
 
 def refresh(node: Node) -> None:
     for pool in node.pools.values():
-        report = pool.report()
+        report = pool.statistics()
         node.metrics.pool_fragments(
             report.name, {"warm": report.warm, "starting": report.starting, "claimed": report.claimed}
         )

@@ -12,7 +12,7 @@ from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.show_plan import show_plan
 from phantom_cri.model import AuthConfig, Image, ImageSpec, PlanReport, PolicyReport, SandboxRecord
-from phantom_cri.pools import PoolReport, Profile
+from phantom_cri.pools import PoolStatistics, Profile
 
 
 class NodeVerbs:
@@ -22,8 +22,8 @@ class NodeVerbs:
         self._node = node
         self._images = ImageVerbs(node)
 
-    async def list_pools(self) -> Iterable[tuple[Profile, PoolReport]]:
-        return [(profile, self._node.pools[profile.name].report()) for profile in self._node.profiles]
+    async def list_pools(self) -> Iterable[tuple[Profile, PoolStatistics]]:
+        return [(profile, self._node.pools[profile.name].statistics()) for profile in self._node.profiles]
 
     async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
         """Each pod with the nanoseconds of every stage of its start."""

@@ -60,6 +60,9 @@ class Offers:
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[float, Offer]] = {}  # in the order in which they expire
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def add(self, path: str, offer: Offer) -> str:
         """The URL path that leads to it. Raises ResourceExhausted."""
         self._forget_expired()

@@ -8,6 +8,7 @@ import ipaddress
 import ssl
 from collections.abc import Sequence
 
+from phantom_cri.codec import Record
 from phantom_cri.concurrency import Background
 from phantom_cri.errors import FailedPrecondition, Unavailable
 from phantom_cri.streaming.door import Door
@@ -20,6 +21,16 @@ MAX_UNASKED = 256
 
 GOODBYE_S = 2.0
 """How long clients may take to hear that the server ends."""
+
+
+class StreamStatistics(Record, frozen=True):
+    """`urls`: given out and not used yet; `connections`: of clients; `unasked`: those of them whose request
+    has not come yet.
+    """
+
+    urls: int
+    connections: int
+    unasked: int
 
 
 class StreamServer:
@@ -113,6 +124,9 @@ class StreamServer:
         in the errors that the client reads, as `pod ID, uid : …` has it. Raises as `offer_exec`.
         """
         return self._offer("portforward", ForwardOffer(dial, tuple(ports), pod_label))
+
+    def statistics(self) -> StreamStatistics:
+        return StreamStatistics(len(self._offers), len(self._lines), len(self._unasked))
 
     def _offer(self, path: str, offer: Offer) -> str:
         if not self._url:

@@ -18,11 +18,11 @@ import yaml
 
 from phantom_cri import codec, config
 from phantom_cri.__main__ import compose, leave
-from phantom_cri.fragments.handle import Shell
 from phantom_cri.lifecycle import user_namespaces
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.recover import recover
+from phantom_cri.lifecycle.statistics import statistics
 from phantom_cri.lifecycle.verbs import PodVerbs
 from phantom_cri.model import (
     ContainerConfig,
@@ -162,22 +162,18 @@ class Bed:
         """Put `members` into the pool, which never refills by itself here."""
         pool = self.node.pools["default"]
         for _ in range(members):
-            assert await pool._one_birth(), pool.last_error
+            assert await pool.bear(), pool.last_error
 
     async def empty_pool(self) -> None:
         await self.node.pools["default"].stop()
-
-    def shells(self) -> Iterator[Shell]:
-        for pod in self.node.records.pods.values():
-            if pod.shell is not None:
-                yield pod.shell
 
     # --- traces -----------------------------------------------------------
 
     def traces(self) -> Traces:
         """How many there are of each thing that a failed verb could leave behind."""
         node, folder = self.node, self.daemon.folder
-        pool = node.pools["default"]
+        now = statistics(node)
+        (pool,) = now.pools
         return {
             "fds": Counter(_open_files(folder)),
             **_of_fragments(),
@@ -186,18 +182,26 @@ class Bed:
             "mounts": Counter(mounts_below(folder)),
             "tasks": Counter(_tasks()),
             "in memory": Counter(
-                pods=len(node.records.pods),
-                containers=len(node.records.containers),
-                names=len(node.records._names),
+                pods=now.records.pods,
+                containers=now.records.containers,
+                names=now.records.names,
                 claimed=pool.claimed,
-                warm=pool.warm(),
-                ports=len(self.network._ports.all()),
-                addresses=len(self.network._book.held),
-                holds=sum(node.images._layers._counts.values()),
-                urls=len(node.streams._offers._waiting),
+                warm=pool.warm,
+                ports=now.network.host_ports,
+                attachments=now.network.attachments,
+                holds=now.images.holds,
+                urls=now.streaming.urls,
+                connections=now.streaming.connections,
                 frozen=sum(map(self._is_frozen, node.records.containers.values())),
-                pulls=len(node.images._busy) + len(node.images._audiences),
-                exits=sum(len(shell._exec_exits) + len(shell._early) for shell in self.shells()),
+                pulls=now.images.pulls + now.images.awaited,
+                blobs=now.images.writing,
+                requests=now.fragments.requests + now.fragments.unsent,
+                clients=now.fragments.attached,
+                exits=now.fragments.execs + now.fragments.early_exits,
+                jobs=now.cgroups.jobs,
+                sleepers=now.cgroups.sleepers,
+                readers=now.event_readers,
+                levels=now.policy.selinux_levels,
             ),
         }
 
@@ -234,7 +238,7 @@ class Bed:
 
     def links(self) -> list[str]:
         """The host's ends of pods' links: the kernel takes them away in its own time."""
-        return [name for name in os.listdir("/sys/class/net") if name.startswith(self.network._prefix)]
+        return [name for name in os.listdir("/sys/class/net") if name.startswith(self.network.link_prefix)]
 
     def host_ports(self) -> list[str]:
         """What is in the maps of our table."""
@@ -243,7 +247,7 @@ class Bed:
         return [line.strip() for line in done.stdout.splitlines() if "elements" in line]
 
     def addresses_in_use(self) -> int:
-        return sum(len(subnet._used) for subnet in self.network._subnets)
+        return statistics(self.node).network.addresses
 
     @property
     def network(self) -> BuiltinNetwork:

@@ -30,7 +30,7 @@ from phantom_cri.model import (
     SandboxRecord,
     Streams,
 )
-from phantom_cri.pools import PoolReport, Profile
+from phantom_cri.pools import PoolStatistics, Profile
 from phantom_cri.rpc.calls import Calls
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry.metrics import Metrics
@@ -189,8 +189,8 @@ class FakeDaemon:
         del self.images[image]
 
     async def list_pools(self) -> Iterable[tuple[ProfileShape, PoolShape]]:
-        report = PoolReport("default", 8, 7, 1, 3, 40, 2, 1, 0, 125.0)
-        broken = PoolReport("node", 2, 0, 0, 0, 0, 0, 0, 5, 0.0, "clone: EPERM")
+        report = PoolStatistics("default", 8, 7, 1, 3, 40, 2, 1, 0, 125.0)
+        broken = PoolStatistics("node", 2, 0, 0, 0, 0, 0, 0, 5, 0.0, "clone: EPERM")
         return [(Profile("default"), report), (Profile("node", host_network=True), broken)]
 
     async def list_policies(self) -> Iterable[PolicyReport]:

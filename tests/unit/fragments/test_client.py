@@ -300,7 +300,7 @@ async def test_unsent_fds_are_closed_with_the_connection(pair: Pair) -> None:
     tasks = [asyncio.create_task(pair.fragment.reopen_log("c1", null)) for _ in range(2000)]
     await asyncio.sleep(0)
     os.close(null)
-    assert pair.fragment._connection._unsent
+    assert pair.fragment.statistics().unsent
     pair.fragment.close()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(result, FragmentLost)

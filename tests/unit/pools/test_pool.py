@@ -75,7 +75,7 @@ async def test_an_empty_pool_misses_at_once_and_counts_it(nursery: Nursery) -> N
     pool = Pool("none", 0, max_age=1, birth=nursery.birth, end=nursery.end, check=nursery.check)
     pool.start()
     assert pool.claim() is None
-    assert (pool.report().misses, pool.report().hits) == (1, 0)
+    assert (pool.statistics().misses, pool.statistics().hits) == (1, 0)
     await pool.stop()
     assert nursery.born == []
 
@@ -86,8 +86,8 @@ async def test_a_claim_gives_the_oldest_and_the_stock_comes_back(
     oldest = nursery.born[0]
     assert pool.claim() is oldest
     await until(lambda: pool.warm() == 4)
-    assert pool.report().hits == 1
-    assert pool.report().claimed == 1
+    assert pool.statistics().hits == 1
+    assert pool.statistics().claimed == 1
 
 
 async def test_a_dead_member_is_never_handed_out(pool: Pool[Fragment], nursery: Nursery) -> None:
@@ -107,7 +107,7 @@ async def test_a_member_that_does_not_answer_is_replaced(pool: Pool[Fragment], n
     sick = nursery.born[2]
     sick.well = False
     await until(lambda: sick in nursery.ended and pool.warm() == 4)
-    assert pool.report().retired == 1
+    assert pool.statistics().retired == 1
 
 
 async def test_members_retire_by_age(nursery: Nursery) -> None:
@@ -125,8 +125,8 @@ async def test_a_failing_birth_is_counted_told_and_tried_again(
 ) -> None:
     nursery.fail = True
     pool.claim()
-    await until(lambda: pool.report().failed_births >= 2)
-    assert pool.report().last_error == "no more pids"
+    await until(lambda: pool.statistics().failed_births >= 2)
+    assert pool.statistics().last_error == "no more pids"
     nursery.fail = False
     await until(lambda: pool.warm() == 4)
 
