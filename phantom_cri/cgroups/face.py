@@ -74,8 +74,8 @@ class CgroupStatistics(Record, frozen=True):
     for; `sleepers`: processes of ours that keep scopes.
     """
 
-    jobs: int = 0
-    sleepers: int = 0
+    jobs: int
+    sleepers: int
 
 
 class Cgroups(ABC):
@@ -91,7 +91,7 @@ class Cgroups(ABC):
         """What was found by trying, for `phantom doctor` and CRI Status."""
 
     def statistics(self) -> CgroupStatistics:
-        return CgroupStatistics()
+        return CgroupStatistics(0, 0)
 
     @abstractmethod
     def launch_fds(self, path: str) -> LaunchFds:

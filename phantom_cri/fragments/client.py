@@ -180,6 +180,8 @@ class Fragment:
             requests=len(self._waiting),
             unsent=connection.unsent,
             attached=len(self._attached),
+            execs=0,
+            early_exits=0,
         )
 
     async def adopt(self, plan: Plan, donations: Donations | None = None, *, claim: bool = False) -> None:

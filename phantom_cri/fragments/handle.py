@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from phantom_cri import fragments, plans
+from phantom_cri import codec, fragments, plans
 from phantom_cri.errors import Internal, PhantomError
 from phantom_cri.fragments import (
     Event,
@@ -75,8 +75,8 @@ class Shell:
         return self._fragment
 
     def statistics(self) -> FragmentStatistics:
-        ours = FragmentStatistics(execs=len(self._exec_exits), early_exits=len(self._early))
-        return ours if self._fragment is None else summed((ours, self._fragment.statistics()))
+        counts = summed(()) if self._fragment is None else self._fragment.statistics()
+        return codec.replace(counts, execs=len(self._exec_exits), early_exits=len(self._early))
 
     def alive(self) -> bool:
         return not self._dead.is_set()

@@ -13,12 +13,12 @@ class FragmentStatistics(Record, frozen=True):
     that were told before their start was recorded.
     """
 
-    connections: int = 0
-    requests: int = 0
-    unsent: int = 0
-    attached: int = 0
-    execs: int = 0
-    early_exits: int = 0
+    connections: int
+    requests: int
+    unsent: int
+    attached: int
+    execs: int
+    early_exits: int
 
 
 def summed(each: Iterable[FragmentStatistics]) -> FragmentStatistics:

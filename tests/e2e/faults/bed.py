@@ -200,7 +200,6 @@ class Bed:
                 exits=now.fragments.execs + now.fragments.early_exits,
                 jobs=now.cgroups.jobs,
                 sleepers=now.cgroups.sleepers,
-                readers=now.event_readers,
                 levels=now.policy.selinux_levels,
             ),
         }
