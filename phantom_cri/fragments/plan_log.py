@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ def log_plan(plan: Plan, process_id: str, sandbox_id: str) -> None:
         return
     lines = plan.numbered()
     ids = {"sandbox_id": sandbox_id}
-    if plan.kind == bits.KIND_CONTAINER:
+    if plan.kind == constants.KIND_CONTAINER:
         ids["container_id"] = process_id
     subject = f"process {process_id}" if process_id else "the fragment itself"
     log.debug("plan for %s: %d ops", subject, len(lines), extra={**ids, "lines": lines})

@@ -9,8 +9,8 @@ from phantom_cri import plans, requests
 from phantom_cri.lifecycle.confinement import policy_of
 from phantom_cri.lifecycle.container_spec import container_spec, process_of
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.prepare import lendable, limits
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.model import CompiledPolicy, ContainerRecord, PlannedOp, PlanReport
 from phantom_cri.policy import names_in, reference
 from phantom_cri.telemetry.logs import printable
@@ -18,34 +18,36 @@ from phantom_cri.telemetry.logs import printable
 _PID_NAMESPACES = {"pod": "the pod's", "container": "its own", "node": "the host's"}
 
 
-async def show_plan(node: Node, container_id: str) -> PlanReport:
+async def show_plan(runtime: Runtime, container_id: str) -> PlanReport:
     """The plan that was sent last, also one that failed; else one made again from the container's record.
 
     Raises NotFound, InvalidArgument (an ambiguous prefix), and what making a plan raises, DataLoss among it.
     """
-    container = node.records.container(container_id)
-    pod = node.records.pod_of(container)
+    container = runtime.records.container(container_id)
+    pod = runtime.records.pod_of(container)
     if container.plan is None and container.preparation is not None:
         await asyncio.wait([container.preparation])
-    plan = container.plan or _made_again(node, pod, container)
+    plan = container.plan or _made_again(runtime, pod, container)
     ops = zip(plan.ops(), plan.describe(), strict=True)
     return PlanReport(
         container_id=container.id,
         sandbox_id=pod.id,
         is_sent=container.plan is not None,
         ops=tuple(PlannedOp(op.op_name, printable(text)) for op, text in ops),
-        facts=tuple((name, printable(text)) for name, text in _facts(node, pod, container, plan)),
+        facts=tuple((name, printable(text)) for name, text in _facts(runtime, pod, container, plan)),
     )
 
 
-def _made_again(node: Node, pod: Pod, container: Container) -> plans.Plan:
-    lent = lendable(node, node.home_cgroup)  # named as those of the container's own, which may be gone
+def _made_again(runtime: Runtime, pod: Pod, container: Container) -> plans.Plan:
+    lent = lendable(
+        runtime, runtime.fragments_cgroup
+    )  # named as those of the container's own, which may be gone
     log = ["log"] if container.record.log_path else []
-    return plans.container_plan(container_spec(node, pod, container), [*lent, *log], hold=True)
+    return plans.container_plan(container_spec(runtime, pod, container), [*lent, *log], hold=True)
 
 
-def _facts(node: Node, pod: Pod, container: Container, plan: plans.Plan) -> Iterator[tuple[str, str]]:
-    record, policy = container.record, policy_of(node, pod, container)
+def _facts(runtime: Runtime, pod: Pod, container: Container, plan: plans.Plan) -> Iterator[tuple[str, str]]:
+    record, policy = container.record, policy_of(runtime, pod, container)
     yield "user", f"{record.user.uid}:{record.user.gid}" + _listed(" with groups ", record.user.groups)
     yield from _namespaces(pod, record)
     yield "streams", _streams(record)
@@ -53,7 +55,7 @@ def _facts(node: Node, pod: Pod, container: Container, plan: plans.Plan) -> Iter
     yield "environment", ", ".join(variable.partition("=")[0] for variable in variables) or "none"
     yield from _confinement(policy, record)
     yield "cgroup", record.cgroup
-    yield "limits", ", ".join(node.cgroups.limits(limits(node, record))) or "none"
+    yield "limits", ", ".join(runtime.cgroups.limits(limits(runtime, record))) or "none"
     yield "descriptors", ", ".join(f"{slot} {name}" for slot, name in enumerate(plan.donated))
 
 

@@ -7,8 +7,8 @@ from phantom_cri.cgroups import CgroupStatistics
 from phantom_cri.codec import Record
 from phantom_cri.fragments import FragmentStatistics, summed
 from phantom_cri.images import ImageStatistics
-from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.records import RecordStatistics
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.network import NetworkStatistics
 from phantom_cri.policy import PolicyStatistics
 from phantom_cri.pools import PoolStatistics
@@ -32,17 +32,17 @@ class Statistics(Record, frozen=True):
     policy: PolicyStatistics
 
 
-def statistics(node: Node) -> Statistics:
-    shells = (pod.shell for pod in node.records.pods.values())
+def statistics(runtime: Runtime) -> Statistics:
+    node_fragments = (pod.fragment for pod in runtime.records.pods.values())
     return Statistics(
-        records=node.records.statistics(),
-        event_readers=node.events.readers,
-        unwritten_records=node.durable.pending,
-        fragments=summed(shell.statistics() for shell in shells if shell is not None),
-        pools=tuple(pool.statistics() for pool in node.pools.values()),
-        images=node.images.statistics(),
-        network=node.network.statistics(),
-        streaming=node.streams.statistics(),
-        cgroups=node.cgroups.statistics(),
-        policy=policy.statistics(node.policies, node.kept_policies, node.selinux),
+        records=runtime.records.statistics(),
+        event_readers=runtime.events.readers,
+        unwritten_records=runtime.durable.pending,
+        fragments=summed(fragment.statistics() for fragment in node_fragments if fragment is not None),
+        pools=tuple(pool.statistics() for pool in runtime.pools.values()),
+        images=runtime.images.statistics(),
+        network=runtime.network.statistics(),
+        streaming=runtime.streams.statistics(),
+        cgroups=runtime.cgroups.statistics(),
+        policy=policy.statistics(runtime.policies, runtime.kept_policies, runtime.selinux),
     )

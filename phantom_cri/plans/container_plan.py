@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from phantom_cri.model import SelinuxLabels
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.credentials import credentials
 from phantom_cri.plans.devices import dev_block
 from phantom_cri.plans.op import Op
@@ -79,19 +79,19 @@ def container_plan(
     plan can hold.
     """
     slots = Slots(donated)
-    flags = bits.PLAN_LOG if not spec.io.terminal else bits.PLAN_TTY | bits.PLAN_LOG
+    flags = constants.PLAN_LOG if not spec.io.terminal else constants.PLAN_TTY | constants.PLAN_LOG
     if spec.io.stdin:
-        flags |= bits.PLAN_STDIN
+        flags |= constants.PLAN_STDIN
     if hold:
-        flags |= bits.PLAN_HOLD
+        flags |= constants.PLAN_HOLD
     if spec.namespaces.pid != "own":
-        flags |= bits.PLAN_KILL_REST
+        flags |= constants.PLAN_KILL_REST
     return Plan(
         parts=(*_parts(spec, slots, donated, template),),
-        kind=bits.KIND_CONTAINER,
+        kind=constants.KIND_CONTAINER,
         flags=flags,
         donated=tuple(donated),
-        clone_flags=bits.CLONE_NEWPID if spec.namespaces.pid == "own" else 0,
+        clone_flags=constants.CLONE_NEWPID if spec.namespaces.pid == "own" else 0,
         cgroup=_if_donated(CGROUP_FD, donated),
         log=_if_donated(LOG, donated),
         kill=_if_donated(KILL, donated),
@@ -123,7 +123,7 @@ def _parts(spec: ContainerSpec, slots: Slots, donated: Sequence[str], take: bool
     hooked = _hooks(spec.hooks, slots, sources) if spec.hooks else ()
     return [
         entering(spec.oom_score_adj, procs_slots(donated)),
-        JoinNs(slots[HOST_MOUNTS], bits.CLONE_NEWNS),
+        JoinNs(slots[HOST_MOUNTS], constants.CLONE_NEWNS),
         *([MountLabel(spec.labels.mount)] if spec.labels else []),
         # Overlays are the last of the sources: on old kernels they leave the host's mount namespace.
         *sorted(sources, key=lambda source: isinstance(source, Overlay)),
@@ -151,7 +151,7 @@ def _parts(spec: ContainerSpec, slots: Slots, donated: Sequence[str], take: bool
 def _hooks(hooks: Hooks, slots: Slots, sources: Parts) -> list[Op]:
     """Before anything is masked, as runc runs them: they see the root as its image and mounts made it."""
     host = slots.take()
-    sources.append(OpenTree(host, "/", bits.OPEN_RECURSIVE))
+    sources.append(OpenTree(host, "/", constants.OPEN_RECURSIVE))
     runs = [
         Hook(each.path, hooks.state, each.args or (each.path,), each.env, each.timeout)
         for each in hooks.programs
@@ -213,8 +213,8 @@ def labelled(apparmor: str, labels: SelinuxLabels | None) -> Block:
 
 @lru_cache(maxsize=2)
 def _own_namespaces(cgroup: bool) -> Block:
-    new = bits.CLONE_NEWNS | (bits.CLONE_NEWCGROUP if cgroup else 0)
-    return Block(JoinFragment(bits.CLONE_NEWNS), Unshare(new))
+    new = constants.CLONE_NEWNS | (constants.CLONE_NEWCGROUP if cgroup else 0)
+    return Block(JoinFragment(constants.CLONE_NEWNS), Unshare(new))
 
 
 @lru_cache(maxsize=2)
@@ -225,11 +225,11 @@ def _entered_user(cgroup: bool) -> Block:
     (mount_namespaces(7), "Restrictions on mount namespaces"): masks and read-only mounts hold even against
     a root with CAP_SYS_ADMIN.
     """
-    return Block(JoinUser(), Unshare(bits.CLONE_NEWNS | (bits.CLONE_NEWCGROUP if cgroup else 0)))
+    return Block(JoinUser(), Unshare(constants.CLONE_NEWNS | (constants.CLONE_NEWCGROUP if cgroup else 0)))
 
 
 @lru_cache(maxsize=64)
 def _closing(masked: tuple[str, ...], readonly: tuple[str, ...], root_readonly: bool) -> Block:
     masks = [Mask(path) for path in masked]
-    root = [Remount("/", bits.MOUNT_ATTR_RDONLY)] if root_readonly else []
+    root = [Remount("/", constants.MOUNT_ATTR_RDONLY)] if root_readonly else []
     return Block(*masks, *[Readonly(path) for path in readonly], *root, Pivot())

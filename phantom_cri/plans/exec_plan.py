@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from phantom_cri.codec import Record
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import CompiledPolicy, SelinuxLabels, User
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.container_plan import (
     CGROUP_FD,
     KILL,
@@ -48,7 +48,7 @@ def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
     Raises InvalidArgument naming the field and the value.
     """
     process = launch.process
-    namespaces = bits.CLONE_NEWNS | (bits.CLONE_NEWCGROUP if launch.own_cgroup_namespace else 0)
+    namespaces = constants.CLONE_NEWNS | (constants.CLONE_NEWCGROUP if launch.own_cgroup_namespace else 0)
     stdin, stdout, stderr = (name if name in donated else "" for name in STDIO)
     return Plan(
         parts=(
@@ -59,8 +59,8 @@ def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
             credentials(launch.policy, launch.user, process.cwd),
             Exec(checked(launch.command)[0], launch.command, _environment(launch)),
         ),
-        kind=bits.KIND_EXEC,
-        flags=bits.PLAN_TTY if launch.tty else 0,
+        kind=constants.KIND_EXEC,
+        flags=constants.PLAN_TTY if launch.tty else 0,
         donated=tuple(donated),
         cgroup=CGROUP_FD if CGROUP_FD in donated else "",
         kill=KILL if KILL in donated else "",

@@ -39,7 +39,7 @@ def bed(pulled_image: str) -> Iterator[Bed]:
     try:
         describe_device(made.daemon.folder / "cdi")
         made.runner.run(made.start())
-        with wired(made.node, made.loop):
+        with wired(made.runtime, made.loop):
             yield made
         wait_until(lambda: not made.links(), "the pods' links to go")
         made.runner.run(all_addresses_back(made))

@@ -31,7 +31,7 @@ Release = dict[str, str]
 
 @pytest.fixture(scope="module")
 def other_version(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    bits = {"plans/bits.py": {r"(VERSION_OLDEST) = 1": r"\1 = 7", r"(VERSION_NEWEST) = 1": r"\1 = 9"}}
+    bits = {"plans/constants.py": {r"(VERSION_OLDEST) = 1": r"\1 = 7", r"(VERSION_NEWEST) = 1": r"\1 = 9"}}
     return build_release(tmp_path_factory.mktemp("other"), speaking(7, 9), bits)
 
 

@@ -17,7 +17,7 @@ from phantom_cri.model import (
     Resources,
     User,
 )
-from phantom_cri.plans import CgroupView, ExecLaunch, Hooks, bits, container_plan, exec_plan
+from phantom_cri.plans import CgroupView, ExecLaunch, Hooks, constants, container_plan, exec_plan
 from phantom_cri.plans.exec_plan import with_terminal
 from phantom_cri.plans.ops import Capabilities, Chdir, Ids, NoNewPrivs, Seccomp
 from phantom_cri.requests import merged
@@ -120,8 +120,8 @@ exec sh
 """
     assert plan.describe() == lines(before + STANDARD_DEV + after)
     header = decode(plan.encode()).header
-    assert (header["kind"], header["flags"]) == (bits.KIND_CONTAINER, bits.PLAN_LOG)
-    assert header["clone_flags"] == bits.CLONE_NEWPID
+    assert (header["kind"], header["flags"]) == (constants.KIND_CONTAINER, constants.PLAN_LOG)
+    assert header["clone_flags"] == constants.CLONE_NEWPID
     assert [header[name] for name in ("cgroup", "log", "kill", "oom", "stdin")] == [3, 4, 1, 2, -1]
 
 
@@ -217,23 +217,26 @@ def test_parents_are_mounted_before_what_lies_in_them() -> None:
 @pytest.mark.parametrize(
     ("pid", "clone", "flags"),
     [
-        ("container", bits.CLONE_NEWPID, 0),
-        ("pod", 0, bits.PLAN_KILL_REST),
-        ("node", 0, bits.PLAN_KILL_REST),
-        ("target", 0, bits.PLAN_KILL_REST),
+        ("container", constants.CLONE_NEWPID, 0),
+        ("pod", 0, constants.PLAN_KILL_REST),
+        ("node", 0, constants.PLAN_KILL_REST),
+        ("target", 0, constants.PLAN_KILL_REST),
     ],
 )
 def test_pid_modes(pid: str, clone: int, flags: int) -> None:
     config = container(security={"namespaces": NamespaceOptions(pid=pid, target_id="t")})  # type: ignore[arg-type]
     plan = container_plan(spec_of(config, pid_of="t"), V2)
-    assert (plan.clone_flags, plan.flags & bits.PLAN_KILL_REST) == (clone, flags)
+    assert (plan.clone_flags, plan.flags & constants.PLAN_KILL_REST) == (clone, flags)
     assert plan.pid_namespace_of == ("t" if pid == "target" else "")
 
 
 def test_streams() -> None:
-    assert container_plan(spec_of(container(stdin=True)), V2).flags & 7 == bits.PLAN_LOG | bits.PLAN_STDIN
+    assert (
+        container_plan(spec_of(container(stdin=True)), V2).flags & 7
+        == constants.PLAN_LOG | constants.PLAN_STDIN
+    )
     tty = container_plan(spec_of(container(tty=True)), ("host_mounts",))
-    assert tty.flags & bits.PLAN_TTY
+    assert tty.flags & constants.PLAN_TTY
     assert (tty.log, tty.cgroup) == ("", "")
 
 
@@ -331,7 +334,7 @@ def test_an_exec() -> None:
     decoded = decode(plan.encode())
     assert decoded.pid_namespace_of == "c1"
     header = decoded.header
-    assert (header["kind"], header["flags"]) == (bits.KIND_EXEC, 0)
+    assert (header["kind"], header["flags"]) == (constants.KIND_EXEC, 0)
     assert [header[name] for name in ("cgroup", "stdin", "stdout", "stderr")] == [1, -1, 2, 3]
     assert decoded.ops[-1][1]["envp"] == PROCESS.env
 
@@ -339,7 +342,7 @@ def test_an_exec() -> None:
 def test_an_exec_with_a_terminal() -> None:
     launch = ExecLaunch(container_id="c1", command=("sh",), process=PROCESS, user=User(), tty=True)
     plan = exec_plan(launch, ())
-    assert plan.flags == bits.PLAN_TTY
+    assert plan.flags == constants.PLAN_TTY
     assert plan.pid_namespace_of == ""
     assert "TERM=xterm" in decode(plan.encode()).ops[-1][1]["envp"]
 
