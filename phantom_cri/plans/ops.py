@@ -164,6 +164,26 @@ class OverlayMapped(Overlay, frozen=True):
     number = 13
 
 
+class OverlayWith(Op, frozen=True):
+    """As `Overlay`, with more of overlayfs's own `options`, as "index=off"; none has a comma."""
+
+    number = 16
+    signature = "uvssvu"
+    slot: int
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+    options: tuple[str, ...]
+    flags: int = 0
+
+    def label(self) -> tuple[int, str]:
+        return self.slot, "the image's root" if self.upper else "an image"
+
+    def describe(self, slots: Slots) -> str:
+        plain = Overlay(self.slot, self.lower, self.upper, self.work)
+        return f"{plain.describe(slots)}{listed(self.options)}"
+
+
 class MapIds(Op, frozen=True):
     number = 14
     signature = "u"

@@ -32,7 +32,8 @@ def test_hello_lists_what_it_knows(fragment: Fragment) -> None:
     assert known[raw.FEATURE_REQUEST, raw.ATTACH] == raw.INPUT | raw.STDOUT | raw.STDERR | raw.ONCE
     assert known[raw.FEATURE_REQUEST, raw.GET] == 0
     assert known[raw.FEATURE_OP, raw.OPS["OPEN_TREE"][0]] == raw.OPEN_RECURSIVE | raw.OPEN_CREATE
-    assert known[raw.FEATURE_PLAN, raw.EXEC] == raw.LOG | raw.STDIN | raw.TTY | raw.KILL_REST | raw.HOLD
+    flags = raw.LOG | raw.STDIN | raw.TTY | raw.KILL_REST | raw.HOLD | raw.KEEP | raw.UNREAD
+    assert known[raw.FEATURE_PLAN, raw.EXEC] == flags
 
 
 @pytest.mark.parametrize("more", [8, 1000, 4096 - raw.MESSAGE.size])

@@ -18,7 +18,6 @@ from phantom_cri.model import (
     User,
 )
 from phantom_cri.plans import CgroupView, ExecLaunch, Hooks, bits, container_plan, exec_plan
-from phantom_cri.plans.exec_plan import with_terminal
 from phantom_cri.plans.ops import Capabilities, Chdir, Ids, NoNewPrivs, Seccomp
 from phantom_cri.requests import merged
 from tests.unit.plans.decoder import decode
@@ -302,14 +301,14 @@ PROCESS = merged(container(command=("sh",)), ImageConfig(), hostname="pod", home
 def test_commands_that_are_none() -> None:
     for command in ((), ("",), ("a", "b\0")):
         with pytest.raises(InvalidArgument, match="cmd"):
-            exec_plan(ExecLaunch(container_id="c", command=command, process=PROCESS, user=User()), ())
+            process = codec.replace(PROCESS, args=command)
+            exec_plan(ExecLaunch(container_id="c", process=process, user=User()), ())
 
 
 def test_an_exec() -> None:
     launch = ExecLaunch(
         container_id="c1",
-        command=("ls", "-l"),
-        process=codec.replace(PROCESS, cwd="/srv"),
+        process=codec.replace(PROCESS, args=("ls", "-l"), cwd="/srv"),
         user=User(uid=5, gid=6, groups=(6,)),
         policy=CompiledPolicy(capabilities=CapabilitySets(3, 3, 3)),
         own_pid_namespace=True,
@@ -337,13 +336,8 @@ def test_an_exec() -> None:
 
 
 def test_an_exec_with_a_terminal() -> None:
-    launch = ExecLaunch(container_id="c1", command=("sh",), process=PROCESS, user=User(), tty=True)
+    launch = ExecLaunch(container_id="c1", process=PROCESS, user=User(), tty=True)
     plan = exec_plan(launch, ())
     assert plan.flags == bits.PLAN_TTY
     assert plan.pid_namespace_of == ""
-    assert "TERM=xterm" in decode(plan.encode()).ops[-1][1]["envp"]
-
-
-def test_a_terminal_has_a_name() -> None:
-    assert with_terminal(("A=1",)) == ("A=1", "TERM=xterm")
-    assert with_terminal(("TERM=vt100",)) == ("TERM=vt100",)
+    assert decode(plan.encode()).ops[-1][1]["envp"] == PROCESS.env

@@ -1,0 +1,131 @@
+"""A container's root and the mounts in it: the ops that gather each, and those that put it in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.plans import bits
+from phantom_cri.plans.mount_options import MountOptions, overlay_options, read_options
+from phantom_cri.plans.op import Op
+from phantom_cri.plans.ops import (
+    Attach,
+    MapIds,
+    NewFs,
+    OpenTree,
+    Overlay,
+    OverlayMapped,
+    OverlayWith,
+    Remount,
+    Root,
+)
+from phantom_cri.plans.plan import Block, Slots
+from phantom_cri.plans.spec import Bind, GivenMount, MountRoot, OverlayRoot
+
+Parts = list[Op | Block]
+
+
+class Mounts:
+    """The mounts of one plan. `sources`, then `overlays`, are gathered among the host's; `root` puts the root
+    in its place, with what belongs to it, and `placed` the mounts beside that.
+
+    is_mapped: layers are mapped into the pod's user namespace.
+    """
+
+    def __init__(self, slots: Slots, *, is_mapped: bool) -> None:
+        self.sources: Parts = []
+        # The last of the sources: on old kernels they leave the host's mount namespace.
+        self.overlays: Parts = []
+        self.root: Parts = []
+        self.placed: Parts = []
+        self._slots = slots
+        self._overlay: type[Overlay] = OverlayMapped if is_mapped else Overlay
+
+    def place(self, wanted: Iterable[Bind | GivenMount]) -> None:
+        """Raises InvalidArgument naming the mount's field."""
+        for index, mount in enumerate(wanted):
+            if isinstance(mount, Bind):
+                self._bind(mount)
+            else:
+                self.placed += self._given(mount, f"mounts[{index}]")
+
+    def make_root(self, root: OverlayRoot | MountRoot, slot: int) -> None:
+        """Into `slot`; its overlay comes last of all. Raises InvalidArgument naming the mount's field."""
+        if isinstance(root, OverlayRoot):
+            self.overlays.append(self._overlay(slot, root.layers, root.upper, root.work))
+            self.root.append(Root(slot))
+            return
+        _check_targets(root.mounts)
+        first, *others = root.mounts
+        options = _read(first, "root.mounts[0]")
+        self._gather(first, options, slot, "root.mounts[0]")
+        if options.propagation & ~(bits.MS_REC | bits.MS_PRIVATE):
+            raise InvalidArgument(f"root.mounts[0].options: {list(first.options)}: the root is private")
+        self.root += [Root(slot), *_attributes("/", options.attributes, options.recursive)]
+        for index, mount in enumerate(others, 1):
+            self.root += self._given(mount, f"root.mounts[{index}]")
+
+    def _bind(self, bind: Bind) -> None:
+        slot = self._slots.take()
+        if bind.stack:
+            self.overlays.append(self._overlay(slot, bind.stack, "", ""))
+        else:
+            self.sources.append(OpenTree(slot, bind.source, bind.how))
+            if bind.is_mapped:
+                self.sources.append(MapIds(slot))
+        self.placed.append(Attach(slot, bind.target, bind.attributes, bind.propagation, bind.flags))
+
+    def _given(self, mount: GivenMount, field: str) -> Iterator[Op]:
+        slot, options = self._slots.take(), _read(mount, field)
+        if options.binds or mount.type == "overlay" or mount.source.startswith("/"):
+            self._gather(mount, options, slot, field)
+        else:
+            yield _file_system(mount, options, slot)
+        yield Attach(slot, mount.target, options.attributes, options.propagation, bits.ATTACH_CREATE)
+        yield from _attributes(mount.target, 0, options.recursive)
+
+    def _gather(self, mount: GivenMount, options: MountOptions, slot: int, field: str) -> None:
+        if options.binds:
+            if not mount.source.startswith("/"):
+                raise InvalidArgument(f"{field}.source: {mount.source!r} is no absolute path")
+            how = bits.OPEN_RECURSIVE if options.submounts else 0
+            self.sources.append(OpenTree(slot, mount.source, how))
+        elif mount.type == "overlay":
+            self.overlays.append(_overlay(options, slot, field))
+        else:
+            self.sources.append(_file_system(mount, options, slot))
+
+
+def _read(mount: GivenMount, field: str) -> MountOptions:
+    options = read_options(mount.type, mount.options, f"{field}.options")
+    if not mount.type and not options.binds:
+        raise InvalidArgument(f"{field}.type: '' names no file system")
+    return options
+
+
+def _file_system(mount: GivenMount, options: MountOptions, slot: int) -> NewFs:
+    source = (f"source={mount.source}",) if mount.source else ()
+    return NewFs(slot, mount.type, (*source, *options.own))
+
+
+def _overlay(options: MountOptions, slot: int, field: str) -> Op:
+    found = overlay_options(options.own, f"{field}.options")
+    flags = bits.OVERLAY_VOLATILE if found.is_volatile else 0
+    if found.more:
+        return OverlayWith(slot, found.lower, found.upper, found.work, found.more, flags)
+    return Overlay(slot, found.lower, found.upper, found.work, flags)
+
+
+def _attributes(target: str, attributes: int, recursive: int) -> list[Op]:
+    made: list[Op] = [Remount(target, attributes)] if attributes else []
+    return [*made, *([Remount(target, recursive, bits.REMOUNT_RECURSIVE)] if recursive else [])]
+
+
+def _check_targets(mounts: tuple[GivenMount, ...]) -> None:
+    if not mounts:
+        raise InvalidArgument("root.mounts: none is given")
+    for index, mount in enumerate(mounts):
+        if (mount.target.strip("/") == "") != (index == 0):
+            raise InvalidArgument(
+                f"root.mounts[{index}].target: {mount.target!r}: the first mount is the root, and only that"
+            )
