@@ -150,7 +150,7 @@ async def test_flags_that_an_older_fragment_lacks(fake: FakeFragment, fragment: 
         (*feature[:2], bits.ATTACH_CREATE if feature[:2] == (Kind.OP, 21) else feature[2])
         for feature in EVERYTHING
     ]
-    older = {(Kind.PLAN, 1): 15, (Kind.PLAN, 2): 31}
+    older: dict[tuple[int, int], int] = {(Kind.PLAN, 1): 15, (Kind.PLAN, 2): 31}
     known = [(*feature[:2], older.get(feature[:2], feature[2])) for feature in known]
     hello = await greet(fake, fragment, features=known)
     kept = bits.PLAN_KEEP | bits.PLAN_UNREAD
