@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from phantom_cri import codec
@@ -17,8 +19,22 @@ from phantom_cri.model import (
     Resources,
     User,
 )
-from phantom_cri.plans import CgroupView, ExecLaunch, Hooks, bits, container_plan, exec_plan
-from phantom_cri.plans.ops import Capabilities, Chdir, Ids, NoNewPrivs, Seccomp
+from phantom_cri.plans import (
+    CgroupView,
+    ExecLaunch,
+    GivenMount,
+    Hooks,
+    Io,
+    Limit,
+    MountRoot,
+    Namespaces,
+    PodIds,
+    bits,
+    container_plan,
+    exec_plan,
+    wants_template,
+)
+from phantom_cri.plans.ops import Capabilities, Chdir, Ids, NoNewPrivs, Overlay, OverlayWith, Seccomp
 from phantom_cri.requests import merged
 from tests.unit.plans.decoder import decode
 from tests.unit.requests.asked import container, mount, spec_of
@@ -341,3 +357,95 @@ def test_an_exec_with_a_terminal() -> None:
     assert plan.flags == bits.PLAN_TTY
     assert plan.pid_namespace_of == ""
     assert decode(plan.encode()).ops[-1][1]["envp"] == PROCESS.env
+
+
+# ---- what a wire other than CRI gives
+
+
+def test_a_root_of_given_mounts() -> None:
+    root = MountRoot(
+        (
+            GivenMount("overlay", "overlay", "", ("index=off", "nodev", "lowerdir=/b:/a")),
+            GivenMount("bind", "/data", "/data", ("rbind", "ro", "rnosuid", "rslave")),
+            GivenMount("ext4", "/dev/x", "/x", ("ro", "noload")),
+            GivenMount("tmpfs", "t", "/tmp", ("size=1k",)),
+        )
+    )
+    spec = spec_of(container(), root=root)
+    told = container_plan(spec, V2).describe()
+    at = told.index("join mount namespace of host_mounts") + 1
+    assert told[at:-1][:11] == [
+        "open /data with its submounts",
+        "new ext4 source=/dev/x, noload, ro",
+        "overlay /b:/a index=off",
+        "join mount namespace of the fragment",
+        "new mount namespace",
+        "an image as root",
+        "remount / nodev",
+        "bind /data on /data read-only, slave",
+        "remount /data nosuid with its submounts",
+        "mount ext4 on /x read-only",
+        "new tmpfs source=t, size=1k",
+    ]
+    assert told[at + 11] == "mount tmpfs on /tmp"
+    assert told[at + 12] == "new proc nosuid, nodev, noexec"
+
+
+def test_an_overlay_needs_the_new_op_for_options_alone() -> None:
+    """Which a fragment of an earlier release does not have."""
+    plain = GivenMount("overlay", "overlay", "", ("lowerdir=/b:/a", "volatile"))
+    plan = container_plan(spec_of(container(), root=MountRoot((plain,))), V2)
+    (found,) = [op for op in plan.ops() if op.number in (Overlay.number, OverlayWith.number)]
+    assert found == Overlay(found.slot, ("/b", "/a"), "", "", bits.OVERLAY_VOLATILE)  # type: ignore[attr-defined]
+
+
+def test_given_mounts_keep_their_owners_in_a_user_namespace() -> None:
+    given = GivenMount("overlay", "overlay", "", ("lowerdir=/b:/a",))
+    spec = codec.replace(
+        spec_of(container(), root=MountRoot((given,))), namespaces=Namespaces(user=PodIds(1000, 10, 1000, 10))
+    )
+    names = [type(op).__name__ for op in container_plan(spec, V2).ops()]
+    assert "Overlay" in names and "OverlayMapped" not in names
+
+
+@pytest.mark.parametrize(
+    ("io", "flags", "stdio"),
+    [
+        (Io("given"), 0, [2, -1, 3]),
+        (Io("console"), bits.PLAN_TTY | bits.PLAN_UNREAD, [-1, -1, -1]),
+        (Io("terminal"), bits.PLAN_TTY | bits.PLAN_LOG, [-1, -1, -1]),
+        (Io(), bits.PLAN_LOG, [-1, -1, -1]),
+    ],
+)
+def test_the_kinds_of_streams(io: Io, flags: int, stdio: list[int]) -> None:
+    spec = codec.replace(spec_of(container()), io=io)
+    header = decode(container_plan(spec, ("host_mounts", "log", "stdin", "stderr")).encode()).header
+    assert header["flags"] & ~bits.PLAN_KILL_REST == flags
+    assert [header[name] for name in ("stdin", "stdout", "stderr")] == stdio
+
+
+@pytest.mark.parametrize(("network", "name"), [("given", "network"), ("host", "host_network")])
+def test_other_networks(network: Any, name: str) -> None:
+    spec = codec.replace(spec_of(container()), namespaces=Namespaces(network=network))
+    assert not wants_template(spec)
+    told = container_plan(spec, ("host_mounts", name)).describe()
+    assert told[1:3] == [f"join net namespace of {name}", "join mount namespace of host_mounts"]
+
+
+def test_limits_come_before_the_user_namespace() -> None:
+    process = codec.replace(PROCESS, umask=0o077, rlimits=(Limit(7, 1, 2), Limit(4, 0, 0)))
+    spec = codec.replace(
+        spec_of(container()), process=process, namespaces=Namespaces(user=PodIds(1000, 10, 1000, 10))
+    )
+    launch = ExecLaunch(container_id="c", process=process, user=User(), user_namespace=True, keep=True)
+    plans = (container_plan(spec, V2), exec_plan(launch, ()))
+    for told in (plan.describe() for plan in plans):
+        at = told.index("set rlimit 7 to 1:2")
+        assert told[at + 1] == "set rlimit 4 to 0:0"
+        assert at < told.index("join the pod's user namespace") < told.index("set umask 0077")
+    assert plans[1].flags == bits.PLAN_KEEP
+
+
+def test_an_exec_joins_the_network_of_its_container() -> None:
+    launch = ExecLaunch(container_id="c", process=PROCESS, user=User(), own_network=True)
+    assert "join mount and net namespaces of process c" in exec_plan(launch, ()).describe()
