@@ -139,6 +139,8 @@ static int mount_by_fsconfig(struct launch *launch, const struct overlay *overla
         result = kernel_fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL);
     if (result == 0)
         result = mount_options(fs, &overlay->options, launch);
+    if (result == 0)
+        launch->step = "overlay by fsconfig";
     if (result == 0 && launch->label)
         result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, "context", launch->label);
     if (result == 0)

@@ -14,8 +14,8 @@ import pytest
 
 from phantom_cri.errors import InvalidArgument, PhantomError
 from phantom_cri.fragments import LaunchError
-from phantom_cri.model import User
-from phantom_cri.plans import ContainerSpec, GivenMount, MountRoot, Process
+from phantom_cri.model import InjectedHook, User
+from phantom_cri.plans import ContainerSpec, GivenMount, Hooks, MountRoot, Process
 from tests.e2e.launch.pod import USUAL, Pod, open_fds, text_of
 
 pytestmark = pytest.mark.root
@@ -173,6 +173,19 @@ async def test_nothing_is_mounted_outside_of_the_container(
     assert started.process is not None
     inside = text_of(f"/proc/{started.process.pid}/mountinfo").splitlines()
     assert {"/", "/data", "/scratch"} < {line.split()[4] for line in inside}
+
+
+async def test_a_hook_works_on_a_given_root(pod: Pod, layers: dict[str, Path], tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    (bundle / "rootfs").mkdir(parents=True)
+    program = tmp_path / "hook"
+    program.write_text("#!/bin/sh\ncat > rootfs/data/state\n")
+    program.chmod(0o755)
+    hook = InjectedHook("createContainer", str(program), (), (), 5)
+    root = (overlay(layers), GivenMount("tmpfs", "tmpfs", "/data"))
+    spec = spec_of("cat /data/state", *root, hooks=Hooks((hook,), b"told\n", str(bundle)))
+    assert await output(pod, spec) == ["told"]
+    assert os.listdir(bundle / "rootfs") == []
 
 
 # ---- in the root
