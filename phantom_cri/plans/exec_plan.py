@@ -26,8 +26,8 @@ from phantom_cri.plans.spec import Process
 class ExecLaunch(Record, frozen=True):
     """`process`: of the exec. own_*: the container has namespaces of its own, and not its pod's.
 
-    user_namespace: its pod has one. tty: its terminal is for whoever starts it. keep: its entry stays when it
-    has ended, until `Fragment.forget`.
+    user_namespace: its pod has one. tty: its terminal is for whoever starts it. keep: for whoever comes back:
+    `Fragment.get` gives the terminal again, and when it has ended its entry stays until `Fragment.forget`.
     """
 
     container_id: str
@@ -62,7 +62,7 @@ def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
             Exec(command[0], command, process.env),
         ),
         kind=bits.KIND_EXEC,
-        flags=(bits.PLAN_TTY if launch.tty else 0) | (bits.PLAN_KEEP if launch.keep else 0),
+        flags=_flags(launch),
         donated=tuple(donated),
         cgroup=CGROUP_FD if CGROUP_FD in donated else "",
         kill=KILL if KILL in donated else "",
@@ -70,6 +70,13 @@ def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
         stdio=given_streams(donated),
         pid_namespace_of=launch.container_id if launch.own_pid_namespace else "",
     )
+
+
+def _flags(launch: ExecLaunch) -> int:
+    flags = bits.PLAN_TTY if launch.tty else 0
+    if launch.keep:
+        flags |= bits.PLAN_KEEP | (bits.PLAN_UNREAD if launch.tty else 0)
+    return flags
 
 
 def _joined(launch: ExecLaunch) -> int:

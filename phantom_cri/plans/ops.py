@@ -7,6 +7,7 @@ when the module is imported, so that a daemon never speaks a language that its f
 from __future__ import annotations
 
 import re
+import resource
 import stat
 from collections.abc import Sequence
 
@@ -370,6 +371,13 @@ class OomScore(Op, frozen=True):
         return f"set the OOM score {self.score}"
 
 
+_LIMITS = {
+    getattr(resource, name): name
+    for name in dir(resource)
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"  # another name for NOFILE
+}
+
+
 class Rlimit(Op, frozen=True):
     number = 34
     signature = "uuu"
@@ -378,7 +386,8 @@ class Rlimit(Op, frozen=True):
     hard: int
 
     def describe(self, slots: Slots) -> str:
-        return f"set rlimit {self.resource} to {self.soft}:{self.hard}"
+        name = _LIMITS.get(self.resource, f"limit {self.resource}")
+        return f"set {name} to {self.soft}:{self.hard}"
 
 
 class Umask(Op, frozen=True):

@@ -41,7 +41,7 @@ class GivenMount(Record, frozen=True):
 
     A bind (type "bind", or an option "bind" or "rbind") and any `source` that is an absolute path are looked
     up on the host; other file systems are made new in the container's namespaces. `target` is in the
-    container, and made when missing.
+    container, and made when missing. Neither loop devices nor maps of ids are made: such options are refused.
     """
 
     type: str

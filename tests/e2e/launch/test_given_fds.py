@@ -207,7 +207,7 @@ async def test_limits_of_an_exec_are_its_own(pod: Pod) -> None:
 
 async def test_limits_that_are_none(pod: Pod) -> None:
     process = {"rlimits": (Limit(resource.RLIMIT_NOFILE, 9, 8),)}
-    with pytest.raises(LaunchError, match=r"op \d+, set rlimit 7 to 9:8: EINVAL"):
+    with pytest.raises(LaunchError, match=r"op \d+, set RLIMIT_NOFILE to 9:8: EINVAL"):
         await pod.start("a", made(pod, "true", process=process))
     assert await pod.fragment.list_processes() == []
 
@@ -242,10 +242,29 @@ async def test_an_exec_is_kept_until_it_is_forgotten(pod: Pod) -> None:
         await late.forget(EXEC)
     assert await ended(late) == {}
     late.close()
-    assert os.listdir(pod.folder / "exits") == [] if (pod.folder / "exits").exists() else True
+    assert not (pod.folder / "exits").exists()
     await start_exec(pod, EXEC, "exit 7", keep=True)  # the id is free again
     await pod.fragment.signal(TASK, 9)
     assert (await pod.wait(TASK)).code == 137
+
+
+async def test_the_terminal_of_a_kept_exec_is_there_again(pod: Pod) -> None:
+    await ready(pod, made(pod, FOREVER))
+    process = Process(("sh", "-c", "read x; echo got $x; exit 3"), ("PATH=/usr/bin:/bin",), "/")
+    launch = plans.ExecLaunch("a", process, User(), USUAL, own_pid_namespace=True, tty=True, keep=True)
+    started = await pod.fragment.start("a/e", plans.exec_plan(launch, ()))
+    for fd in (started.console, started.pidfd):
+        os.close(fd)
+    entry = await pod.fragment.get("a/e")
+    os.set_blocking(entry.console, True)
+    os.write(entry.console, b"words\n")
+    said = b""
+    while b"got words" not in said:
+        said += os.read(entry.console, 100)
+    assert (await pod.wait("a/e")).code == 3
+    for fd in (entry.console, entry.pidfd):
+        os.close(fd)
+    assert await ended(pod.fragment) == {"a/e": 3}
 
 
 async def ended(fragment: Fragment) -> dict[str, int]:

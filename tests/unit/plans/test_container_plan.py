@@ -433,15 +433,15 @@ def test_other_networks(network: Any, name: str) -> None:
 
 
 def test_limits_come_before_the_user_namespace() -> None:
-    process = codec.replace(PROCESS, umask=0o077, rlimits=(Limit(7, 1, 2), Limit(4, 0, 0)))
+    process = codec.replace(PROCESS, umask=0o077, rlimits=(Limit(7, 1, 2), Limit(99, 0, 0)))
     spec = codec.replace(
         spec_of(container()), process=process, namespaces=Namespaces(user=PodIds(1000, 10, 1000, 10))
     )
     launch = ExecLaunch(container_id="c", process=process, user=User(), user_namespace=True, keep=True)
     plans = (container_plan(spec, V2), exec_plan(launch, ()))
     for told in (plan.describe() for plan in plans):
-        at = told.index("set rlimit 7 to 1:2")
-        assert told[at + 1] == "set rlimit 4 to 0:0"
+        at = told.index("set RLIMIT_NOFILE to 1:2")
+        assert told[at + 1] == "set limit 99 to 0:0"
         assert at < told.index("join the pod's user namespace") < told.index("set umask 0077")
     assert plans[1].flags == bits.PLAN_KEEP
 
