@@ -187,6 +187,7 @@ struct ph_plan {
 #define PH_OP_ATTACH_RECURSIVE 1u         /* attributes apply to submounts as well (recursive read-only) */
 #define PH_OP_ATTACH_CREATE                                                                                  \
     2u /* make a missing target: a directory for a directory, an empty file for anything else */
-#define PH_OP_REMOUNT_RECURSIVE 1u
+#define PH_OP_REMOUNT_RECURSIVE    1u
+#define PH_OP_ATTRIBUTES_RECURSIVE 1u /* on its submounts too */
 
 #endif

@@ -100,6 +100,8 @@ ATTACH_CREATE = 2
 
 REMOUNT_RECURSIVE = 1
 
+ATTRIBUTES_RECURSIVE = 1
+
 
 def names(value: int, meaning: dict[int, str]) -> list[str]:
     """The words for the bits of `value`; what has no word comes last, in hexadecimal."""

@@ -10,13 +10,13 @@ from phantom_cri.plans.mount_options import MountOptions, overlay_options, read_
 from phantom_cri.plans.op import Op
 from phantom_cri.plans.ops import (
     Attach,
+    Attributes,
     MapIds,
     NewFs,
     OpenTree,
     Overlay,
     OverlayMapped,
     OverlayWith,
-    Remount,
     Root,
 )
 from phantom_cri.plans.plan import Block, Slots
@@ -61,7 +61,7 @@ class Mounts:
         self._gather(first, options, slot, "root.mounts[0]")
         if options.propagation & ~(bits.MS_REC | bits.MS_PRIVATE):
             raise InvalidArgument(f"root.mounts[0].options: {list(first.options)}: the root is private")
-        self.root += [Root(slot), *_attributes("/", options.attributes, options.recursive)]
+        self.root.append(Root(slot))
         for index, mount in enumerate(others, 1):
             self.root += self._given(mount, f"root.mounts[{index}]")
 
@@ -80,20 +80,19 @@ class Mounts:
         if options.binds or mount.type == "overlay" or mount.source.startswith("/"):
             self._gather(mount, options, slot, field)
         else:
-            yield _file_system(mount, options, slot)
-        yield Attach(slot, mount.target, options.attributes, options.propagation, bits.ATTACH_CREATE)
-        yield from _attributes(mount.target, 0, options.recursive)
+            yield from (_file_system(mount, options, slot), *_attributes(options, slot))
+        yield Attach(slot, mount.target, 0, options.propagation, bits.ATTACH_CREATE)
 
     def _gather(self, mount: GivenMount, options: MountOptions, slot: int, field: str) -> None:
         if options.binds:
             if not mount.source.startswith("/"):
                 raise InvalidArgument(f"{field}.source: {mount.source!r} is no absolute path")
             how = bits.OPEN_RECURSIVE if options.submounts else 0
-            self.sources.append(OpenTree(slot, mount.source, how))
+            self.sources += [OpenTree(slot, mount.source, how), *_attributes(options, slot)]
         elif mount.type == "overlay":
-            self.overlays.append(_overlay(options, slot, field))
+            self.overlays += [_overlay(options, slot, field), *_attributes(options, slot)]
         else:
-            self.sources.append(_file_system(mount, options, slot))
+            self.sources += [_file_system(mount, options, slot), *_attributes(options, slot)]
 
 
 def _read(mount: GivenMount, field: str) -> MountOptions:
@@ -116,9 +115,11 @@ def _overlay(options: MountOptions, slot: int, field: str) -> Op:
     return Overlay(slot, found.lower, found.upper, found.work, flags)
 
 
-def _attributes(target: str, attributes: int, recursive: int) -> list[Op]:
-    made: list[Op] = [Remount(target, attributes)] if attributes else []
-    return [*made, *([Remount(target, recursive, bits.REMOUNT_RECURSIVE)] if recursive else [])]
+def _attributes(options: MountOptions, slot: int) -> Iterator[Op]:
+    if options.attributes:
+        yield Attributes(slot, options.attributes)
+    if options.recursive:
+        yield Attributes(slot, options.recursive, bits.ATTRIBUTES_RECURSIVE)
 
 
 def _check_targets(mounts: tuple[GivenMount, ...]) -> None:

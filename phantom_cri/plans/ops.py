@@ -194,6 +194,21 @@ class MapIds(Op, frozen=True):
         return f"map the ids of {content(self.slot, slots)}"
 
 
+class Attributes(Op, frozen=True):
+    """Of what is attached nowhere yet. `attributes`: MOUNT_ATTR_* to set; `flags`: ATTRIBUTES_RECURSIVE."""
+
+    number = 17
+    signature = "uuu"
+    slot: int
+    attributes: int
+    flags: int = 0
+
+    def describe(self, slots: Slots) -> str:
+        how = bits.names(self.attributes, bits.MOUNT_ATTRIBUTES)
+        also = " with its submounts" if self.flags & bits.ATTRIBUTES_RECURSIVE else ""
+        return f"make {content(self.slot, slots)}{listed(how)}{also}"
+
+
 class Root(Op, frozen=True):
     number = 20
     signature = "u"

@@ -138,11 +138,12 @@ def test_a_longer_plan_head_of_a_later_daemon(bed: Bed, fragment: Fragment, last
     assert fragment.client.exited("c").exit.code == 6
 
 
-@pytest.mark.parametrize("name", ["OPEN_TREE", "OVERLAY", "ATTACH", "REMOUNT"])
+@pytest.mark.parametrize("name", ["OPEN_TREE", "OVERLAY", "ATTRIBUTES", "ATTACH", "REMOUNT"])
 def test_unknown_flags_of_ops_are_enosys(bed: Bed, fragment: Fragment, name: str) -> None:
     values: tuple[object, ...] = {
         "OPEN_TREE": (300, "/", 1 << 20),
         "OVERLAY": (300, ["/"], "", "", 1 << 20),
+        "ATTRIBUTES": (1, raw.RDONLY, 2),
         "ATTACH": (1, "/", 0, 0, 1 << 63),
         "REMOUNT": ("/", 0, 2),
     }[name]

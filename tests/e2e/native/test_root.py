@@ -174,6 +174,15 @@ def test_readonly_volumes(bed: Bed, host_folder: Path) -> None:
     (host_folder / "y").write_text("the host may")
 
 
+@pytest.mark.parametrize(("flags", "refused"), [(0, "outer\n"), (raw.ATTRIBUTES_RECURSIVE, "outer\ninner\n")])
+def test_attributes_before_a_tree_is_attached(bed: Bed, host_folder: Path, flags: int, refused: str) -> None:
+    mounts = volume(host_folder, raw.OPEN_RECURSIVE, 0, 0, 0)
+    gather = [*mounts["gather"], ("ATTRIBUTES", FIRST_SLOT, raw.RDONLY, flags)]
+    script = "touch /vol/x || echo outer; touch /vol/inner/x || echo inner"
+    assert bed.run_shell(script, gather=gather, before_pivot=mounts["before_pivot"]) == refused
+    (host_folder / "y").write_text("the host may")
+
+
 @pytest.mark.parametrize(
     ("propagation", "comes", "goes"), [(0, 0, 0), (PRIVATE, 0, 0), (SLAVE, 1, 0), (SHARED, 1, 1)]
 )
@@ -321,9 +330,10 @@ def test_overlay_with_options_of_its_own(bed: Bed, flags: int) -> None:
 @pytest.mark.parametrize("flags", WAYS)
 @pytest.mark.parametrize("option", ["index=maybe", "no_such_option", "index=off,volatile", "x" * 64])
 def test_overlay_options_that_are_none(bed: Bed, fragment: Fragment, flags: int, option: str) -> None:
-    before = mounts_of(os.getpid())
+    before = mounts_of(fragment.pid)
     root = overlay_with(overlay(bed, 2, "o", flags), [option])
     with pytest.raises(Refused) as refused:
         start(fragment, "c", bed.container(["/bin/true"], root=root))
     assert (refused.value.error, refused.value.op) == (errno.EINVAL, 1)
-    assert mounts_of(os.getpid()) == before
+    assert mounts_of(fragment.pid) == before
+    assert str(bed.scratch) not in Path("/proc/self/mountinfo").read_text()
