@@ -18,18 +18,18 @@ from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config, PoolConfig, StreamingConfig
 from phantom_cri.cri.server import cri_server
 from phantom_cri.errors import PhantomError
-from phantom_cri.fragments.handle import Shell
+from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.images import ImageService, Limits
-from phantom_cri.lifecycle import confinement, gauges, shells, user_namespaces
+from phantom_cri.lifecycle import confinement, gauges, node_fragments, user_namespaces
 from phantom_cri.lifecycle.durable import DurableRecords
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.labelling import label_layers
-from phantom_cri.lifecycle.node import Handler, Node
 from phantom_cri.lifecycle.node_verbs import NodeVerbs
 from phantom_cri.lifecycle.ownership import Ownership
 from phantom_cri.lifecycle.record_file import RecordFile
 from phantom_cri.lifecycle.records import Records
 from phantom_cri.lifecycle.recover import recover
+from phantom_cri.lifecycle.runtime import Handler, Runtime
 from phantom_cri.lifecycle.verbs import PodVerbs
 from phantom_cri.network import NetworkConfig, NetworkDriver
 from phantom_cri.network.builtin import BuiltinNetwork
@@ -65,12 +65,12 @@ async def serve(settings: Config) -> None:
     traces = tracing.from_environment()
     page = metrics.serve(numbers, settings.metrics_address) if settings.metrics_address else None
     try:
-        node = await compose(settings, numbers, traces)
-        await label_layers(node)
-        await recover(node)
-        confinement.drop_unused(node)
-        node.no_user_namespaces = await user_namespaces.obstacle(node)
-        await run(node)
+        runtime = await compose(settings, numbers, traces)
+        await label_layers(runtime)
+        await recover(runtime)
+        confinement.drop_unused(runtime)
+        runtime.userns_unavailable = await user_namespaces.unavailable_reason(runtime)
+        await run(runtime)
     finally:
         if page is not None:
             page.close()
@@ -80,11 +80,11 @@ async def serve(settings: Config) -> None:
 
 async def compose(
     settings: Config, numbers: metrics.Metrics, traces: tracing.Tracing | tracing.NoTracing
-) -> Node:
+) -> Runtime:
     """All objects of one daemon, wired together; nothing is started."""
     tree = await cgroups.detect_systemd() if settings.cgroup.driver == "systemd" else cgroups.detect()
     durable = DurableRecords(RecordFile(os.path.join(settings.root, "records")))
-    node = Node(
+    runtime = Runtime(
         config=settings,
         records=Records(settings.state, durable.note),
         durable=durable,
@@ -100,12 +100,12 @@ async def compose(
         tracing=traces,
         host_mounts=os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
         criu=Criu(settings.checkpoint.criu),
-        home_cgroup=await home_cgroup(settings, tree),
+        fragments_cgroup=await fragments_cgroup(settings, tree),
     )
-    add_pools_and_handlers(node)
-    for policy in node.policies:
-        numbers.policy_loaded(policy.name, policy.digest, policy is node.policies.default)
-    return node
+    add_pools_and_handlers(runtime)
+    for policy in runtime.policies:
+        numbers.policy_loaded(policy.name, policy.digest, policy is runtime.policies.default)
+    return runtime
 
 
 def make_images(settings: Config) -> ImageService:
@@ -156,7 +156,7 @@ def load_selinux() -> Selinux:
     """What the host has of SELinux; where its policy knows no containers they run as the policy lets them."""
     found = Selinux.load()
     if found.is_enabled and found.contexts is None:
-        log.warning("containers run without SELinux labels: %s", found.obstacle)
+        log.warning("containers run without SELinux labels: %s", found.unavailable_reason)
     return found
 
 
@@ -190,17 +190,17 @@ def make_network_config(settings: Config) -> NetworkConfig:
     )
 
 
-async def home_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:
+async def fragments_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:
     """The fragments' own cgroup, made when it is not there; open as long as the daemon lives."""
-    path = tree.home(settings.cgroup.parent)
+    path = tree.fragments_path(settings.cgroup.parent)
     await tree.keep(path)
     return tree.launch_fds(path)
 
 
-def add_pools_and_handlers(node: Node) -> None:
+def add_pools_and_handlers(runtime: Runtime) -> None:
     """One pool for each of the configuration, and the handlers whose pods take fragments from them."""
     profiles: dict[str, Profile] = {}
-    for settings in node.config.pools:
+    for settings in runtime.config.pools:
         spaces = settings.namespaces
         profile = Profile(
             name=settings.name,
@@ -209,77 +209,77 @@ def add_pools_and_handlers(node: Node) -> None:
             host_ipc=spaces.host_ipc,
         )
         profiles[profile.name] = profile
-        node.pools[profile.name] = make_pool(node, profile, settings)
-    node.profiles = tuple(profiles.values())
-    for name, handler in node.config.handlers_by_name().items():
-        own = tuple(profiles[pool.name] for pool in node.config.pools_of(handler))
-        node.handlers[name] = Handler(name, own)
+        runtime.pools[profile.name] = make_pool(runtime, profile, settings)
+    runtime.profiles = tuple(profiles.values())
+    for name, handler in runtime.config.handlers_by_name().items():
+        own = tuple(profiles[pool.name] for pool in runtime.config.pools_of(handler))
+        runtime.handlers[name] = Handler(name, own)
 
 
-def make_pool(node: Node, profile: Profile, settings: PoolConfig) -> Pool[Shell]:
-    async def birth() -> Shell:
-        shell = await shells.birth(node, profile)
-        shell.on_death = pool.drop_dead
-        return shell
+def make_pool(runtime: Runtime, profile: Profile, settings: PoolConfig) -> Pool[FragmentHandle]:
+    async def spawn() -> FragmentHandle:
+        fragment = await node_fragments.spawn(runtime, profile)
+        fragment.on_death = pool.drop_dead
+        return fragment
 
     pool = Pool(
         profile.name,
         settings.size,
         max_age=settings.max_age_seconds,
-        birth=birth,
-        end=partial(shells.end, node),
-        check=Shell.check,
-        retired=partial(node.metrics.fragment_retired, profile.name),
+        spawn=spawn,
+        end=partial(node_fragments.end, runtime),
+        check=FragmentHandle.check,
+        retired=partial(runtime.metrics.fragment_retired, profile.name),
     )
     return pool
 
 
-async def run(node: Node) -> None:
+async def run(runtime: Runtime) -> None:
     """Serve until SIGTERM or SIGINT, then let running calls end and the warm fragments go."""
-    settings = node.config
+    settings = runtime.config
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     server = cri_server(
         settings.socket_path,
-        PodVerbs(node),
-        ImageVerbs(node),
-        Calls(node.metrics, node.tracing),
-        node=NodeVerbs(node),
+        PodVerbs(runtime),
+        ImageVerbs(runtime),
+        Calls(runtime.metrics, runtime.tracing),
+        node=NodeVerbs(runtime),
         grace_s=settings.drain_timeout_seconds,
     )
-    for pool in node.pools.values():
+    for pool in runtime.pools.values():
         pool.start()
-    reporter = asyncio.create_task(gauges.keep_current(node), name="gauges")
+    reporter = asyncio.create_task(gauges.keep_current(runtime), name="gauges")
     calm_garbage_collector()
     prefer_the_loop()
     try:
-        await node.streams.start()
+        await runtime.streams.start()
         async with server:
             log.info("phantom-cri %s serves CRI at %s", __version__, settings.listen)
             await stop.wait()
-            node.events.close()  # before the server waits for all calls to end
-            await node.streams.close()
+            runtime.events.close()  # before the server waits for all calls to end
+            await runtime.streams.close()
             log.info("phantom-cri stops: calls under way are waited for, pods go on")
     finally:
         reporter.cancel()
-        await node.streams.close()
-        for pool in node.pools.values():
+        await runtime.streams.close()
+        for pool in runtime.pools.values():
             await pool.stop()
-        await leave(node)
+        await leave(runtime)
 
 
-async def leave(node: Node) -> None:
+async def leave(runtime: Runtime) -> None:
     """With the last pod gone, what all pods shared goes too; else it stays, as the pods do."""
-    if not node.records.pods:
-        await node.network.dismantle()
-        node.home_cgroup.close()
-        await node.cgroups.remove_async(node.cgroups.home(node.config.cgroup.parent))
-    await node.network.close()
-    await node.durable.close()
-    await node.images.close()
-    node.cgroups.close()
+    if not runtime.records.pods:
+        await runtime.network.dismantle()
+        runtime.fragments_cgroup.close()
+        await runtime.cgroups.remove_async(runtime.cgroups.fragments_path(runtime.config.cgroup.parent))
+    await runtime.network.close()
+    await runtime.durable.close()
+    await runtime.images.close()
+    runtime.cgroups.close()
 
 
 def prefer_the_loop() -> None:

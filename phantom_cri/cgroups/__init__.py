@@ -1,13 +1,13 @@
-"""cgroups v1, v2 and hybrid behind one face, made by ourselves or by systemd.
+"""cgroups v1, v2 and hybrid behind one interface, made by ourselves or by systemd.
 
 `detect()` and `detect_systemd()` give the node's `Cgroups`.
 """
 
 from __future__ import annotations
 
+from phantom_cri.cgroups.base import ABSENT, Cgroups, LaunchFds
 from phantom_cri.cgroups.detect import detect, detect_systemd
 from phantom_cri.cgroups.devices import DEFAULT_RULES, DeviceRule
-from phantom_cri.cgroups.face import ABSENT, Cgroups, LaunchFds
 from phantom_cri.cgroups.open_files import open_files_limit
 from phantom_cri.cgroups.paths import DEFAULT_PARENT, pod_path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from phantom_cri.cgroups.face import Cgroups
+from phantom_cri.cgroups.base import Cgroups
 from phantom_cri.cgroups.tree import Tree
 from phantom_cri.cgroups.v1 import CpusetTree, V1Cgroups
 from phantom_cri.cgroups.v2 import V2Cgroups

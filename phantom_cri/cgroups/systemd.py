@@ -1,11 +1,11 @@
 """cgroup v2 under systemd: it owns the tree, and every container gets a scope that is delegated to us.
 
 A scope needs a process from the start, and systemd removes it with its last one. A container's own process
-is born in its cgroup (CLONE_INTO_CGROUP), so the cgroup has to be there before it; and when it has ended, the
-fragment reads whether something ran out of memory, which must still be there then. So a process that only
-sleeps holds the place, in a cgroup of its own below the scope, until the container's end kills all that is
-left. Inside a delegated scope all is ours; its own limits are told to systemd too, for it sets them anew when
-it reloads.
+is started in its cgroup (CLONE_INTO_CGROUP), so the cgroup has to be there before it; and when it has ended,
+the fragment reads whether something ran out of memory, which must still be there then. So a process that only
+sleeps keeps the scope alive, in a cgroup of its own below it, until the container's end kills all that is
+left. Inside a delegated scope all is ours; its own limits are set through systemd too, since systemd writes
+them again when it reloads.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import logging
 import subprocess
 from collections.abc import Sequence
 
+from phantom_cri.cgroups.base import REMOVE_TIMEOUT_S
 from phantom_cri.cgroups.devices import DeviceRule
-from phantom_cri.cgroups.face import REMOVE_TIMEOUT_S
 from phantom_cri.cgroups.paths import member_name, relative
 from phantom_cri.cgroups.processes import deadline_after, kill_listed, wait_until_empty
 from phantom_cri.cgroups.settings import write_values
@@ -48,7 +48,7 @@ class SystemdCgroups(V2Cgroups):
     def member(self, cgroup_parent: str, member_id: str) -> str:
         return f"{self.parent(cgroup_parent)}/phantom-{member_name(member_id)}.scope"
 
-    def home(self, default_parent: str) -> str:
+    def fragments_path(self, default_parent: str) -> str:
         """Unit names are the node's own, whatever slice they are in: each daemon's has its slice's in it."""
         name = slice_of(default_parent)
         return f"{slice_path(name)}/{name.removesuffix('.slice')}-fragments.scope"
@@ -114,7 +114,7 @@ class SystemdCgroups(V2Cgroups):
             log.warning("%s has its new limits only until systemd reloads: %s", unit, error)
 
     async def remove_async(self, path: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
-        """systemd has to see the cgroup empty before it goes: it would believe in the scope for ever."""
+        """systemd has to see the cgroup empty before it goes: otherwise it lists the scope for ever."""
         name, deadline = relative(path), deadline_after(timeout_s)
         self._give_up(name)
         while pids := self.pids(path):

@@ -53,7 +53,7 @@ class Tree:
         made.append((self, path))
 
     def on_new_parent(self, path: str) -> None:
-        """A hook for hierarchies whose new cgroups are of no use as they are born (v1 cpuset)."""
+        """A hook for hierarchies whose new cgroups cannot be used as they are made (v1 cpuset)."""
 
     def open_directory(self, path: str) -> int:
         return os.open(path, _DIRECTORY, dir_fd=self.fd)

@@ -19,7 +19,7 @@ from phantom_cri.usage import CgroupUsage, CpuUsage, DeviceIo, IoUsage, MemoryUs
 _MICROSECOND = 1000
 
 
-def v2_usage(tree: Tree, name: str, controllers: frozenset[str], everything: bool) -> CgroupUsage:
+def v2_usage(tree: Tree, name: str, controllers: frozenset[str], detailed: bool) -> CgroupUsage:
     """Raises OSError: ENOENT, ENODEV for a cgroup that is gone."""
     stat = reading.flat_keyed(tree.read(name, "cpu.stat"))  # there without the controller too
     cpu = CpuUsage(
@@ -32,22 +32,22 @@ def v2_usage(tree: Tree, name: str, controllers: frozenset[str], everything: boo
         stalls=_stalls(tree, name, "cpu"),
     )
     devices: tuple[DeviceIo, ...] | None = None
-    if everything and "io" in controllers:
+    if detailed and "io" in controllers:
         devices = reading.v2_io(optional(tree, name, "io.stat"))
     tasks = TaskUsage(tasks=0)
     if "pids" in controllers:
-        limit = reading.limit(tree.read(name, "pids.max")) if everything else 0
+        limit = reading.limit(tree.read(name, "pids.max")) if detailed else 0
         tasks = TaskUsage(int(tree.read(name, "pids.current")), limit)
     return CgroupUsage(
         timestamp=time.time_ns(),
         cpu=cpu,
-        memory=_v2_memory(tree, name, everything) if "memory" in controllers else None,
+        memory=_v2_memory(tree, name, detailed) if "memory" in controllers else None,
         io=IoUsage(devices, _stalls(tree, name, "io")),
         tasks=tasks,
     )
 
 
-def _v2_memory(tree: Tree, name: str, everything: bool) -> MemoryUsage:
+def _v2_memory(tree: Tree, name: str, detailed: bool) -> MemoryUsage:
     stat = reading.flat_keyed(tree.read(name, "memory.stat"))
     found = reading.v2_memory(int(tree.read(name, "memory.current")), stat)
     limit = reading.limit(tree.read(name, "memory.max"))
@@ -59,7 +59,7 @@ def _v2_memory(tree: Tree, name: str, everything: bool) -> MemoryUsage:
         swap_limit=_together(limit, swap_limit) if swap_limit else None,
         stalls=_stalls(tree, name, "memory"),
     )
-    if not everything:
+    if not detailed:
         return found
     events = reading.flat_keyed(tree.read(name, "memory.events"))
     peak = optional(tree, name, "memory.peak")  # since Linux 5.19
@@ -77,7 +77,7 @@ def _together(memory_limit: int, swap_max: str) -> int:
     return memory_limit + int(swap_max)
 
 
-def v1_usage(trees: Mapping[str, Tree], unified: Tree | None, name: str, everything: bool) -> CgroupUsage:
+def v1_usage(trees: Mapping[str, Tree], unified: Tree | None, name: str, detailed: bool) -> CgroupUsage:
     """`trees` by controller; `unified` is the v2 hierarchy of a hybrid node, which has the pressure.
 
     PSI is kept for cgroups of the v2 hierarchy alone (kernel/sched/psi.c, psi_task_change): none on pure v1.
@@ -85,32 +85,32 @@ def v1_usage(trees: Mapping[str, Tree], unified: Tree | None, name: str, everyth
     """
     tasks = TaskUsage(tasks=0)
     if (pids := trees.get("pids")) is not None:
-        limit = reading.limit(pids.read(name, "pids.max")) if everything else 0
+        limit = reading.limit(pids.read(name, "pids.max")) if detailed else 0
         tasks = TaskUsage(int(pids.read(name, "pids.current")), limit)
     memory = trees.get("memory")
     blkio = trees.get("blkio")
     return CgroupUsage(
         timestamp=time.time_ns(),
-        cpu=_v1_cpu(trees, unified, name, everything),
-        memory=None if memory is None else _v1_memory(memory, unified, name, everything),
+        cpu=_v1_cpu(trees, unified, name, detailed),
+        memory=None if memory is None else _v1_memory(memory, unified, name, detailed),
         io=IoUsage(
-            _v1_io(blkio, name) if everything and blkio is not None else None,
+            _v1_io(blkio, name) if detailed and blkio is not None else None,
             _stalls(unified, name, "io"),
         ),
         tasks=tasks,
     )
 
 
-def _v1_cpu(trees: Mapping[str, Tree], unified: Tree | None, name: str, everything: bool) -> CpuUsage:
+def _v1_cpu(trees: Mapping[str, Tree], unified: Tree | None, name: str, detailed: bool) -> CpuUsage:
     found = CpuUsage(usage_ns=0)
     if (accounting := trees.get("cpuacct")) is not None:
         found = found._replace(usage_ns=int(accounting.read(name, "cpuacct.usage")))
-        if everything:
+        if detailed:
             found = found._replace(
                 user_ns=int(accounting.read(name, "cpuacct.usage_user")),
                 system_ns=int(accounting.read(name, "cpuacct.usage_sys")),
             )
-    if everything and (bandwidth := trees.get("cpu")) is not None:
+    if detailed and (bandwidth := trees.get("cpu")) is not None:
         stat = reading.flat_keyed(bandwidth.read(name, "cpu.stat"))
         found = found._replace(
             periods=stat.get("nr_periods", 0),
@@ -120,11 +120,11 @@ def _v1_cpu(trees: Mapping[str, Tree], unified: Tree | None, name: str, everythi
     return found._replace(stalls=_stalls(unified, name, "cpu"))
 
 
-def _v1_memory(tree: Tree, unified: Tree | None, name: str, everything: bool) -> MemoryUsage:
+def _v1_memory(tree: Tree, unified: Tree | None, name: str, detailed: bool) -> MemoryUsage:
     stat = reading.flat_keyed(tree.read(name, "memory.stat"))
     found = reading.v1_memory(int(tree.read(name, "memory.usage_in_bytes")), stat)
     found = found._replace(stalls=_stalls(unified, name, "memory"))
-    if not everything:
+    if not detailed:
         return found
     return found._replace(
         kernel=int(optional(tree, name, "memory.kmem.usage_in_bytes") or 0),

@@ -1,7 +1,8 @@
 """cgroup v1, and hybrid: v1's controllers with an empty v2 tree beside them.
 
-Hybrid uses that v2 tree for what v1 cannot do: being born in a cgroup and being killed as one. It carries no
-limits, and nobody else knows our parents in it, so the pod's cgroup there goes with its last member.
+Hybrid uses that v2 tree for what v1 cannot do: starting a process in a cgroup, and killing a cgroup as one.
+It carries no limits, and nobody else knows our parents in it, so the pod's cgroup there goes with its last
+member.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from phantom_cri.cgroups.devices import DeviceRule, v1_lines
-from phantom_cri.cgroups.face import (
+from phantom_cri.cgroups.base import (
     ABSENT,
     KILL_TIMEOUT_S,
     Cgroups,
     LaunchFds,
     open_together,
 )
+from phantom_cri.cgroups.devices import DeviceRule, v1_lines
 from phantom_cri.cgroups.limits import Setting, v1_settings
 from phantom_cri.cgroups.paths import exec_name, relative
 from phantom_cri.cgroups.processes import deadline_after, kill_listed, wait_for_exit
@@ -133,8 +134,8 @@ class V1Cgroups(Cgroups):
             self._kill_frozen(name)
             wait_for_exit(pids, deadline)
 
-    def _usage(self, name: str, everything: bool) -> CgroupUsage:
-        return v1_usage(self._by_controller, self._unified, name, everything)
+    def _usage(self, name: str, detailed: bool) -> CgroupUsage:
+        return v1_usage(self._by_controller, self._unified, name, detailed)
 
     def _huge_pages(self, name: str) -> Iterator[HugePages]:
         if (tree := self._tree_of("hugetlb")) is not None:

@@ -11,15 +11,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-from phantom_cri.cgroups.device_filter import DeviceFilters
-from phantom_cri.cgroups.devices import DeviceRule
-from phantom_cri.cgroups.face import (
+from phantom_cri.cgroups.base import (
     ABSENT,
     KILL_TIMEOUT_S,
     Cgroups,
     LaunchFds,
     open_together,
 )
+from phantom_cri.cgroups.device_filter import DeviceFilters
+from phantom_cri.cgroups.devices import DeviceRule
 from phantom_cri.cgroups.limits import Setting, v2_settings
 from phantom_cri.cgroups.paths import exec_name, parents, relative
 from phantom_cri.cgroups.processes import deadline_after, wait_for_exit
@@ -82,8 +82,8 @@ class V2Cgroups(Cgroups):
     def kill(self, path: str, timeout_s: float = KILL_TIMEOUT_S) -> None:
         kill_at_once(self._tree, relative(path), deadline_after(timeout_s))
 
-    def _usage(self, name: str, everything: bool) -> CgroupUsage:
-        return v2_usage(self._tree, name, self.controllers, everything)
+    def _usage(self, name: str, detailed: bool) -> CgroupUsage:
+        return v2_usage(self._tree, name, self.controllers, detailed)
 
     def _huge_pages(self, name: str) -> Iterator[HugePages]:
         if "hugetlb" in self.controllers:

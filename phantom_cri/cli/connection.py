@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 from phantom_cri.api.cri.v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
 from phantom_cri.api.phantom.v1.node_pb2_grpc import NodeStub
-from phantom_cri.cli.door import knock
 from phantom_cri.cli.failure import Failure
+from phantom_cri.cli.socket_check import check_socket
 from phantom_cri.rpc import client
 from phantom_cri.rpc.client import Channel, RpcError, StatusCode
 
@@ -25,7 +25,7 @@ class Daemon:
 @asynccontextmanager
 async def connect(host: str) -> AsyncIterator[Daemon]:
     """Raises Failure when nobody answers there, and for what the daemon refuses inside."""
-    path = knock(host)
+    path = check_socket(host)
     async with client.connect(path) as channel:
         try:
             yield Daemon(channel)

@@ -6,8 +6,8 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from phantom_cri import __version__
-from phantom_cri.cli.door import Unreachable, knock
 from phantom_cri.cli.failure import Failure
+from phantom_cri.cli.socket_check import Unreachable, check_socket
 from phantom_cri.cli.tables import age, print_json, short_id, table
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _described(pool: Any) -> dict[str, Any]:
         "hits",
         "misses",
         "retired",
-        "failed_births",
+        "failed_spawns",
         "oldest_age",
     )
     return {
@@ -165,7 +165,7 @@ async def doctor(args: Namespace) -> int:
 
 
 async def _ask(host: str) -> list[Check]:
-    knock(host)
+    check_socket(host)
 
     from phantom_cri.api.phantom.v1 import node_pb2 as wire
     from phantom_cri.cli.connection import connect
@@ -214,7 +214,7 @@ async def version(args: Namespace) -> int:
 
 
 async def _daemon_version(host: str) -> dict[str, str]:
-    knock(host)
+    check_socket(host)
 
     from phantom_cri.api.cri.v1 import api_pb2 as cri
     from phantom_cri.cli.connection import connect

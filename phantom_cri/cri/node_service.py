@@ -51,7 +51,7 @@ class PoolShape(Protocol):
     @property
     def retired(self) -> int: ...
     @property
-    def failed_births(self) -> int: ...
+    def failed_spawns(self) -> int: ...
     @property
     def oldest_seconds(self) -> float: ...
     @property
@@ -178,7 +178,7 @@ def _pool(profile: ProfileShape, pool: PoolShape) -> wire.Pool:
         hits=pool.hits,
         misses=pool.misses,
         retired=pool.retired,
-        failed_births=pool.failed_births,
+        failed_spawns=pool.failed_spawns,
         oldest_age=int(pool.oldest_seconds * _NANOSECONDS),
         last_error=pool.last_error,
     )

@@ -5,40 +5,40 @@
 
 from __future__ import annotations
 
-from phantom_cri.fragments.client import Attached, Entry, Event, Exited, Fragment, Lost, Resync
+from phantom_cri.fragments.client import Attached, Entry, Event, Exited, FragmentClient, Lost, Resync
 from phantom_cri.fragments.descriptors import moved_up
 from phantom_cri.fragments.failure import ExecError, FragmentLost, LaunchError
 from phantom_cri.fragments.features import Hello, OtherVersion
-from phantom_cri.fragments.figures import Figures, read_figures
 from phantom_cri.fragments.message import Exit, Phase, State
+from phantom_cri.fragments.proc_stat import ProcStat, read_proc_stat
 from phantom_cri.fragments.processes import Started, identify, open_process, reap, watch_death
-from phantom_cri.fragments.spawn import SOCKET, Born, end, spawn
+from phantom_cri.fragments.spawn import SOCKET, Spawned, end, spawn
 
 __all__ = [
     "SOCKET",
     "Attached",
-    "Born",
     "Entry",
     "Event",
     "ExecError",
     "Exit",
     "Exited",
-    "Figures",
-    "Fragment",
+    "FragmentClient",
     "FragmentLost",
     "Hello",
     "LaunchError",
     "Lost",
     "OtherVersion",
     "Phase",
+    "ProcStat",
     "Resync",
+    "Spawned",
     "Started",
     "State",
     "end",
     "identify",
     "moved_up",
     "open_process",
-    "read_figures",
+    "read_proc_stat",
     "reap",
     "spawn",
     "watch_death",

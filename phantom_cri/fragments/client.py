@@ -36,7 +36,7 @@ from phantom_cri.fragments.message import (
     unpack,
 )
 from phantom_cri.fragments.processes import Started, identify
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.donations import Donations
 from phantom_cri.plans.op import Op
 from phantom_cri.plans.plan import Plan, sealed
@@ -119,7 +119,7 @@ class _Request:
                 os.close(fd)
 
 
-class Fragment:
+class FragmentClient:
     """A connection to one fragment; belongs to one loop. Every request raises FragmentLost when it is gone.
 
     A request that is cancelled is carried out all the same; its answer is thrown away.
@@ -128,18 +128,18 @@ class Fragment:
     def __init__(self, peer: socket.socket, on_event: Callable[[Event], None]) -> None:
         """Takes over a connected, non-blocking socket."""
         self._loop = asyncio.get_running_loop()
-        self._connection = Connection(peer, bits.PACKET_MAX, self._packet, self._lost)
+        self._connection = Connection(peer, constants.PACKET_MAX, self._packet, self._lost)
         self._on_event = on_event
         self._serial = 0
         self._waiting: dict[int, _Request] = {}
         self._attached: dict[int, asyncio.Future[bool]] = {}
         self._end = "the fragment is gone"
-        self._version = bits.VERSION_NEWEST
+        self._version = constants.VERSION_NEWEST
         self._lacks: Mapping[Feature, int] = {}
         self._other_version = ""
 
     @classmethod
-    def connect(cls, path: str, on_event: Callable[[Event], None]) -> Fragment:
+    def connect(cls, path: str, on_event: Callable[[Event], None]) -> FragmentClient:
         """Connect to the socket at `path`: needs no help of its owner.
 
         Raises FragmentLost, ResourceExhausted when it is us who have no fd left.
@@ -156,7 +156,7 @@ class Fragment:
 
         Raises OtherVersion: every later request but `shutdown` is refused with it, too.
         """
-        request = self._send(Type.HELLO, "", value=bits.VERSION_OLDEST, value2=bits.VERSION_NEWEST)
+        request = self._send(Type.HELLO, "", value=constants.VERSION_OLDEST, value2=constants.VERSION_NEWEST)
         answer = await self._answer(request)
         try:
             hello = read_hello(answer.text)
@@ -200,9 +200,9 @@ class Fragment:
             request.discard()
             raise
 
-    async def signal(self, process_id: str, number: int, *, everything: bool = False) -> None:
+    async def signal(self, process_id: str, number: int, *, all_processes: bool = False) -> None:
         """Signal the first process, or all that is in its cgroup. Raises NotFound when it has ended."""
-        flags = SignalFlag.ALL if everything else 0
+        flags = SignalFlag.ALL if all_processes else 0
         await self._ask(Type.SIGNAL, process_id, flags=flags, value=number)
 
     async def reopen_log(self, process_id: str, fd: int) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from phantom_cri.errors import DataLoss, FailedPrecondition
 from phantom_cri.fragments.message import FLAGS, Phase, Type
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.ops import OPS
 from phantom_cri.plans.plan import Plan
 
@@ -46,7 +46,10 @@ class Hello(NamedTuple):
 OURS: dict[Feature, int] = {
     **{(Kind.REQUEST, type): FLAGS.get(type, 0) for type in Type if type < Type.OK},
     **{(Kind.OP, number): op.known_flags for number, op in OPS.items()},
-    **{(Kind.PLAN, kind): bits.PLAN_FLAGS for kind in (bits.KIND_ADOPT, bits.KIND_CONTAINER, bits.KIND_EXEC)},
+    **{
+        (Kind.PLAN, kind): constants.PLAN_FLAGS
+        for kind in (constants.KIND_ADOPT, constants.KIND_CONTAINER, constants.KIND_EXEC)
+    },
 }
 """All that this daemon may use, with the flags that it may use there."""
 
@@ -61,11 +64,11 @@ def read_hello(text: bytes) -> Hello:
     size, oldest, newest, phase = _HELLO.unpack_from(text)
     if size < _HELLO.size or size > len(text) or (len(text) - size) % _FEATURE.size:
         raise DataLoss(f"a fragment answered hello with {len(text)} bytes and a head of {size}")
-    version = min(newest, bits.VERSION_NEWEST)
-    if version < max(oldest, bits.VERSION_OLDEST):
+    version = min(newest, constants.VERSION_NEWEST)
+    if version < max(oldest, constants.VERSION_OLDEST):
         raise OtherVersion(
             f"the fragment speaks protocol {_span(oldest, newest)}, "
-            f"this daemon {_span(bits.VERSION_OLDEST, bits.VERSION_NEWEST)}"
+            f"this daemon {_span(constants.VERSION_OLDEST, constants.VERSION_NEWEST)}"
         )
     known = {(kind, number): flags for kind, number, flags in _FEATURE.iter_unpack(text[size:])}
     try:

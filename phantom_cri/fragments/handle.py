@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from phantom_cri import fragments, plans
 from phantom_cri.errors import Internal, PhantomError
-from phantom_cri.fragments import Event, Exit, Exited, Fragment, FragmentLost, Lost
+from phantom_cri.fragments import Event, Exit, Exited, FragmentClient, FragmentLost, Lost
 from phantom_cri.model import ProcessRef
 
 END_TIMEOUT = 5.0
@@ -24,21 +24,21 @@ CHECK_TIMEOUT = 2.0
 """Seconds within which an idle fragment must answer a health check."""
 
 
-class Shell:
+class FragmentHandle:
     """What a pool keeps and a pod runs in. `id` is also the sandbox id of the pod that claims it."""
 
-    def __init__(self, shell_id: str, folder: str, process: ProcessRef, pidfd: int) -> None:
+    def __init__(self, fragment_id: str, folder: str, process: ProcessRef, pidfd: int) -> None:
         """Takes over `pidfd`. `folder` is STATE/pods/ID."""
-        self.id, self.folder, self.process = shell_id, folder, process
-        self.pool = ""  # "" when born for one pod
+        self.id, self.folder, self.process = fragment_id, folder, process
+        self.pool = ""  # "" when started for one pod
         self.ips: tuple[str, ...] = ()
         self.has_template = False  # /dev and /sys are ready for the first container
-        self.born_at = time.monotonic()
+        self.spawned_at = time.monotonic()
         self.on_exit: Callable[[str, Exit], None] = lambda container_id, exit: None
         self.on_death: Callable[[], None] = lambda: None
         self.other_version = ""  # why this daemon cannot speak with it: it can be watched and ended, no more
         self._pidfd = pidfd
-        self._fragment: Fragment | None = None
+        self._client: FragmentClient | None = None
         self._dead = asyncio.Event()
         self._exec_exits: dict[str, asyncio.Future[Exit]] = {}
         self._early: dict[str, Exit] = {}
@@ -47,22 +47,22 @@ class Shell:
 
     async def connect(self) -> None:
         """Connect and say hello. Raises FragmentLost; OtherVersion: it stays connected, to be ended."""
-        fragment = Fragment.connect(os.path.join(self.folder, fragments.SOCKET), self._event)
+        client = FragmentClient.connect(os.path.join(self.folder, fragments.SOCKET), self._event)
         try:
-            await fragment.hello()
+            await client.hello()
         except fragments.OtherVersion as error:
-            self._fragment, self.other_version = fragment, str(error)
+            self._client, self.other_version = client, str(error)
             raise
         except BaseException:
-            fragment.close()
+            client.close()
             raise
-        self._fragment = fragment
+        self._client = client
 
     @property
-    def fragment(self) -> Fragment:
-        if self._fragment is None:
+    def client(self) -> FragmentClient:
+        if self._client is None:
             raise FragmentLost(f"the fragment of {self.id} is not connected")
-        return self._fragment
+        return self._client
 
     def alive(self) -> bool:
         return not self._dead.is_set()
@@ -78,7 +78,7 @@ class Shell:
         """Whether it still answers."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
-                await self.fragment.hello()
+                await self.client.hello()
         except (TimeoutError, PhantomError):
             return False
         return True
@@ -88,16 +88,16 @@ class Shell:
         if self.alive():
             try:
                 async with asyncio.timeout(END_TIMEOUT):
-                    await self.fragment.shutdown()
+                    await self.client.shutdown()
                     await self._dead.wait()
             except (TimeoutError, PhantomError):
                 self.kill()
                 await self._dead.wait()
         if self._catching_up is not None:
             self._catching_up.cancel()
-        if self._fragment is not None:
-            self._fragment.close()
-            self._fragment = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def kill(self) -> None:
         if self.alive():
@@ -123,7 +123,7 @@ class Shell:
             return  # what it means is not known
         if isinstance(event, Exited):
             self._exited(event)
-        elif isinstance(event, Lost) and self._fragment is None:
+        elif isinstance(event, Lost) and self._client is None:
             return  # we hung up, or never got as far as hello
         elif self.alive() and (self._catching_up is None or self._catching_up.done()):
             self._catching_up = asyncio.create_task(self._catch_up(isinstance(event, Lost)))
@@ -150,7 +150,7 @@ class Shell:
                 future.set_exception(Internal(f"exec {exec_id}: it ended unseen, its exit code is lost"))
 
     async def _entries(self) -> list[fragments.Entry]:
-        entries = await self.fragment.list_processes()
+        entries = await self.client.list_processes()
         for entry in entries:
             for fd in (entry.pidfd, entry.console):
                 if fd >= 0:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from phantom_cri.codec import Record
 from phantom_cri.errors import DataLoss, InvalidArgument
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 
-LAYOUT = struct.Struct(f"<4IQ2qiI{bits.ID_SIZE}s2q2i2I")
+LAYOUT = struct.Struct(f"<4IQ2qiI{constants.ID_SIZE}s2q2i2I")
 
 
 class Type(IntEnum):
@@ -102,8 +102,8 @@ def pack(
 ) -> bytes:
     """Raises InvalidArgument when the id does not fit or has a NUL."""
     raw = process_id.encode()
-    if len(raw) > bits.ID_MAX or b"\0" in raw:
-        raise InvalidArgument(f"process id {process_id!r}: at most {bits.ID_MAX} bytes, no NUL")
+    if len(raw) > constants.ID_MAX or b"\0" in raw:
+        raise InvalidArgument(f"process id {process_id!r}: at most {constants.ID_MAX} bytes, no NUL")
     return LAYOUT.pack(LAYOUT.size, type, flags, 0, serial, value, value2, 0, 0, raw, *_NEVER)
 
 
@@ -114,7 +114,7 @@ def unpack(packet: bytes) -> Message:
     size, type, flags, text_length, serial, value, value2, error, _, raw_id, *exit = LAYOUT.unpack_from(
         packet
     )
-    if size < bits.MESSAGE_MIN or len(packet) != size + text_length:
+    if size < constants.MESSAGE_MIN or len(packet) != size + text_length:
         raise DataLoss(
             f"a fragment sent {len(packet)} bytes with a head of {size} and a text of {text_length}"
         )

@@ -1,4 +1,4 @@
-"""The birth of a fragment: its socket, then its process, by native.spawn."""
+"""Starting a fragment: its socket, then its process, by native.spawn."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ SOCKET = "sock"
 """Name of a fragment's socket in its pod's folder."""
 
 
-class Born(NamedTuple):
+class Spawned(NamedTuple):
     """The caller owns `pidfd`, and waits for its process (`watch_death`)."""
 
     process: ProcessRef
     pidfd: int
 
 
-async def spawn(folder: str, clone_flags: int, *, cgroup_fd: int | None = None) -> Born:
-    """Bear a fragment whose state is in `folder` (made when missing); on return it can be connected to.
+async def spawn(folder: str, clone_flags: int, *, cgroup_fd: int | None = None) -> Spawned:
+    """Start a fragment whose state is in `folder` (made when missing); on return it can be connected to.
 
-    clone_flags: CLONE_NEW*; cgroup_fd: directory of a cgroup v2 to be born in. Takes some 0.5 ms, nearly all
-    of it in the kernel and, for a network namespace, behind a lock that the removal of others holds for long:
-    so it happens on a thread. Raises Internal, ResourceExhausted; nothing is left then, or when it is
+    clone_flags: CLONE_NEW*; cgroup_fd: directory of a cgroup v2 to be started in. Takes some 0.5 ms, nearly
+    all of it in the kernel and, for a network namespace, behind a lock that the removal of others holds for
+    long: so it happens on a thread. Raises Internal, ResourceExhausted; nothing is left then, or when it is
     cancelled, but `folder`.
     """
     job = asyncio.ensure_future(asyncio.to_thread(spawn_here, folder, clone_flags, cgroup_fd))
@@ -44,7 +44,7 @@ async def spawn(folder: str, clone_flags: int, *, cgroup_fd: int | None = None) 
         raise
 
 
-def spawn_here(folder: str, clone_flags: int, cgroup_fd: int | None = None) -> Born:
+def spawn_here(folder: str, clone_flags: int, cgroup_fd: int | None = None) -> Spawned:
     """`spawn` on the calling thread."""
     path = os.path.join(folder, SOCKET)
     try:
@@ -55,7 +55,7 @@ def spawn_here(folder: str, clone_flags: int, cgroup_fd: int | None = None) -> B
     try:
         with listening(path) as socket:
             try:
-                return _bear(os.path.basename(folder), clone_flags, socket.fileno(), state_fd, cgroup_fd)
+                return _clone(os.path.basename(folder), clone_flags, socket.fileno(), state_fd, cgroup_fd)
             except BaseException:
                 os.unlink(path)
                 raise
@@ -65,13 +65,13 @@ def spawn_here(folder: str, clone_flags: int, cgroup_fd: int | None = None) -> B
         os.close(state_fd)
 
 
-def _bear(name: str, clone_flags: int, socket: int, state_fd: int, cgroup_fd: int | None) -> Born:
+def _clone(name: str, clone_flags: int, socket: int, state_fd: int, cgroup_fd: int | None) -> Spawned:
     title = f"fragment {name[:12]}"
     binary, cgroup = native.fragment_binary(), -1 if cgroup_fd is None else cgroup_fd
     pid, low = native.spawn(binary, title, clone_flags, socket, state_fd, cgroup)
     pidfd = moved_up(low)
     try:
-        return Born(ProcessRef(pid, start_time_of(pid)), pidfd)
+        return Spawned(ProcessRef(pid, start_time_of(pid)), pidfd)
     except BaseException:
         end(pidfd)
         raise

@@ -14,7 +14,6 @@ from typing import Any, Literal, Protocol
 
 from phantom_cri.errors import DataLoss, FailedPrecondition, ResourceExhausted
 from phantom_cri.images.content import ContentStore, digest_of
-from phantom_cri.images.flights import SharedWork
 from phantom_cri.images.layers import WASM, LayerStore, sniff
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import (
@@ -27,6 +26,7 @@ from phantom_cri.images.manifest import (
     is_tar_type,
     parse_config,
 )
+from phantom_cri.images.singleflight import SharedWork
 from phantom_cri.images.sources import Source
 from phantom_cri.images.store import Artifact, ImageRecord
 from phantom_cri.images.threads import Threads, settled

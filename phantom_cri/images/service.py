@@ -27,7 +27,6 @@ from phantom_cri.errors import (
 )
 from phantom_cri.images import archive, auth, hosts, reference
 from phantom_cri.images.content import ContentStore, digest_of
-from phantom_cri.images.flights import Flights
 from phantom_cri.images.install import Installer, LayerReport, LayerState
 from phantom_cri.images.layer_diff import write_layer
 from phantom_cri.images.layers import LayerStore
@@ -43,6 +42,7 @@ from phantom_cri.images.manifest import (
 from phantom_cri.images.outages import Outages
 from phantom_cri.images.reference import Reference
 from phantom_cri.images.registry import Fetched, Registry
+from phantom_cri.images.singleflight import SingleFlight
 from phantom_cri.images.snapshots import Snapshot, SnapshotStore
 from phantom_cri.images.sources import Remote, Source, Unpacked
 from phantom_cri.images.store import ImageRecord, ImageStore
@@ -109,7 +109,7 @@ class ImageService:
         self._written = WrittenLayers(lambda one: self._snapshots.locate(one, ()).upper, str(root))
         self._threads = Threads(max_parallel + 1)
         self._installer = Installer(self._content, self._layers, self._threads, self._limits, max_parallel)
-        self._pulls: Flights[str] = Flights()
+        self._pulls: SingleFlight[str] = SingleFlight()
         self._outages = Outages()
         self._audiences: dict[tuple[Reference, AuthConfig | None], list[LayerReport]] = {}
         self._numbers = itertools.count()

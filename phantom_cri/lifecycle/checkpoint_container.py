@@ -15,11 +15,11 @@ from phantom_cri.checkpoint import write_archive
 from phantom_cri.concurrency import settled, to_the_end
 from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
 from phantom_cri.lifecycle import oci
-from phantom_cri.lifecycle.cleanup import is_removed, remove_later
+from phantom_cri.lifecycle.cleanup import remove_later, try_remove
 from phantom_cri.lifecycle.container_spec import process_of
 from phantom_cri.lifecycle.live import Container, UnderWay
-from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.running import Running, running
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerRecord, ProcessRef
 
@@ -29,21 +29,21 @@ DEFAULT_TIMEOUT_S = 120
 FREEZE_TIMEOUT_S = 10.0
 
 
-async def checkpoint_container(node: Node, container_id: str, location: str, timeout_s: int) -> None:
+async def checkpoint_container(runtime: Runtime, container_id: str, location: str, timeout_s: int) -> None:
     """Write the archive `location`; `timeout_s` 0: the default. The container runs on, whatever happens.
 
     Raises Unimplemented where CRIU does not work, InvalidArgument, NotFound, FailedPrecondition,
     DeadlineExceeded. A stop of the container ends it early.
     """
     check_location(location)
-    target = running(node, container_id, "checkpoint")
+    target = running(runtime, container_id, "checkpoint")
     if target.pod.record.config.security.namespaces.user == "pod":
         raise Unimplemented(f"container {target.container.id}: checkpoints of pods with a user namespace")
-    await node.criu.require()
+    await runtime.criu.require()
     if target.container.checkpoint is not None:
         raise FailedPrecondition(f"container {target.container.id}: a checkpoint is being made already")
     container = target.container
-    work = asyncio.create_task(_checkpoint(node, target, location, timeout_s or DEFAULT_TIMEOUT_S))
+    work = asyncio.create_task(_checkpoint(runtime, target, location, timeout_s or DEFAULT_TIMEOUT_S))
     under_way = container.checkpoint = UnderWay(work)
     try:
         await asyncio.wait([work])
@@ -67,14 +67,14 @@ async def give_up_checkpoint(container: Container) -> None:
         await asyncio.wait([container.checkpoint.work])
 
 
-def thaw_all(node: Node) -> None:
+def thaw_all(runtime: Runtime) -> None:
     """What an earlier daemon froze for a checkpoint and left goes on; its half-made files go away."""
-    workplace = _workplace(node)
+    workplace = _workplace(runtime)
     shutil.rmtree(workplace, ignore_errors=True)
     workplace.mkdir(mode=0o700, exist_ok=True)
-    for container in node.records.containers.values():
+    for container in runtime.records.containers.values():
         if container.record.state == "running":
-            node.cgroups.freezer.thaw(container.record.cgroup)
+            runtime.cgroups.freezer.thaw(container.record.cgroup)
 
 
 def check_location(location: str) -> None:
@@ -84,10 +84,10 @@ def check_location(location: str) -> None:
         raise InvalidArgument(f"location: must be a file in a folder that exists, got {location!r}")
 
 
-async def _checkpoint(node: Node, target: Running, location: str, timeout_s: int) -> None:
+async def _checkpoint(runtime: Runtime, target: Running, location: str, timeout_s: int) -> None:
     record = target.container.record
-    folder = _workplace(node) / record.id
-    freezer = node.cgroups.freezer
+    folder = _workplace(runtime) / record.id
+    freezer = runtime.cgroups.freezer
     try:
         async with asyncio.timeout(timeout_s), Undo("CheckpointContainer") as undo:
             undo.push("files", lambda: _remove(folder))
@@ -95,7 +95,7 @@ async def _checkpoint(node: Node, target: Running, location: str, timeout_s: int
             undo.push("frozen processes", lambda: freezer.thaw(record.cgroup))
             await asyncio.to_thread(freezer.freeze, record.cgroup, FREEZE_TIMEOUT_S)
             pid = process_ref(record).pid
-            await node.criu.dump(
+            await runtime.criu.dump(
                 pid,
                 folder / "checkpoint",
                 shared_namespaces(record),
@@ -103,7 +103,7 @@ async def _checkpoint(node: Node, target: Running, location: str, timeout_s: int
                 freezer.folder(record.cgroup),
                 lambda: target.container.checkpoint is not None and target.container.checkpoint.abandoned,
             )
-            await _write_changes(node, record, folder)
+            await _write_changes(runtime, record, folder)
             freezer.thaw(record.cgroup)
             documents = {"config.dump": config_of(record), "spec.dump": spec_of(target)}
             await asyncio.to_thread(write_archive, location, folder, documents, record.log_path)
@@ -111,12 +111,12 @@ async def _checkpoint(node: Node, target: Running, location: str, timeout_s: int
         raise DeadlineExceeded(f"checkpoint of {record.id}: not done after {timeout_s} s") from None
 
 
-async def _write_changes(node: Node, record: ContainerRecord, folder: Path) -> None:
+async def _write_changes(runtime: Runtime, record: ContainerRecord, folder: Path) -> None:
     """On a thread that is told to stop, and waited for, when the caller is."""
     stop = Event()
     target = str(folder / "rootfs-diff.tar")
     work = asyncio.ensure_future(
-        asyncio.to_thread(node.images.write_changes, record.id, record.layers, target, stop)
+        asyncio.to_thread(runtime.images.write_changes, record.id, record.layers, target, stop)
     )
     try:
         await asyncio.shield(work)
@@ -180,13 +180,13 @@ def spec_of(target: Running) -> dict[str, object]:
 
 
 async def _remove(folder: Path) -> None:
-    if not await asyncio.to_thread(is_removed, str(folder)):
+    if not await asyncio.to_thread(try_remove, str(folder)):
         remove_later(str(folder))
 
 
-def _workplace(node: Node) -> Path:
+def _workplace(runtime: Runtime) -> Path:
     """On the disk of the images: a container's memory has no room in the state's tmpfs."""
-    return Path(node.config.root) / "checkpoints"
+    return Path(runtime.config.root) / "checkpoints"
 
 
 def _time(nanoseconds: int) -> str:
@@ -196,7 +196,7 @@ def _time(nanoseconds: int) -> str:
 class CheckpointVerbs:
     """`phantom_cri.cri.checkpoint_service.CheckpointVerbs`."""
 
-    _node: Node
+    _runtime: Runtime
 
     async def checkpoint_container(self, container_id: str, location: str, timeout_s: int) -> None:
-        await checkpoint_container(self._node, container_id, location, timeout_s)
+        await checkpoint_container(self._runtime, container_id, location, timeout_s)

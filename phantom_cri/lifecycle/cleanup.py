@@ -10,10 +10,10 @@ import signal
 
 from phantom_cri.concurrency import Background
 from phantom_cri.errors import PhantomError
-from phantom_cri.fragments.handle import DEATH_TIMEOUT, Shell
+from phantom_cri.fragments.handle import DEATH_TIMEOUT, FragmentHandle
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.records import INTENDED, RECORD
+from phantom_cri.lifecycle.runtime import Runtime, log
 
 END_TIMEOUT = 5.0
 """Seconds within which a killed process must be gone."""
@@ -25,10 +25,10 @@ END_INTERVAL = 0.002
 """Seconds between looks whether it is."""
 
 
-async def release_cgroup(node: Node, container: Container) -> None:
+async def release_cgroup(runtime: Runtime, container: Container) -> None:
     """Remove an exited container's cgroup with whatever is left in it; idempotent."""
     if container.has_cgroup:
-        await node.cgroups.remove_async(container.record.cgroup)
+        await runtime.cgroups.remove_async(container.record.cgroup)
         container.has_cgroup = False
 
 
@@ -39,24 +39,24 @@ async def give_up_preparation(pod: Pod, container: Container) -> None:
         return
     task.cancel()
     await asyncio.wait([task])
-    if not task.cancelled() and task.exception() is None and pod.shell is not None:
-        await forget_process(pod.shell, container)
+    if not task.cancelled() and task.exception() is None and pod.fragment is not None:
+        await forget_process(pod.fragment, container)
 
 
-async def end_process(shell: Shell, container: Container) -> None:
+async def end_process(fragment: FragmentHandle, container: Container) -> None:
     """Kill what a start has made that failed or whose answer was lost, and drop its entry.
 
-    A fragment whose connection broke is spoken to once the shell has connected again. Raises TimeoutError.
+    A fragment whose connection broke is asked once its handle has connected again. Raises TimeoutError.
     """
     async with asyncio.timeout(END_TIMEOUT):
-        while shell.alive():
+        while fragment.alive():
             with contextlib.suppress(PhantomError):  # it has ended, or there never was one
-                await shell.fragment.signal(container.id, signal.SIGKILL, everything=True)
+                await fragment.client.signal(container.id, signal.SIGKILL, all_processes=True)
             with contextlib.suppress(PhantomError):  # it is still on its way out
-                await shell.fragment.forget(container.id)
+                await fragment.client.forget(container.id)
                 break
             await asyncio.sleep(END_INTERVAL)
-    shell.take_early_exit(container.id)
+    fragment.take_early_exit(container.id)
 
 
 def remove_folder(folder: str) -> None:
@@ -67,7 +67,7 @@ def remove_folder(folder: str) -> None:
     for record in (RECORD, RECORD + INTENDED):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, record))
-    if not is_removed(folder):
+    if not try_remove(folder):
         remove_later(folder)
 
 
@@ -76,7 +76,7 @@ def remove_later(folder: str) -> None:
     _removals.start(_remove_later(folder))
 
 
-def is_removed(folder: str) -> bool:
+def try_remove(folder: str) -> bool:
     """Remove a folder, if there is one; False if that cannot be done now."""
     try:
         shutil.rmtree(folder)
@@ -91,17 +91,17 @@ def is_removed(folder: str) -> bool:
 async def _remove_later(folder: str) -> None:
     for seconds in REMOVAL_RETRIES:
         await asyncio.sleep(seconds)
-        if is_removed(folder):
+        if try_remove(folder):
             return
 
 
 _removals = Background()
 
 
-async def forget_process(shell: Shell, container: Container) -> None:
+async def forget_process(fragment: FragmentHandle, container: Container) -> None:
     """Drop an ended process's entry from its fragment, or kill a prepared one; a dead one has neither."""
     try:
-        await shell.fragment.forget(container.id)
+        await fragment.client.forget(container.id)
     except PhantomError:
-        if not await shell.dies_within(DEATH_TIMEOUT):
+        if not await fragment.dies_within(DEATH_TIMEOUT):
             raise

@@ -7,7 +7,7 @@ from collections import Counter
 from phantom_cri import codec
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.model import CapabilitySets, CompiledPolicy, ContainerRecord, PolicyReport
 from phantom_cri.policy import unknown_names
 
@@ -17,7 +17,7 @@ MOST_KEPT = 128
 """Compiled policies on disk above which those of containers that are gone are removed."""
 
 
-def decide(node: Node, pod: Pod, record: ContainerRecord) -> CompiledPolicy:
+def decide(runtime: Runtime, pod: Pod, record: ContainerRecord) -> CompiledPolicy:
     """What the policy says of a new container; less CAP_SYS_PTRACE if that could take over the fragment.
 
     The fragment holds all capabilities and is not dumpable: only that one capability gets a process past
@@ -25,7 +25,7 @@ def decide(node: Node, pod: Pod, record: ContainerRecord) -> CompiledPolicy:
     Raises InvalidArgument and what `Policy.compile` raises.
     """
     security = record.config.security
-    compiled = node.policies.default.compile(security)
+    compiled = runtime.policies.default.compile(security)
     if sees_fragment(pod, record):
         if "SYS_PTRACE" in {name.upper().removeprefix("CAP_") for name in security.capabilities.add}:
             raise InvalidArgument(
@@ -39,41 +39,41 @@ def decide(node: Node, pod: Pod, record: ContainerRecord) -> CompiledPolicy:
     return compiled
 
 
-def policy_of(node: Node, pod: Pod, container: Container) -> CompiledPolicy:
+def policy_of(runtime: Runtime, pod: Pod, container: Container) -> CompiledPolicy:
     """What was decided when the container was created, by whichever daemon. Raises DataLoss."""
     if container.policy is None:
         recorded = container.record.policy
         if recorded is None:  # by a daemon that did not record it
-            container.policy = decide(node, pod, container.record)
+            container.policy = decide(runtime, pod, container.record)
         else:
-            container.policy = node.kept_policies.read(recorded)
+            container.policy = runtime.kept_policies.read(recorded)
     return container.policy
 
 
-def keep(node: Node, policy: CompiledPolicy) -> None:
+def keep(runtime: Runtime, policy: CompiledPolicy) -> None:
     """For the next daemon. To be followed by the record that names it, without a wait in between."""
-    if len(node.kept_policies) >= MOST_KEPT:
-        drop_unused(node)
-    node.kept_policies.keep(policy)
+    if len(runtime.kept_policies) >= MOST_KEPT:
+        drop_unused(runtime)
+    runtime.kept_policies.keep(policy)
 
 
-def drop_unused(node: Node) -> None:
+def drop_unused(runtime: Runtime) -> None:
     """Remove the policies of containers that are gone."""
-    records = (container.record for container in node.records.containers.values())
+    records = (container.record for container in runtime.records.containers.values())
     try:
-        node.kept_policies.drop_unused({record.policy.hash for record in records if record.policy})
+        runtime.kept_policies.drop_unused({record.policy.hash for record in records if record.policy})
     except OSError as error:
         log.warning("policies of containers that are gone are not removed: %s", error)
 
 
-def reports(node: Node) -> list[PolicyReport]:
+def reports(runtime: Runtime) -> list[PolicyReport]:
     """The policies that are loaded, and how many containers were created with one of their names."""
-    by_name = containers_by_policy(node)
+    by_name = containers_by_policy(runtime)
     return [
         PolicyReport(
             name=policy.name,
             digest=policy.digest,
-            is_default=policy is node.policies.default,
+            is_default=policy is runtime.policies.default,
             can_unmask=policy.unmask == "allowed",
             masked_paths=policy.masked_paths,
             readonly_paths=policy.readonly_paths,
@@ -81,13 +81,13 @@ def reports(node: Node) -> list[PolicyReport]:
             no_new_privs=policy.no_new_privs,
             containers=by_name[policy.name],
         )
-        for policy in node.policies
+        for policy in runtime.policies
     ]
 
 
-def containers_by_policy(node: Node) -> Counter[str]:
+def containers_by_policy(runtime: Runtime) -> Counter[str]:
     """By name; also of policies that are loaded no more."""
-    refs = (container.record.policy for container in node.records.containers.values())
+    refs = (container.record.policy for container in runtime.records.containers.values())
     return Counter(ref.name for ref in refs if ref is not None)
 
 

@@ -10,7 +10,7 @@ from phantom_cri.errors import InvalidArgument
 from phantom_cri.lifecycle.confinement import policy_of
 from phantom_cri.lifecycle.injection import all_devices, effective, hooks_of
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.model import ContainerRecord
 from phantom_cri.plans import ContainerSpec, HostDevice, OverlayRoot, Process
 from phantom_cri.requests import Resolved, Surroundings
@@ -39,10 +39,10 @@ def resolved_of(pod: Pod, container: Container) -> Resolved:
     return container.resolved
 
 
-def container_spec(node: Node, pod: Pod, container: Container) -> ContainerSpec:
+def container_spec(runtime: Runtime, pod: Pod, container: Container) -> ContainerSpec:
     record = container.record
-    pod_folder = node.records.pod_folder(pod.id)
-    snapshot = node.images.snapshot_of(record.id, record.layers)
+    pod_folder = runtime.records.pod_folder(pod.id)
+    snapshot = runtime.images.snapshot_of(record.id, record.layers)
     namespaces = record.config.security.namespaces
     resolved = resolved_of(pod, container)
     return requests.container_spec(
@@ -51,11 +51,11 @@ def container_spec(node: Node, pod: Pod, container: Container) -> ContainerSpec:
             user=record.user,
             root=OverlayRoot(snapshot.lower, snapshot.upper, snapshot.work),
             pod=pod.record.config.security.namespaces,
-            policy=policy_of(node, pod, container),
-            cgroup_view=plans.CgroupView(*node.cgroups.view(record.cgroup)),
+            policy=policy_of(runtime, pod, container),
+            cgroup_view=plans.CgroupView(*runtime.cgroups.view(record.cgroup)),
             pod_files=tuple((target, os.path.join(pod_folder, name)) for target, name in POD_FILES.items()),
             volumes_folder=snapshot.folder,
-            pid_of=target_of(node, pod, namespaces.target_id) if namespaces.pid == "target" else "",
+            pid_of=target_of(runtime, pod, namespaces.target_id) if namespaces.pid == "target" else "",
             hooks=hooks_of(record, resolved.process, snapshot.folder),
             labels=record.selinux,
         ),
@@ -63,7 +63,7 @@ def container_spec(node: Node, pod: Pod, container: Container) -> ContainerSpec:
 
 
 def exec_launch(
-    node: Node, pod: Pod, container: Container, command: Sequence[str], *, tty: bool = False
+    runtime: Runtime, pod: Pod, container: Container, command: Sequence[str], *, tty: bool = False
 ) -> plans.ExecLaunch:
     record = container.record
     security = record.config.security
@@ -73,9 +73,9 @@ def exec_launch(
         container_id=record.id,
         process=codec.replace(process, args=tuple(command), env=env),
         user=record.user,
-        policy=policy_of(node, pod, container),
+        policy=policy_of(runtime, pod, container),
         own_pid_namespace=security.namespaces.pid in ("container", "target"),
-        own_cgroup_namespace=node.cgroups.version == "v2" and not security.privileged,
+        own_cgroup_namespace=runtime.cgroups.version == "v2" and not security.privileged,
         user_namespace=pod.record.config.security.namespaces.user == "pod",
         oom_score_adj=record.resources.oom_score_adj,
         tty=tty,
@@ -92,9 +92,9 @@ def process_of(pod: Pod, container: Container) -> Process:
     return requests.merged(effective(record), record.image, hostname=hostname, home=home)
 
 
-def target_of(node: Node, pod: Pod, target_id: str) -> str:
+def target_of(runtime: Runtime, pod: Pod, target_id: str) -> str:
     """The container whose pid namespace is joined; it has to run in the same pod."""
-    target = node.records.container(target_id)
+    target = runtime.records.container(target_id)
     if target.id not in pod.containers or target.record.state != "running":
         raise InvalidArgument(
             f"namespace_options.target_id: {target_id!r} is not a running container of this pod"

@@ -11,61 +11,63 @@ from collections.abc import Iterator, Sequence
 from phantom_cri import codec, images, requests
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.lifecycle import confinement, labelling, prepare, states
-from phantom_cri.lifecycle.annotations import tell_unmet
+from phantom_cri.lifecycle.annotations import warn_unsupported
 from phantom_cri.lifecycle.container_spec import resolve
 from phantom_cri.lifecycle.injection import find_injection, injected
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.stop_container import signal_name
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount
 from phantom_cri.policy import reference
 
 
-async def create_container(node: Node, sandbox_id: str, config: ContainerConfig) -> str:
-    stages = node.stages("create")
-    injection = await find_injection(node, config)  # nothing waits between the look at the pod and the record
-    pod = node.records.pod(sandbox_id)
+async def create_container(runtime: Runtime, sandbox_id: str, config: ContainerConfig) -> str:
+    stages = runtime.stages("create")
+    injection = await find_injection(
+        runtime, config
+    )  # nothing waits between the look at the pod and the record
+    pod = runtime.records.pod(sandbox_id)
     states.next_sandbox_state(pod.record.state, "create container in", pod.id)
     pod.check_version()
-    again = twin(node, pod, config)
+    again = twin(runtime, pod, config)
     if again is not None:
         return again
     with stages.stage("image"):
-        image = find_image(node, config)
-        record = record_of(node, pod, config, image)
+        image = find_image(runtime, config)
+        record = record_of(runtime, pod, config, image)
         if injection is not None:
             record = injected(record, injection)
     if config.security.privileged and not pod.record.config.security.privileged:
         raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
     resolved = resolve(pod, record)
     requests.check_mapped(record.user, pod.record.config.security.namespaces)
-    node.cgroups.check(record.resources)
-    policy = confinement.decide(node, pod, record)
+    runtime.cgroups.check(record.resources)
+    policy = confinement.decide(runtime, pod, record)
     record = codec.replace(record, policy=reference(policy))
     async with Undo("CreateContainer") as undo:
         with stages.stage("record"):
             container = Container(record, policy=policy, resolved=resolved)
-            undo.push("record", lambda: node.records.forget_container(container))
-            node.records.intend_container(record)
+            undo.push("record", lambda: runtime.records.forget_container(container))
+            runtime.records.intend_container(record)
         with stages.stage("snapshot"):
-            undo.push("snapshot", lambda: node.images.drop_snapshot(record.id))
-            snapshot = node.images.snapshot(record.id, image.id, record.image_mounts)
+            undo.push("snapshot", lambda: runtime.images.drop_snapshot(record.id))
+            snapshot = runtime.images.snapshot(record.id, image.id, record.image_mounts)
             give_to_pod(pod, snapshot.upper)
             await seed_volumes(record.layers, resolved.volumes, snapshot.folder)
             if record.selinux is not None:
                 volumes = resolved.volumes
-                await labelling.label_sources(node, record, volumes, record.selinux, snapshot.folder)
+                await labelling.label_sources(runtime, record, volumes, record.selinux, snapshot.folder)
         states.next_sandbox_state(pod.record.state, "create container in", pod.id)  # it may have stopped
-        twin(node, pod, config)  # or its name may be taken by now
+        twin(runtime, pod, config)  # or its name may be taken by now
         with stages.stage("record"):
-            confinement.keep(node, policy)
-            node.records.commit_container(pod, container)
+            confinement.keep(runtime, policy)
+            runtime.records.commit_container(pod, container)
         undo.keep()
-    node.observe(pod, stages)
-    node.events.emit("created", pod, container.id)
-    prepare.begin(node, pod, container)
-    tell_unmet(node, "container", record.id, config.annotations)
+    runtime.observe(pod, stages)
+    runtime.events.emit("created", pod, container.id)
+    prepare.begin(runtime, pod, container)
+    warn_unsupported(runtime, "container", record.id, config.annotations)
     log.info(
         "container %s is created in pod sandbox %s",
         record.id,
@@ -75,12 +77,12 @@ async def create_container(node: Node, sandbox_id: str, config: ContainerConfig)
     return record.id
 
 
-def twin(node: Node, pod: Pod, config: ContainerConfig) -> str | None:
+def twin(runtime: Runtime, pod: Pod, config: ContainerConfig) -> str | None:
     """The container that this very request made before a crash; AlreadyExists for another one of its name."""
     for container in pod.containers.values():
         if container.record.config.metadata != config.metadata:
             continue
-        if container.record.config == config and node.records.sent_again(container.id):
+        if container.record.config == config and runtime.records.sent_again(container.id):
             return container.id
         raise AlreadyExists(
             f"config.metadata: name {config.metadata.name!r}, attempt {config.metadata.attempt} "
@@ -89,20 +91,20 @@ def twin(node: Node, pod: Pod, config: ContainerConfig) -> str | None:
     return None
 
 
-def find_image(node: Node, config: ContainerConfig) -> Image:
-    image = node.images.find(config.image.image)
+def find_image(runtime: Runtime, config: ContainerConfig) -> Image:
+    image = runtime.images.find(config.image.image)
     if image is None:
         raise NotFound(f"image {config.image.image!r} not found: pull it first")
     try:
-        node.images.check_root(image.id)
+        runtime.images.check_root(image.id)
     except FailedPrecondition as error:
         raise FailedPrecondition(f"image {config.image.image!r}: {error}") from None
     return image
 
 
-def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image) -> ContainerRecord:
+def record_of(runtime: Runtime, pod: Pod, config: ContainerConfig, image: Image) -> ContainerRecord:
     security = config.security
-    layers = node.images.layers(image.id)
+    layers = runtime.images.layers(image.id)
     container_id = secrets.token_hex(32)
     return ContainerRecord(
         id=container_id,
@@ -117,21 +119,21 @@ def record_of(node: Node, pod: Pod, config: ContainerConfig, image: Image) -> Co
         log_path=log_path(pod, config),
         user=images.resolve_user(layers, image.config.user, security),
         stop_signal=config.stop_signal or signal_name(image.config.stop_signal or "SIGTERM"),
-        cgroup=node.cgroups.member(pod.record.cgroup_parent, container_id),
+        cgroup=runtime.cgroups.member(pod.record.cgroup_parent, container_id),
         resources=config.resources,
         layers=layers,
-        image_mounts=tuple(mounted_images(node, config)),
-        selinux=node.selinux.of_container(pod.record.selinux, security),
+        image_mounts=tuple(mounted_images(runtime, config)),
+        selinux=runtime.selinux.of_container(pod.record.selinux, security),
     )
 
 
-def mounted_images(node: Node, config: ContainerConfig) -> Iterator[ImageMount]:
+def mounted_images(runtime: Runtime, config: ContainerConfig) -> Iterator[ImageMount]:
     """What each mount of an image leads to; the kubelet looks for the first word of the message."""
     for index, mount in enumerate(config.mounts):
         if mount.image is None:
             continue
         try:
-            yield node.images.mount(mount.image.image, mount.image_sub_path)
+            yield runtime.images.mount(mount.image.image, mount.image_sub_path)
         except (NotFound, FailedPrecondition) as error:
             raise type(error)(f"ImageVolumeMountFailed: config.mounts[{index}].image: {error}") from None
 

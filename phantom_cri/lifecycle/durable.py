@@ -2,7 +2,7 @@
 
 A change costs the verb that makes it one entry in a dict. What has gathered `FLUSH_AFTER_S` later goes to the
 disk in one transaction, on a thread: a pod that came and went meanwhile never does. While the disk takes
-nothing, pods run all the same; `obstacle` says why, and all is written once it does.
+nothing, pods run all the same; `unavailable_reason` says why, and all is written once it does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DurableRecords:
     """All methods are called in one event loop's thread, but `read`: on any, before `begin`."""
 
     def __init__(self, file: RecordFile) -> None:
-        self.obstacle = ""  # why records would not outlive the machine now
+        self.unavailable_reason = ""  # why records would not outlive the machine now
         self._file = file
         self._everything: Callable[[], Iterable[AnyRecord]] | None = None
         self._pending: Changes = {}
@@ -96,14 +96,14 @@ class DurableRecords:
         error = work.exception()
         self._is_whole = error is None
         if error is not None:
-            if not self.obstacle:
+            if not self.unavailable_reason:
                 log.error("records of pods would not outlive a reboot now: %s", error)
-            self.obstacle = str(error)
+            self.unavailable_reason = str(error)
             self._write_after(RETRY_AFTER_S)
             return
-        if self.obstacle:
+        if self.unavailable_reason:
             log.warning("records of pods would outlive a reboot again")
-        self.obstacle = ""
+        self.unavailable_reason = ""
         self._on_disk.difference_update(object_id for object_id, record in changes.items() if record is None)
         if self._pending:
             self._write_after(FLUSH_AFTER_S)

@@ -13,38 +13,38 @@ from phantom_cri.fragments import Exit
 from phantom_cri.lifecycle.checkpoint_container import give_up_checkpoint
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.states import next_container_state, next_sandbox_state
 from phantom_cri.model import ContainerRecord
 
 KILLED = 137  # 128 + SIGKILL
 
 
-def watch_pod(node: Node, pod: Pod) -> None:
+def watch_pod(runtime: Runtime, pod: Pod) -> None:
     """From now on the pod hears of its processes' exits and of its fragment's death."""
-    if pod.shell is None:
+    if pod.fragment is None:
         return
-    pod.shell.on_exit = lambda container_id, exit: container_exited(node, container_id, exit)
-    pod.shell.on_death = lambda: pod_died(node, pod)
-    if not pod.shell.alive():
-        pod_died(node, pod)
+    pod.fragment.on_exit = lambda container_id, exit: container_exited(runtime, container_id, exit)
+    pod.fragment.on_death = lambda: pod_died(runtime, pod)
+    if not pod.fragment.alive():
+        pod_died(runtime, pod)
 
 
-def container_exited(node: Node, container_id: str, exit: Exit) -> None:
+def container_exited(runtime: Runtime, container_id: str, exit: Exit) -> None:
     """Record an exit and wake whoever waits for it. Exits of execs are not recorded."""
-    container = node.records.containers.get(container_id)
+    container = runtime.records.containers.get(container_id)
     if container is None or container.exited.is_set():
         return
     if container.starting:
-        shell = node.records.pod_of(container).shell
-        if shell is not None:
-            shell.keep_early_exit(container_id, exit)
+        fragment = runtime.records.pod_of(container).fragment
+        if fragment is not None:
+            fragment.keep_early_exit(container_id, exit)
         return
     container.record = with_exit(container.record, exit)
     container.exited.set()
     with unsaved("container", container_id):
-        node.records.save_container(container)
-    node.events.emit("stopped", node.records.pod_of(container), container_id)
+        runtime.records.save_container(container)
+    runtime.events.emit("stopped", runtime.records.pod_of(container), container_id)
     log.info(
         "container %s exited with code %d", container_id, exit.code, extra={"container_id": container_id}
     )
@@ -73,20 +73,20 @@ def with_exit(record: ContainerRecord, exit: Exit) -> ContainerRecord:
     )
 
 
-def pod_died(node: Node, pod: Pod) -> None:
+def pod_died(runtime: Runtime, pod: Pod) -> None:
     """The fragment is gone, and the kernel has killed all that was in its pid namespace."""
     was_ready = pod.record.state == "ready"
     if was_ready:
         pod.record = codec.replace(pod.record, state=next_sandbox_state(pod.record.state, "die", pod.id))
         with unsaved("pod sandbox", pod.id):
-            node.records.save_pod(pod)
+            runtime.records.save_pod(pod)
     if not pod.stopping:
         log.warning("the fragment of pod sandbox %s died", pod.id, extra={"sandbox_id": pod.id})
     for container in list(pod.containers.values()):
         if container.record.state == "running":
-            container_exited(node, container.id, last_exit(node, container))
+            container_exited(runtime, container.id, last_exit(runtime, container))
     if was_ready:
-        node.events.emit("stopped", pod, pod.id)
+        runtime.events.emit("stopped", pod, pod.id)
 
 
 class ExitFile(Document, frozen=True):
@@ -99,14 +99,14 @@ class ExitFile(Document, frozen=True):
     finished_at: int = 0
 
 
-def has_exit(node: Node, container: Container) -> bool:
-    return os.path.exists(_exit_path(node, container))
+def has_exit(runtime: Runtime, container: Container) -> bool:
+    return os.path.exists(_exit_path(runtime, container))
 
 
-def last_exit(node: Node, container: Container) -> Exit:
+def last_exit(runtime: Runtime, container: Container) -> Exit:
     """What the fragment wrote of an exit, else that it was killed with its pod."""
     try:
-        with open(_exit_path(node, container), "rb") as file:
+        with open(_exit_path(runtime, container), "rb") as file:
             said = codec.from_json(file.read(), ExitFile)
     except (OSError, codec.DecodeError):
         return Exit(code=KILLED, signal=9, finished_at=time.time_ns())
@@ -119,32 +119,34 @@ def last_exit(node: Node, container: Container) -> Exit:
     )
 
 
-def _exit_path(node: Node, container: Container) -> str:
-    return os.path.join(node.records.pod_folder(container.record.sandbox_id), "exits", container.id)
+def _exit_path(runtime: Runtime, container: Container) -> str:
+    return os.path.join(runtime.records.pod_folder(container.record.sandbox_id), "exits", container.id)
 
 
-def leave_pool(node: Node, pod: Pod) -> None:
+def leave_pool(runtime: Runtime, pod: Pod) -> None:
     """The pool's gauge of claimed fragments goes down with the pod."""
-    pool = node.pool_of(pod)
+    pool = runtime.pool_of(pod)
     if pool is not None and pool.claimed:
         pool.claimed -= 1
 
 
-async def end_pod(node: Node, pod: Pod) -> None:
+async def end_pod(runtime: Runtime, pod: Pod) -> None:
     """Kill all of the pod and give back what it had but its records; the caller holds its lock."""
     pod.stopping = True
     for container in pod.containers.values():
         await give_up_checkpoint(container)
-    if pod.shell is not None:
-        await pod.shell.end()
-    pod_died(node, pod)
+    if pod.fragment is not None:
+        await pod.fragment.end()
+    pod_died(runtime, pod)
     for container in list(pod.containers.values()):
         await give_up_preparation(pod, container)
         if pod.record.config.security.namespaces.pid == "node" and container.has_cgroup:
-            await node.cgroups.kill_async(container.record.cgroup)  # no pid namespace died with the fragment
-        await release_cgroup(node, container)
+            await runtime.cgroups.kill_async(
+                container.record.cgroup
+            )  # no pid namespace died with the fragment
+        await release_cgroup(runtime, container)
     if not pod.released:
-        await node.network.release(pod.id)
-        leave_pool(node, pod)
+        await runtime.network.release(pod.id)
+        leave_pool(runtime, pod)
         pod.released = True
-    pod.shell = None
+    pod.fragment = None

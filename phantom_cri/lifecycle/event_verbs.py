@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from phantom_cri.lifecycle.events import Reader
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 
 
 class EventVerbs:
-    _node: Node
+    _runtime: Runtime
 
     def listen(self) -> Reader:
-        return self._node.events.listen()
+        return self._runtime.events.listen()

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from phantom_cri import plans
 from phantom_cri.errors import DeadlineExceeded, InvalidArgument
 from phantom_cri.fragments import Exit
-from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.output import Output
 from phantom_cri.lifecycle.running import Running, leave_exec, new_exec_id, running, start_exec
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ExecResult
 
 
-async def exec_sync(node: Node, container_id: str, command: Sequence[str], timeout_s: int) -> ExecResult:
+async def exec_sync(
+    runtime: Runtime, container_id: str, command: Sequence[str], timeout_s: int
+) -> ExecResult:
     """Run `command`; a non-zero exit code is a result, not an error.
 
     Each stream is cut at the configured limit and drained further, so that the command never
@@ -25,31 +27,31 @@ async def exec_sync(node: Node, container_id: str, command: Sequence[str], timeo
     """
     if not command:
         raise InvalidArgument("cmd: must not be empty")
-    target = running(node, container_id, "exec")
+    target = running(runtime, container_id, "exec")
     if timeout_s < 0:
         raise InvalidArgument(f"timeout: must not be negative, got {timeout_s}")
     exec_id = new_exec_id()
     async with Undo("ExecSync") as undo:
-        result = await _run(node, target, exec_id, command, timeout_s or None, undo)
+        result = await _run(runtime, target, exec_id, command, timeout_s or None, undo)
         undo.keep()
-    leave_exec(node, target.container, exec_id)
+    leave_exec(runtime, target.container, exec_id)
     return result
 
 
 async def _run(
-    node: Node, target: Running, exec_id: str, command: Sequence[str], seconds: float | None, undo: Undo
+    runtime: Runtime, target: Running, exec_id: str, command: Sequence[str], seconds: float | None, undo: Undo
 ) -> ExecResult:
-    cgroup, limit = target.container.record.cgroup, node.config.exec.output_limit_bytes
-    exits = target.shell.exec_exit(exec_id)
+    cgroup, limit = target.container.record.cgroup, runtime.config.exec.output_limit_bytes
+    exits = target.fragment.exec_exit(exec_id)
     undo.push("exit", exits.cancel)
-    undo.push("exec", lambda: node.cgroups.end_exec_child(cgroup, exec_id))
+    undo.push("exec", lambda: runtime.cgroups.end_exec_child(cgroup, exec_id))
     with Output(limit) as stdout, Output(limit) as stderr, plans.Donations() as donations:
         donations.give("stdout", stdout.take_writer())
         donations.give("stderr", stderr.take_writer())
-        await start_exec(node, target, exec_id, command, donations)
+        await start_exec(runtime, target, exec_id, command, donations)
         donations.close()
         exit = await _finish(exits, seconds, command)
-        await _drain(node, stdout, stderr)
+        await _drain(runtime, stdout, stderr)
         return ExecResult(stdout=stdout.content(), stderr=stderr.content(), exit_code=exit.code)
 
 
@@ -61,9 +63,9 @@ async def _finish(exits: asyncio.Future[Exit], seconds: float | None, command: S
         raise DeadlineExceeded(f"command {command[0]!r} timed out after {seconds:.0f} s") from None
 
 
-async def _drain(node: Node, *outputs: Output) -> None:
+async def _drain(runtime: Runtime, *outputs: Output) -> None:
     try:
-        async with asyncio.timeout(node.config.exec.drain_timeout_seconds):
+        async with asyncio.timeout(runtime.config.exec.drain_timeout_seconds):
             for output in outputs:
                 await output.closed()
     except TimeoutError:

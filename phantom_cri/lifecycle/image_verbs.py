@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from phantom_cri.errors import PhantomError
 from phantom_cri.images import LayerReport, LayerState
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.model import AuthConfig, FilesystemUsage, Image, ImageSpec
 
 log = logging.getLogger(__name__)
@@ -20,17 +20,17 @@ MIB = 1 << 20
 class ImageVerbs:
     """`phantom_cri.cri.verbs.ImageVerbs`, and the two of the node service, over one node."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
 
     async def list_images(self, image: str = "") -> Iterable[Image]:
-        return self._node.images.list(image)
+        return self._runtime.images.list(image)
 
     async def image_status(self, image: str) -> Image | None:
-        return self._node.images.find(image)
+        return self._runtime.images.find(image)
 
     async def image_info(self, image_id: str) -> Mapping[str, object]:
-        return self._node.images.info(image_id)
+        return self._runtime.images.info(image_id)
 
     async def pull_image(self, spec: ImageSpec, auth: AuthConfig | None) -> str:
         return await self._pull(spec, auth, None)
@@ -39,24 +39,26 @@ class ImageVerbs:
         self, spec: ImageSpec, auth: AuthConfig | None, report: LayerReport
     ) -> Image:
         image_id = await self._pull(spec, auth, report)
-        return self._node.images.image(image_id)
+        return self._runtime.images.image(image_id)
 
     async def load_image(self, path: str, report: LayerReport) -> Iterable[Image]:
-        return [self._node.images.image(image_id) for image_id in await self._node.images.load(path, report)]
+        return [
+            self._runtime.images.image(image_id) for image_id in await self._runtime.images.load(path, report)
+        ]
 
     async def remove_image(self, image: str) -> None:
-        await self._node.images.remove(image)
+        await self._runtime.images.remove(image)
 
     async def image_fs_info(self) -> Iterable[FilesystemUsage]:
-        return [self._node.images.filesystem_usage()]
+        return [self._runtime.images.filesystem_usage()]
 
     async def _pull(self, spec: ImageSpec, auth: AuthConfig | None, report: LayerReport | None) -> str:
-        began, metrics = time.monotonic(), self._node.metrics
+        began, metrics = time.monotonic(), self._runtime.metrics
         progress = PullProgress(spec.image, metrics.image_bytes_pulled, report)
         result = "CANCELLED"
         metrics.image_pull_began()
         try:
-            image_id = await self._node.images.pull(spec, auth, progress)
+            image_id = await self._runtime.images.pull(spec, auth, progress)
             result = "ok"
         except PhantomError as error:
             result = error.code

@@ -12,12 +12,12 @@ from phantom_cri import cdi, codec, requests
 from phantom_cri.errors import FailedPrecondition, Unimplemented
 from phantom_cri.lifecycle import oci
 from phantom_cri.lifecycle.live import Pod
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.model import ContainerConfig, ContainerRecord, EnvVar, InjectedHook, Injection
 from phantom_cri.plans import Hooks, HostDevice, Process
 
 
-async def find_injection(node: Node, config: ContainerConfig) -> Injection | None:
+async def find_injection(runtime: Runtime, config: ContainerConfig) -> Injection | None:
     """What the CDI devices of a request add; None when it asks for none.
 
     Raises InvalidArgument, FailedPrecondition, Unimplemented.
@@ -25,7 +25,7 @@ async def find_injection(node: Node, config: ContainerConfig) -> Injection | Non
     names = cdi.requested(config.cdi_devices, config.annotations)
     if not names:
         return None
-    found = await asyncio.to_thread(node.cdi.injection, names)
+    found = await asyncio.to_thread(runtime.cdi.injection, names)
     for hook in found.hooks:
         check_hook(hook)
     return found

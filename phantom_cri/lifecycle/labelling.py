@@ -8,31 +8,31 @@ from collections.abc import Sequence
 
 from phantom_cri import requests
 from phantom_cri.errors import PhantomError, kernel_error
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.model import ContainerRecord, SelinuxLabels
 from phantom_cri.policy import selinux_files
 
 
-async def label_layers(node: Node) -> None:
+async def label_layers(runtime: Runtime) -> None:
     """Files of images, new ones by their folder. A mount's label hides theirs from all checks but mprotect's.
 
     That one looks at the file below the overlay (security/selinux/hooks.c, seen on Linux 6.1), and loaders
     call it for every library.
     """
-    if node.selinux.contexts is None:
+    if runtime.selinux.contexts is None:
         return
-    for folder in node.images.layer_folders:
+    for folder in runtime.images.layer_folders:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             await asyncio.to_thread(
-                selinux_files.relabel, str(folder), str(node.selinux.contexts.ro_file), "root"
+                selinux_files.relabel, str(folder), str(runtime.selinux.contexts.ro_file), "root"
             )
         except (PhantomError, OSError) as error:
             log.warning("containers may be unable to load libraries of their images: %s", error)
 
 
 async def label_sources(
-    node: Node, record: ContainerRecord, volumes: Sequence[str], labels: SelinuxLabels, folder: str
+    runtime: Runtime, record: ContainerRecord, volumes: Sequence[str], labels: SelinuxLabels, folder: str
 ) -> None:
     """`volumes`: paths of the image's; `folder`: of its snapshot.
 
@@ -45,7 +45,7 @@ async def label_sources(
         if mount.selinux_relabel and mount.image is None:
             field = f"mounts[{index}].selinux_relabel"
             await asyncio.to_thread(_label_volume, mount.host_path, labels.mount, field)
-    contexts = node.selinux.contexts
+    contexts = runtime.selinux.contexts
     for image_mount in record.image_mounts:
         # A file stays alone, bound from its layer: all pods share it. Folders get their mount's label.
         if contexts is not None and len(image_mount.stack) == 1:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from phantom_cri.errors import FailedPrecondition
-from phantom_cri.fragments.handle import Shell
+from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.model import CompiledPolicy, ContainerRecord, SandboxRecord
 from phantom_cri.plans import Plan
 from phantom_cri.requests import Resolved
@@ -41,7 +41,7 @@ class Container:
 @dataclass(slots=True, eq=False)
 class Pod:
     record: SandboxRecord
-    shell: Shell | None  # None once it is dead
+    fragment: FragmentHandle | None  # None once it is dead
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     containers: dict[str, Container] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)  # seconds by stage, of its start
@@ -54,7 +54,7 @@ class Pod:
 
     def check_version(self) -> None:
         """Raises FailedPrecondition when the fragment speaks no protocol version of this daemon's."""
-        if self.shell is not None and self.shell.other_version:
+        if self.fragment is not None and self.fragment.other_version:
             raise FailedPrecondition(
-                f"pod sandbox {self.id} can only be stopped and removed: {self.shell.other_version}"
+                f"pod sandbox {self.id} can only be stopped and removed: {self.fragment.other_version}"
             )

@@ -9,7 +9,7 @@ from phantom_cri.errors import NotFound
 from phantom_cri.images import LayerReport
 from phantom_cri.lifecycle import confinement
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.model import AuthConfig, Image, ImageSpec, PolicyReport, SandboxRecord
 from phantom_cri.pools import PoolReport, Profile
 
@@ -17,16 +17,16 @@ from phantom_cri.pools import PoolReport, Profile
 class NodeVerbs:
     """`phantom_cri.cri.node_service.NodeVerbs` over one node."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._images = ImageVerbs(node)
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._images = ImageVerbs(runtime)
 
     async def list_pools(self) -> Iterable[tuple[Profile, PoolReport]]:
-        return [(profile, self._node.pools[profile.name].report()) for profile in self._node.profiles]
+        return [(profile, self._runtime.pools[profile.name].report()) for profile in self._runtime.profiles]
 
     async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
         """Each pod with the nanoseconds of every stage of its start."""
-        records = self._node.records
+        records = self._runtime.records
         pods = list(records.pods.values())
         if sandbox_id:
             found = records.find_pod(sandbox_id)
@@ -38,7 +38,7 @@ class NodeVerbs:
         ]
 
     async def list_policies(self) -> Iterable[PolicyReport]:
-        return confinement.reports(self._node)
+        return confinement.reports(self._runtime)
 
     async def pull_with_progress(
         self, spec: ImageSpec, auth: AuthConfig | None, report: LayerReport

@@ -6,24 +6,24 @@ import os
 
 from phantom_cri import plans
 from phantom_cri.errors import PhantomError
-from phantom_cri.fragments.handle import Shell
+from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle.live import Pod
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 
 
-async def end_orphans(node: Node, pod: Pod, shell: Shell) -> None:
+async def end_orphans(runtime: Runtime, pod: Pod, fragment: FragmentHandle) -> None:
     """Kill the pod's execs with all their children: nobody could be told of them any more."""
-    for exec_id in await _execs(shell):
+    for exec_id in await _execs(fragment):
         # The fragment does not say whose it is; with the others there is nothing to end.
         for container in pod.containers.values():
             try:
-                await node.cgroups.end_exec_child(container.record.cgroup, exec_id)
+                await runtime.cgroups.end_exec_child(container.record.cgroup, exec_id)
             except PhantomError as error:
                 log.warning("an exec of an earlier daemon goes on: %s", error)
 
 
-async def _execs(shell: Shell) -> list[str]:
-    entries = await shell.fragment.list_processes()
+async def _execs(fragment: FragmentHandle) -> list[str]:
+    entries = await fragment.client.list_processes()
     for entry in entries:
         for fd in (entry.pidfd, entry.console):
             if fd >= 0:

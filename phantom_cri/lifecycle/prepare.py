@@ -15,20 +15,22 @@ import os
 from phantom_cri import codec, plans
 from phantom_cri.cgroups import ABSENT, LaunchFds
 from phantom_cri.errors import PhantomError, kernel_error
-from phantom_cri.fragments.handle import Shell
+from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle import cleanup
 from phantom_cri.lifecycle.container_spec import allowed_devices, container_spec, resolved_of
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.plans import Plan
 
 
-def begin(node: Node, pod: Pod, container: Container) -> None:
+def begin(runtime: Runtime, pod: Pod, container: Container) -> None:
     """Prepare in the background; the caller's answer goes out first."""
-    if pod.shell is None:
+    if pod.fragment is None:
         return
-    task = asyncio.create_task(prepare(node, pod, pod.shell, container), name=f"prepare {container.id[:12]}")
+    task = asyncio.create_task(
+        prepare(runtime, pod, pod.fragment, container), name=f"prepare {container.id[:12]}"
+    )
     task.add_done_callback(_note_failure)
     container.preparation = task
 
@@ -38,7 +40,7 @@ def _note_failure(task: asyncio.Task[Plan]) -> None:
         log.debug("%s: %s", task.get_name(), error)
 
 
-async def prepared(node: Node, pod: Pod, shell: Shell, container: Container) -> Plan:
+async def prepared(runtime: Runtime, pod: Pod, fragment: FragmentHandle, container: Container) -> Plan:
     """The plan of a process that is ready to go: the one prepared ahead, else one prepared now."""
     task, container.preparation = container.preparation, None
     if task is not None:
@@ -46,37 +48,37 @@ async def prepared(node: Node, pod: Pod, shell: Shell, container: Container) -> 
             return await task
         except PhantomError:
             pass
-    return await prepare(node, pod, shell, container)
+    return await prepare(runtime, pod, fragment, container)
 
 
-async def prepare(node: Node, pod: Pod, shell: Shell, container: Container) -> Plan:
-    stages = node.stages("prepare")
+async def prepare(runtime: Runtime, pod: Pod, fragment: FragmentHandle, container: Container) -> Plan:
+    stages = runtime.stages("prepare")
     record = container.record
     async with Undo("preparing a container") as undo:
         with stages.stage("cgroup"):
-            undo.push("cgroup", lambda: cleanup.release_cgroup(node, container))
+            undo.push("cgroup", lambda: cleanup.release_cgroup(runtime, container))
             container.has_cgroup = True
-            limits = codec.replace(record.resources, pids_limit=node.config.pids_limit)
+            limits = codec.replace(record.resources, pids_limit=runtime.config.pids_limit)
             rules = allowed_devices(record, resolved_of(pod, container).devices)
-            await node.cgroups.create_async(record.cgroup, limits, rules)
-        with plans.Donations() as donations, node.cgroups.launch_fds(record.cgroup) as fds:
+            await runtime.cgroups.create_async(record.cgroup, limits, rules)
+        with plans.Donations() as donations, runtime.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):
-                donate(node, donations, container, fds)
-                spec = container_spec(node, pod, container)
-                template = shell.has_template and plans.wants_template(spec)
-                shell.has_template = shell.has_template and not template
+                donate(runtime, donations, container, fds)
+                spec = container_spec(runtime, pod, container)
+                template = fragment.has_template and plans.wants_template(spec)
+                fragment.has_template = fragment.has_template and not template
                 plan = plans.container_plan(spec, donations.names(), hold=True, template=template)
             with stages.stage("kernel"):
-                undo.push("process", lambda: cleanup.end_process(shell, container))
-                await shell.fragment.prepare(record.id, plan, donations)
+                undo.push("process", lambda: cleanup.end_process(fragment, container))
+                await fragment.client.prepare(record.id, plan, donations)
         undo.keep()
-    node.observe(pod, stages)
+    runtime.observe(pod, stages)
     return plan
 
 
-def donate(node: Node, donations: plans.Donations, container: Container, fds: LaunchFds) -> None:
+def donate(runtime: Runtime, donations: plans.Donations, container: Container, fds: LaunchFds) -> None:
     """Everything the fragment needs by fd; it never opens a host path itself."""
-    donations.lend("host_mounts", node.host_mounts)
+    donations.lend("host_mounts", runtime.host_mounts)
     donations.lend("kill", fds.kill)
     if fds.oom != ABSENT:
         donations.lend("oom", fds.oom)

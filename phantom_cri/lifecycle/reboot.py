@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 
 from phantom_cri import codec, native
 from phantom_cri.errors import PhantomError, kernel_error
-from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.records import RECORD, AnyRecord, Records
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
 UNKNOWN_EXIT = 255
@@ -55,15 +55,15 @@ def set_mark(records: Records) -> None:
         log.error("%s cannot be marked as this boot's: %s", records.folder, error.strerror)
 
 
-async def end_leftovers(node: Node, pods: Iterable[SandboxRecord]) -> None:
+async def end_leftovers(runtime: Runtime, pods: Iterable[SandboxRecord]) -> None:
     """Where STATE was cleared without a reboot, containers outside of a fragment's pid namespace run on."""
     for pod in pods:
-        for container in list(node.records.pods[pod.id].containers.values()):
+        for container in list(runtime.records.pods[pod.id].containers.values()):
             cgroup = container.record.cgroup
-            if not cgroup or not node.cgroups.exists(cgroup):
+            if not cgroup or not runtime.cgroups.exists(cgroup):
                 continue
             try:
-                await node.cgroups.kill_async(cgroup)
+                await runtime.cgroups.kill_async(cgroup)
             except PhantomError as error:
                 log.error("container %s runs on, unseen: %s", container.id, error)
 

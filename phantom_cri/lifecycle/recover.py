@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 from phantom_cri import codec, fragments
 from phantom_cri.errors import NotFound, PhantomError
-from phantom_cri.fragments.handle import Shell
-from phantom_cri.lifecycle import endings, reboot, shells, unmanaged
+from phantom_cri.fragments.handle import FragmentHandle
+from phantom_cri.lifecycle import endings, node_fragments, reboot, unmanaged
 from phantom_cri.lifecycle.checkpoint_container import thaw_all
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.orphans import end_orphans
 from phantom_cri.lifecycle.records import (
     drop_unfinished,
@@ -29,6 +28,7 @@ from phantom_cri.lifecycle.records import (
     stored_containers,
     stored_pod,
 )
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.strays import end_strays
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
@@ -41,9 +41,9 @@ class Found:
     """One folder below STATE/pods as it was found."""
 
     folder: str
-    record: SandboxRecord | None  # None: warm, or not even born
+    record: SandboxRecord | None  # None: warm, or not yet started
     finished: bool
-    shell: Shell | None
+    fragment: FragmentHandle | None
     containers: Sequence[ContainerRecord] = ()  # those whose making was finished
 
     @property
@@ -52,30 +52,32 @@ class Found:
 
     @property
     def is_live(self) -> bool:
-        return self.shell is not None and self.record is not None and self.record.state == "ready"
+        return self.fragment is not None and self.record is not None and self.record.state == "ready"
 
     @property
     def ips(self) -> tuple[str, ...]:
         return self.record.ips if self.record is not None else ()
 
 
-async def recover(node: Node) -> None:
+async def recover(runtime: Runtime) -> None:
     """Take over what lives, undo what is half made; afterwards records and kernel agree."""
-    os.makedirs(node.records.folder, mode=0o711, exist_ok=True)
-    brought_back = await asyncio.to_thread(reboot.bring_back, node.records, node.durable.read)
-    folders = [entry.path for entry in os.scandir(node.records.folder) if entry.is_dir(follow_symlinks=False)]
+    os.makedirs(runtime.records.folder, mode=0o711, exist_ok=True)
+    brought_back = await asyncio.to_thread(reboot.bring_back, runtime.records, runtime.durable.read)
+    folders = [
+        entry.path for entry in os.scandir(runtime.records.folder) if entry.is_dir(follow_symlinks=False)
+    ]
     found = await asyncio.gather(*(look(folder) for folder in folders))
     goes_on = [item for item in found if item.record is not None and item.finished]
     # before anything ends: what a driver undoes in a namespace needs it to be there
-    await node.network.start({item.sandbox_id: item.ips for item in goes_on if item.is_live})
-    await end_strays(node, {item.shell.process.pid for item in found if item.shell is not None})
-    await asyncio.gather(*(undo(node, item) for item in found if item not in goes_on))
-    await node.images.start({record.id: held(record) for item in goes_on for record in item.containers})
-    await asyncio.gather(*(take_over(node, item) for item in goes_on))
-    await reboot.end_leftovers(node, brought_back)
-    reboot.set_mark(node.records)
-    node.durable.begin(node.records.everything)
-    thaw_all(node)
+    await runtime.network.start({item.sandbox_id: item.ips for item in goes_on if item.is_live})
+    await end_strays(runtime, {item.fragment.process.pid for item in found if item.fragment is not None})
+    await asyncio.gather(*(undo(runtime, item) for item in found if item not in goes_on))
+    await runtime.images.start({record.id: held(record) for item in goes_on for record in item.containers})
+    await asyncio.gather(*(take_over(runtime, item) for item in goes_on))
+    await reboot.end_leftovers(runtime, brought_back)
+    reboot.set_mark(runtime.records)
+    runtime.durable.begin(runtime.records.everything)
+    thaw_all(runtime)
 
 
 def held(record: ContainerRecord) -> tuple[str, ...]:
@@ -85,7 +87,7 @@ def held(record: ContainerRecord) -> tuple[str, ...]:
 
 async def look(folder: str) -> Found:
     """A pod with a record that cannot be read does not go on: rather one pod less than no daemon."""
-    item = Found(folder, None, False, await find_shell(folder))
+    item = Found(folder, None, False, await find_fragment(folder))
     try:
         stored = stored_pod(folder)
         if stored is not None:
@@ -97,101 +99,101 @@ async def look(folder: str) -> Found:
     return item
 
 
-async def find_shell(folder: str) -> Shell | None:
+async def find_fragment(folder: str) -> FragmentHandle | None:
     """The folder's fragment, connected; one that lives but does not answer is ended."""
-    process = shells.stored_process(folder)
+    process = node_fragments.stored_process(folder)
     if process is None:
-        await shells.end_stranger(folder)
+        await node_fragments.end_stranger(folder)
         return None
     try:
-        shell = Shell(os.path.basename(folder), folder, process, fragments.open_process(process))
+        fragment = FragmentHandle(os.path.basename(folder), folder, process, fragments.open_process(process))
     except NotFound:
         return None
     try:
-        await shell.connect()
+        await fragment.connect()
     except fragments.OtherVersion as error:
-        log.error("pod sandbox %s runs on but can only be stopped and removed: %s", shell.id, error)
+        log.error("pod sandbox %s runs on but can only be stopped and removed: %s", fragment.id, error)
     except PhantomError as error:
-        log.warning("the fragment of %s does not answer and is ended: %s", shell.id, error)
-        await shell.end()
+        log.warning("the fragment of %s does not answer and is ended: %s", fragment.id, error)
+        await fragment.end()
         return None
-    return shell
+    return fragment
 
 
-async def undo(node: Node, item: Found) -> None:
+async def undo(runtime: Runtime, item: Found) -> None:
     """A warm fragment, or a pod that was being made or is given up: ended, and all it had goes with it.
 
     Its network was given back by `network.start`, which was told who is left.
     """
-    if item.shell is not None:
-        await item.shell.end()
+    if item.fragment is not None:
+        await item.fragment.end()
     if item.record is not None:
         for container_id in stored_container_ids(item.folder):
-            cgroup = node.cgroups.member(item.record.cgroup_parent, container_id)
-            await node.cgroups.kill_async(cgroup)
-            await node.cgroups.remove_async(cgroup)
+            cgroup = runtime.cgroups.member(item.record.cgroup_parent, container_id)
+            await runtime.cgroups.kill_async(cgroup)
+            await runtime.cgroups.remove_async(cgroup)
     shutil.rmtree(item.folder, ignore_errors=True)
 
 
-async def take_over(node: Node, item: Found) -> None:
-    record, shell = item.record, item.shell
+async def take_over(runtime: Runtime, item: Found) -> None:
+    record, fragment = item.record, item.fragment
     if record is None:
         return
-    if shell is not None:
-        shell.pool, shell.ips = record.pool, record.ips
-    pod = Pod(record=record, shell=shell, released=shell is None and record.state == "notready")
-    node.records.pods[pod.id] = pod
-    node.records.reserve(record.config.metadata, pod.id)
+    if fragment is not None:
+        fragment.pool, fragment.ips = record.pool, record.ips
+    pod = Pod(record=record, fragment=fragment, released=fragment is None and record.state == "notready")
+    runtime.records.pods[pod.id] = pod
+    runtime.records.reserve(record.config.metadata, pod.id)
     if record.state == "ready":
-        node.records.mark_before(pod.id)
+        runtime.records.mark_before(pod.id)
     if record.selinux is not None:
-        node.selinux.hold(pod.id, record.selinux)
-    pool = node.pool_of(pod)
-    if pool is not None and shell is not None:
+        runtime.selinux.hold(pod.id, record.selinux)
+    pool = runtime.pool_of(pod)
+    if pool is not None and fragment is not None:
         pool.claimed += 1
     drop_unfinished(item.folder)  # their snapshots went when the images were started
     for container_record in item.containers:
-        await take_over_container(node, pod, container_record)
-    if shell is not None and not shell.other_version:
-        await end_orphans(node, pod, shell)
-    if shell is None and not pod.released:
-        endings.pod_died(node, pod)
-    endings.watch_pod(node, pod)
+        await take_over_container(runtime, pod, container_record)
+    if fragment is not None and not fragment.other_version:
+        await end_orphans(runtime, pod, fragment)
+    if fragment is None and not pod.released:
+        endings.pod_died(runtime, pod)
+    endings.watch_pod(runtime, pod)
     state = "goes on" if pod.record.state == "ready" else "is known, and is not ready"
     log.info("pod sandbox %s %s", pod.id, state, extra={"sandbox_id": pod.id})
 
 
-async def take_over_container(node: Node, pod: Pod, record: ContainerRecord) -> None:
+async def take_over_container(runtime: Runtime, pod: Pod, record: ContainerRecord) -> None:
     # An exited one may still have its cgroup: that goes when it is stopped or removed.
     container = Container(record, has_cgroup=True)
     pod.containers[record.id] = container
-    node.records.containers[record.id] = container
+    runtime.records.containers[record.id] = container
     if pod.record.state == "ready":
-        node.records.mark_before(record.id)
+        runtime.records.mark_before(record.id)
     if record.state == "exited":
         container.exited.set()
-    elif pod.shell is not None and pod.shell.other_version:
-        unmanaged.watch(node, container)
-    elif pod.shell is not None:
-        await ask_fragment(node, pod, pod.shell, container)
-    elif record.state == "running" or endings.has_exit(node, container):
+    elif pod.fragment is not None and pod.fragment.other_version:
+        unmanaged.watch(runtime, container)
+    elif pod.fragment is not None:
+        await ask_fragment(runtime, pod, pod.fragment, container)
+    elif record.state == "running" or endings.has_exit(runtime, container):
         container.record = codec.replace(record, state="running")
-        endings.container_exited(node, record.id, endings.last_exit(node, container))
+        endings.container_exited(runtime, record.id, endings.last_exit(runtime, container))
 
 
-async def ask_fragment(node: Node, pod: Pod, shell: Shell, container: Container) -> None:
+async def ask_fragment(runtime: Runtime, pod: Pod, fragment: FragmentHandle, container: Container) -> None:
     """Bring a container's record to what its fragment says of it."""
-    entry = await settled(shell, container.id)
+    entry = await settled(fragment, container.id)
     if entry is None:
         if container.record.state == "running":
-            endings.container_exited(node, container.id, endings.last_exit(node, container))
+            endings.container_exited(runtime, container.id, endings.last_exit(runtime, container))
         else:
-            await release_cgroup(node, container)  # its start never reached the fragment
+            await release_cgroup(runtime, container)  # its start never reached the fragment
         return
     if entry.state == fragments.State.PREPARED:
         close(entry)
-        await forget_process(shell, container)
-        await release_cgroup(node, container)
+        await forget_process(fragment, container)
+        await release_cgroup(runtime, container)
         return
     process = fragments.identify(entry.pidfd) if entry.pidfd >= 0 else None
     close(entry)
@@ -202,9 +204,9 @@ async def ask_fragment(node: Node, pod: Pod, shell: Shell, container: Container)
         process=process or container.record.process,
     )
     if entry.state == fragments.State.EXITED:
-        endings.container_exited(node, container.id, entry.exit)
+        endings.container_exited(runtime, container.id, entry.exit)
     else:
-        node.records.save_container(container)
+        runtime.records.save_container(container)
 
 
 def close(entry: fragments.Entry) -> None:
@@ -213,17 +215,17 @@ def close(entry: fragments.Entry) -> None:
             os.close(fd)
 
 
-async def settled(shell: Shell, container_id: str) -> fragments.Entry | None:
+async def settled(fragment: FragmentHandle, container_id: str) -> fragments.Entry | None:
     """The fragment's entry once it is no longer starting; a start that hangs is killed."""
     deadline = time.monotonic() + STARTING_TIMEOUT
     while True:
         try:
-            entry = await shell.fragment.get(container_id)
+            entry = await fragment.client.get(container_id)
         except NotFound:
             return None
         if entry.state != fragments.State.STARTING:
             return entry
         close(entry)
         if time.monotonic() > deadline:
-            await shell.fragment.signal(container_id, 9, everything=True)
+            await fragment.client.signal(container_id, 9, all_processes=True)
         await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""RunPodSandbox: claim a warm fragment, or bear one, and give it the pod's identity."""
+"""RunPodSandbox: claim a warm fragment, or start one, and give it the pod's identity."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from phantom_cri import codec, plans, requests
 from phantom_cri.cgroups import Cgroups
 from phantom_cri.errors import FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.fragments import FragmentLost
-from phantom_cri.fragments.handle import Shell
-from phantom_cri.lifecycle import endings, shells
-from phantom_cri.lifecycle.annotations import tell_unmet
+from phantom_cri.fragments.handle import FragmentHandle
+from phantom_cri.lifecycle import endings, node_fragments
+from phantom_cri.lifecycle.annotations import warn_unsupported
 from phantom_cri.lifecycle.live import Pod
-from phantom_cri.lifecycle.node import Handler, Node, Stages, log
+from phantom_cri.lifecycle.runtime import Handler, Runtime, Stages, log
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import SandboxConfig, SandboxRecord, SelinuxLabels
 from phantom_cri.network import identity
@@ -21,68 +21,68 @@ from phantom_cri.policy import selinux_files
 from phantom_cri.pools import Profile, choose, misfit_reason
 
 
-async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str) -> str:
+async def run_pod_sandbox(runtime: Runtime, config: SandboxConfig, handler: str) -> str:
     """Make a pod and answer its id; on return it is ready. What fails leaves nothing behind."""
-    stages = node.stages("run")
-    check(node, config, handler)
-    parent = cgroup_parent(node.cgroups, config.cgroup_parent or node.config.cgroup.parent)
-    holder = node.records.holder(config.metadata)
-    if holder is not None and holder.record.config == config and node.records.sent_again(holder.id):
+    stages = runtime.stages("run")
+    check(runtime, config, handler)
+    parent = cgroup_parent(runtime.cgroups, config.cgroup_parent or runtime.config.cgroup.parent)
+    holder = runtime.records.holder(config.metadata)
+    if holder is not None and holder.record.config == config and runtime.records.sent_again(holder.id):
         return holder.id
     while True:
         with stages.stage("claim"):
-            shell, cold_reason = await obtain(node, config, node.handlers[handler])
-        pod = Pod(record=record_of(config, handler, parent, shell, cold_reason), shell=shell)
+            fragment, cold_reason = await obtain(runtime, config, runtime.handlers[handler])
+        pod = Pod(record=record_of(config, handler, parent, fragment, cold_reason), fragment=fragment)
         try:
-            await make_pod(node, pod, shell, stages)
+            await make_pod(runtime, pod, fragment, stages)
             break
         except FragmentLost as error:
             if cold_reason:
                 raise
-            # It died in the pool and nobody had noticed. The next one is another; the last resort is a birth.
+            # It died in the pool and nobody had noticed. The next may live; else it is a cold start.
             log.warning("a warm fragment was lost at its claim: %s", error)
-    node.events.emit("created", pod, pod.id)
-    node.events.emit("started", pod, pod.id)
-    endings.watch_pod(node, pod)
-    finish(node, pod, stages)
+    runtime.events.emit("created", pod, pod.id)
+    runtime.events.emit("started", pod, pod.id)
+    endings.watch_pod(runtime, pod)
+    finish(runtime, pod, stages)
     return pod.id
 
 
-async def make_pod(node: Node, pod: Pod, shell: Shell, stages: Stages) -> None:
+async def make_pod(runtime: Runtime, pod: Pod, fragment: FragmentHandle, stages: Stages) -> None:
     async with Undo("RunPodSandbox") as undo:
-        undo.push("fragment", lambda: shells.end(node, shell))
-        undo.push("pool's count", lambda: endings.leave_pool(node, pod))
+        undo.push("fragment", lambda: node_fragments.end(runtime, fragment))
+        undo.push("pool's count", lambda: endings.leave_pool(runtime, pod))
         metadata = pod.record.config.metadata
-        node.records.reserve(metadata, shell.id)
-        undo.push("name", lambda: node.records.release(metadata, shell.id))
-        if node.selinux.is_enabled:
-            undo.push("labels", lambda: node.selinux.release(pod.id, pod.record.selinux))
-            labels = node.selinux.of_pod(pod.id, pod.record.config.security)
+        runtime.records.reserve(metadata, fragment.id)
+        undo.push("name", lambda: runtime.records.release(metadata, fragment.id))
+        if runtime.selinux.is_enabled:
+            undo.push("labels", lambda: runtime.selinux.release(pod.id, pod.record.selinux))
+            labels = runtime.selinux.of_pod(pod.id, pod.record.config.security)
             pod.record = codec.replace(pod.record, selinux=labels)
         if pod.record.config.security.namespaces.network != "node":
             with stages.stage("network"):
-                await join_network(node, pod, shell)
+                await join_network(runtime, pod, fragment)
         with stages.stage("record"):
-            node.records.intend_pod(pod.record)
-        await give_identity(pod, shell, stages)
+            runtime.records.intend_pod(pod.record)
+        await give_identity(pod, fragment, stages)
         with stages.stage("record"):
-            node.records.commit_pod(pod)
+            runtime.records.commit_pod(pod)
         undo.keep()
 
 
-def check(node: Node, config: SandboxConfig, handler: str) -> None:
+def check(runtime: Runtime, config: SandboxConfig, handler: str) -> None:
     """Refuse what is wrong before anything is acquired; names the field and the value."""
     if not config.metadata.name:
         raise InvalidArgument("config.metadata.name: must not be empty")
-    if handler not in node.handlers:
+    if handler not in runtime.handlers:
         raise NotFound(
-            f"runtime_handler: no handler {handler!r}; there are {', '.join(map(repr, node.handlers))}"
+            f"runtime_handler: no handler {handler!r}; there are {', '.join(map(repr, runtime.handlers))}"
             " (configuration: handlers)"
         )
     security = config.security
     if security.run_as_group is not None and security.run_as_user is None:
         raise InvalidArgument("config.linux.security_context.run_as_group: needs run_as_user")
-    node.selinux.check_pod(security)
+    runtime.selinux.check_pod(security)
     namespaces = security.namespaces
     for field, mode in (("network", namespaces.network), ("ipc", namespaces.ipc)):
         if mode not in ("pod", "node"):
@@ -90,9 +90,9 @@ def check(node: Node, config: SandboxConfig, handler: str) -> None:
     if namespaces.pid == "target":
         raise InvalidArgument("namespace_options.pid: TARGET is for containers, not for a pod")
     requests.check_pod_user(namespaces)
-    if namespaces.user == "pod" and node.no_user_namespaces:
+    if namespaces.user == "pod" and runtime.userns_unavailable:
         raise FailedPrecondition(
-            f"namespace_options.userns_options: no user namespaces on this node: {node.no_user_namespaces}"
+            f"namespace_options.userns_options: no user namespaces on this node: {runtime.userns_unavailable}"
         )
     requests.checked_sysctls(config.sysctls, namespaces)
     if config.hostname:
@@ -107,20 +107,20 @@ def cgroup_parent(cgroups: Cgroups, wanted: str) -> str:
         raise InvalidArgument(f"config.linux.cgroup_parent: {error}") from None
 
 
-async def obtain(node: Node, config: SandboxConfig, handler: Handler) -> tuple[Shell, str]:
+async def obtain(runtime: Runtime, config: SandboxConfig, handler: Handler) -> tuple[FragmentHandle, str]:
     """A fragment for this pod, and why it was not a warm one ("" if it was)."""
     namespaces = config.security.namespaces
     profile = choose(handler.profiles, namespaces)
     if profile is None:
-        shell = await shells.birth(node, cold_profile(config), requests.pod_ids(namespaces))
-        return shell, misfit_reason(namespaces)
-    pool = node.pools[profile.name]
+        fragment = await node_fragments.spawn(runtime, cold_profile(config), requests.pod_ids(namespaces))
+        return fragment, misfit_reason(namespaces)
+    pool = runtime.pools[profile.name]
     claimed = pool.claim()
-    node.metrics.pool_claim(pool.name, "miss" if claimed is None else "hit")
+    runtime.metrics.pool_claim(pool.name, "miss" if claimed is None else "hit")
     if claimed is not None:
         return claimed, ""
     reason = "pool_disabled" if pool.size == 0 else "pool_empty"
-    return await shells.birth(node, codec.replace(profile, name="")), reason
+    return await node_fragments.spawn(runtime, codec.replace(profile, name="")), reason
 
 
 def cold_profile(config: SandboxConfig) -> Profile:
@@ -134,19 +134,19 @@ def cold_profile(config: SandboxConfig) -> Profile:
 
 
 def record_of(
-    config: SandboxConfig, handler: str, parent: str, shell: Shell, cold_reason: str
+    config: SandboxConfig, handler: str, parent: str, fragment: FragmentHandle, cold_reason: str
 ) -> SandboxRecord:
     """Nothing here may fail: the fragment has no undo yet."""
     return SandboxRecord(
-        id=shell.id,
+        id=fragment.id,
         config=config,
         created_at=time.time_ns(),
         runtime_handler=handler,
-        fragment=shell.process,
-        hostname=hostname_of(config, shell.id),
-        ips=shell.ips,
+        fragment=fragment.process,
+        hostname=hostname_of(config, fragment.id),
+        ips=fragment.ips,
         cgroup_parent=parent,
-        pool=shell.pool,
+        pool=fragment.pool,
         start="cold" if cold_reason else "warm",
         cold_reason=cold_reason,
         resources=config.resources,
@@ -154,14 +154,14 @@ def record_of(
     )
 
 
-async def join_network(node: Node, pod: Pod, shell: Shell) -> None:
+async def join_network(runtime: Runtime, pod: Pod, fragment: FragmentHandle) -> None:
     """Host ports, and whatever else the network does for this pod alone; the fragment's end undoes it."""
-    shell.ips = await node.network.join(shell.id, pod.record.config)
-    if shell.ips != pod.record.ips:
-        pod.record = codec.replace(pod.record, ips=shell.ips)
+    fragment.ips = await runtime.network.join(fragment.id, pod.record.config)
+    if fragment.ips != pod.record.ips:
+        pod.record = codec.replace(pod.record, ips=fragment.ips)
 
 
-async def give_identity(pod: Pod, shell: Shell, stages: Stages) -> None:
+async def give_identity(pod: Pod, fragment: FragmentHandle, stages: Stages) -> None:
     """Host name, files and sysctls: all that tells this pod from another."""
     config = pod.record.config
     host_network = config.security.namespaces.network == "node"
@@ -169,12 +169,14 @@ async def give_identity(pod: Pod, shell: Shell, stages: Stages) -> None:
     ids = requests.pod_ids(config.security.namespaces)
     labels = pod.record.selinux
     with stages.stage("identity"):
-        for name, content in identity.identity_files(hostname, shell.ips, config.dns, host_network).items():
-            _write(os.path.join(shell.folder, name), content, ids.root if ids else None, labels)
+        for name, content in identity.identity_files(
+            hostname, fragment.ips, config.dns, host_network
+        ).items():
+            _write(os.path.join(fragment.folder, name), content, ids.root if ids else None, labels)
     with stages.stage("adopt"):
         sysctls = requests.checked_sysctls(config.sysctls, config.security.namespaces)
         plan = plans.claim_plan(None if host_network else hostname, sysctls, labels)
-        await shell.fragment.adopt(plan, claim=True)
+        await fragment.client.adopt(plan, claim=True)
 
 
 def hostname_of(config: SandboxConfig, sandbox_id: str) -> str:
@@ -198,12 +200,12 @@ def _write(
         os.close(fd)
 
 
-def finish(node: Node, pod: Pod, stages: Stages) -> None:
+def finish(runtime: Runtime, pod: Pod, stages: Stages) -> None:
     record = pod.record
-    node.observe(pod, stages)
+    runtime.observe(pod, stages)
     if record.start == "cold":
-        node.metrics.cold_start(record.cold_reason)
-    tell_unmet(node, "pod sandbox", pod.id, record.config.annotations)
+        runtime.metrics.cold_start(record.cold_reason)
+    warn_unsupported(runtime, "pod sandbox", pod.id, record.config.annotations)
     log.info(
         "pod sandbox %s is ready: %s/%s, %s",
         pod.id,

@@ -11,29 +11,29 @@ from typing import NamedTuple
 
 from phantom_cri import fragments, plans
 from phantom_cri.errors import FailedPrecondition, NotFound, PhantomError
-from phantom_cri.fragments.handle import DEATH_TIMEOUT, Shell
+from phantom_cri.fragments.handle import DEATH_TIMEOUT, FragmentHandle
 from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.container_spec import exec_launch
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.states import ContainerVerb
 
 
 class Running(NamedTuple):
     container: Container
     pod: Pod
-    shell: Shell
+    fragment: FragmentHandle
 
 
-def running(node: Node, container_id: str, verb: ContainerVerb) -> Running:
+def running(runtime: Runtime, container_id: str, verb: ContainerVerb) -> Running:
     """Raises NotFound, FailedPrecondition naming the state."""
-    container = node.records.container(container_id)
+    container = runtime.records.container(container_id)
     states.next_container_state(container.record.state, verb, container.id)
-    pod = node.records.pod_of(container)
-    if pod.shell is None:
+    pod = runtime.records.pod_of(container)
+    if pod.fragment is None:
         raise FailedPrecondition(f"cannot {verb} container {container.id}: pod sandbox {pod.id} has ended")
     pod.check_version()
-    return Running(container, pod, pod.shell)
+    return Running(container, pod, pod.fragment)
 
 
 def new_exec_id() -> str:
@@ -41,7 +41,7 @@ def new_exec_id() -> str:
 
 
 async def start_exec(
-    node: Node,
+    runtime: Runtime,
     target: Running,
     exec_id: str,
     command: Sequence[str],
@@ -55,15 +55,15 @@ async def start_exec(
     has to end the cgroup, also after an error.
     """
     container = target.container
-    with node.cgroups.exec_child(container.record.cgroup, exec_id) as fds:
+    with runtime.cgroups.exec_child(container.record.cgroup, exec_id) as fds:
         if fds.clone_into is not None:
             donations.lend("cgroup", fds.clone_into)
         for index, procs in enumerate(fds.procs):
             donations.lend(f"procs{index}", procs)
-        wanted = exec_launch(node, target.pod, container, command, tty=tty)
+        wanted = exec_launch(runtime, target.pod, container, command, tty=tty)
         plan = plans.exec_plan(wanted, donations.names())
         try:
-            started = await target.shell.fragment.start(exec_id, plan, donations)
+            started = await target.fragment.client.start(exec_id, plan, donations)
         except fragments.ExecError:
             raise
         except (fragments.LaunchError, fragments.FragmentLost, NotFound) as error:
@@ -84,9 +84,9 @@ async def _is_over(container: Container) -> bool:
     return container.exited.is_set()
 
 
-def leave_exec(node: Node, container: Container, exec_id: str) -> None:
+def leave_exec(runtime: Runtime, container: Container, exec_id: str) -> None:
     """The command has ended; a child that it left behind is the container's from now on."""
     try:
-        node.cgroups.leave_exec_child(container.record.cgroup, exec_id)
+        runtime.cgroups.leave_exec_child(container.record.cgroup, exec_id)
     except PhantomError as error:
         log.warning("the cgroup of an exec goes with its container only: %s", error)

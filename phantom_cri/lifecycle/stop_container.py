@@ -14,18 +14,18 @@ from phantom_cri.errors import Internal, InvalidArgument, PhantomError
 from phantom_cri.lifecycle.checkpoint_container import give_up_checkpoint
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 
 KILL_TIMEOUT = 10.0
 """Seconds after SIGKILL in which the kernel must have ended the processes."""
 
 
-async def stop_container(node: Node, container_id: str, timeout_s: int) -> None:
+async def stop_container(runtime: Runtime, container_id: str, timeout_s: int) -> None:
     """Returns when the container has exited; at once for one that never ran or is unknown."""
-    container = node.records.find_container(container_id)
+    container = runtime.records.find_container(container_id)
     if container is None:
         return
-    pod = node.records.pod_of(container)
+    pod = runtime.records.pod_of(container)
     if not container.exited.is_set():
         pod.check_version()
     await give_up_checkpoint(container)
@@ -36,30 +36,30 @@ async def stop_container(node: Node, container_id: str, timeout_s: int) -> None:
                 await container.exited.wait()
         except TimeoutError:
             log.info("container %s did not stop in %d s", container.id, timeout_s)
-    await kill(node, pod, container)
+    await kill(runtime, pod, container)
     log.info("container %s is stopped", container.id, extra={"container_id": container.id})
 
 
 async def ask_to_stop(pod: Pod, container: Container) -> None:
-    if container.stop_sent or pod.shell is None:
+    if container.stop_sent or pod.fragment is None:
         return
     container.stop_sent = True
-    await _signal(pod, container, signal_number(container.record.stop_signal), everything=False)
+    await _signal(pod, container, signal_number(container.record.stop_signal), all_processes=False)
 
 
-async def kill(node: Node, pod: Pod, container: Container) -> None:
+async def kill(runtime: Runtime, pod: Pod, container: Container) -> None:
     """SIGKILL for every process of the container, and wait until it has exited."""
     await give_up_checkpoint(container)
     is_idle = not container.starting and container.record.state != "running"
-    if is_idle and await _gave_up(node, pod, container):
+    if is_idle and await _gave_up(runtime, pod, container):
         return
-    await _signal(pod, container, signal.SIGKILL, everything=True)
+    await _signal(pod, container, signal.SIGKILL, all_processes=True)
     if container.starting:
         async with container.lock:  # the start fails now, and says so to its caller
             pass
         if container.record.state != "running":
             return
-        await _signal(pod, container, signal.SIGKILL, everything=True)
+        await _signal(pod, container, signal.SIGKILL, all_processes=True)
     try:
         async with asyncio.timeout(KILL_TIMEOUT):
             await container.exited.wait()
@@ -68,27 +68,27 @@ async def kill(node: Node, pod: Pod, container: Container) -> None:
             f"container {container.id} still runs {KILL_TIMEOUT:.0f} s after SIGKILL: "
             "a process of it hangs in the kernel"
         ) from None
-    await release_cgroup(node, container)
+    await release_cgroup(runtime, container)
 
 
-async def _gave_up(node: Node, pod: Pod, container: Container) -> bool:
+async def _gave_up(runtime: Runtime, pod: Pod, container: Container) -> bool:
     """Give back what a container has that does not run; False if a start was quicker."""
     async with container.lock:  # a start that comes now would meet the cgroup on its way out
         if container.record.state == "running":
             return False
         await give_up_preparation(pod, container)
-        await release_cgroup(node, container)
+        await release_cgroup(runtime, container)
         return True
 
 
-async def _signal(pod: Pod, container: Container, number: int, *, everything: bool) -> None:
-    if pod.shell is None:
+async def _signal(pod: Pod, container: Container, number: int, *, all_processes: bool) -> None:
+    if pod.fragment is None:
         return
     try:
-        await pod.shell.fragment.signal(container.id, number, everything=everything)
+        await pod.fragment.client.signal(container.id, number, all_processes=all_processes)
     except PhantomError:
         # Already gone is what was wanted; its exit, or the fragment's death, is being told.
-        if pod.shell is not None and pod.shell.alive() and not container.exited.is_set():
+        if pod.fragment is not None and pod.fragment.alive() and not container.exited.is_set():
             log.debug("signal %d for container %s was refused", number, container.id)
 
 

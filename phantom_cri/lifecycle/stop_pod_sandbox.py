@@ -4,40 +4,40 @@ from __future__ import annotations
 
 from phantom_cri.lifecycle import endings
 from phantom_cri.lifecycle.cleanup import remove_folder
-from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.remove_container import discard
+from phantom_cri.lifecycle.runtime import Runtime, log
 
 
-async def stop_pod_sandbox(node: Node, sandbox_id: str) -> None:
+async def stop_pod_sandbox(runtime: Runtime, sandbox_id: str) -> None:
     """End every process of the pod and give back its network; its records stay.
 
     Takes the pod's lock only: a container's verb that hangs in the kernel ends with the fragment.
     """
-    pod = node.records.find_pod(sandbox_id)
+    pod = runtime.records.find_pod(sandbox_id)
     if pod is None:
         return
     async with pod.lock:
         if pod.released:
             return
-        await endings.end_pod(node, pod)
-        node.records.save_pod(pod)
+        await endings.end_pod(runtime, pod)
+        runtime.records.save_pod(pod)
     log.info("pod sandbox %s is stopped", pod.id, extra={"sandbox_id": pod.id})
 
 
-async def remove_pod_sandbox(node: Node, sandbox_id: str) -> None:
+async def remove_pod_sandbox(runtime: Runtime, sandbox_id: str) -> None:
     """Stop it if need be and forget it with all its containers. Log files belong to the caller."""
-    pod = node.records.find_pod(sandbox_id)
+    pod = runtime.records.find_pod(sandbox_id)
     if pod is None:
         return
     async with pod.lock:
-        if pod.id not in node.records.pods:
+        if pod.id not in runtime.records.pods:
             return
-        await endings.end_pod(node, pod)
+        await endings.end_pod(runtime, pod)
         for container in list(pod.containers.values()):
             async with container.lock:
-                await discard(node, pod, container)
-        remove_folder(node.records.pod_folder(pod.id))
-        node.records.forget_pod(pod)
-        node.selinux.release(pod.id, pod.record.selinux)
-        node.events.emit("deleted", pod, pod.id)
+                await discard(runtime, pod, container)
+        remove_folder(runtime.records.pod_folder(pod.id))
+        runtime.records.forget_pod(pod)
+        runtime.selinux.release(pod.id, pod.record.selinux)
+        runtime.events.emit("deleted", pod, pod.id)
     log.info("pod sandbox %s is removed", pod.id, extra={"sandbox_id": pod.id})

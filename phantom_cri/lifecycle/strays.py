@@ -12,22 +12,22 @@ import select
 import signal
 from collections.abc import Set
 
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 
 _DEATH_S = 10.0
 _DELETED = " (deleted)"
 
 
-async def end_strays(node: Node, known: Set[int]) -> None:
+async def end_strays(runtime: Runtime, known: Set[int]) -> None:
     """Kill every fragment of ours that is not one of the `known` pids; its pod's processes go with it.
 
     Ours: it lives in our fragments' cgroup and holds what was a pod's folder below our state directory.
     """
-    home = node.cgroups.home(node.config.cgroup.parent)
-    for pid in node.cgroups.pids(home) - known:
-        if _holds(pid, node.records.folder):
-            log.error("fragment %d has lost its folder in %s: it is ended", pid, node.records.folder)
-            await asyncio.to_thread(_kill, pid, node.records.folder)
+    home = runtime.cgroups.fragments_path(runtime.config.cgroup.parent)
+    for pid in runtime.cgroups.pids(home) - known:
+        if _holds(pid, runtime.records.folder):
+            log.error("fragment %d has lost its folder in %s: it is ended", pid, runtime.records.folder)
+            await asyncio.to_thread(_kill, pid, runtime.records.folder)
         elif _parent(pid) not in known:  # else a child of a fragment, on its way into its container's cgroup
             log.error("process %d in cgroup %s is nobody's, and is left alone", pid, home)
 

@@ -13,27 +13,27 @@ from phantom_cri.concurrency import Background
 from phantom_cri.errors import NotFound
 from phantom_cri.lifecycle import endings
 from phantom_cri.lifecycle.live import Container
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 
 INTERVAL = 0.05
 """Seconds between looks for the exit record of a container whose first process has ended."""
 
 
-def watch(node: Node, container: Container) -> None:
+def watch(runtime: Runtime, container: Container) -> None:
     """From now on record how the container ends, or how it has ended while no daemon was there."""
-    if endings.has_exit(node, container):
-        _exited(node, container)
+    if endings.has_exit(runtime, container):
+        _exited(runtime, container)
     elif container.record.state == "running":
-        _following.start(_follow(node, container), f"follow {container.id[:12]}")
+        _following.start(_follow(runtime, container), f"follow {container.id[:12]}")
 
 
-async def _follow(node: Node, container: Container) -> None:
+async def _follow(runtime: Runtime, container: Container) -> None:
     """The record comes once the output has ended, which may be a second after the process (process_end.c)."""
     await _death(container)
     # A file of another process: there is nothing to await.
-    while not container.exited.is_set() and not endings.has_exit(node, container):  # noqa: ASYNC110
+    while not container.exited.is_set() and not endings.has_exit(runtime, container):  # noqa: ASYNC110
         await asyncio.sleep(INTERVAL)
-    _exited(node, container)
+    _exited(runtime, container)
 
 
 async def _death(container: Container) -> None:
@@ -52,10 +52,10 @@ async def _death(container: Container) -> None:
         os.close(pidfd)
 
 
-def _exited(node: Node, container: Container) -> None:
+def _exited(runtime: Runtime, container: Container) -> None:
     if not container.exited.is_set():
         container.record = codec.replace(container.record, state="running")  # also of a start not recorded
-        endings.container_exited(node, container.id, endings.last_exit(node, container))
+        endings.container_exited(runtime, container.id, endings.last_exit(runtime, container))
 
 
 _following = Background()

@@ -11,58 +11,58 @@ from phantom_cri.errors import FailedPrecondition
 from phantom_cri.fragments import FragmentLost
 from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.live import Container
-from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.prepare import open_log
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Resources
 
 
-async def update_container_resources(node: Node, container_id: str, change: Resources) -> None:
+async def update_container_resources(runtime: Runtime, container_id: str, change: Resources) -> None:
     """Apply the fields of `change` that are set; all of them or, when one is refused, none."""
-    container = node.records.container(container_id)
+    container = runtime.records.container(container_id)
     async with container.lock:
-        node.records.container(container.id)  # it may have been removed while this call waited
+        runtime.records.container(container.id)  # it may have been removed while this call waited
         states.next_container_state(container.record.state, "update", container.id)
         if container.record.state == "running":
             # Each process has inherited its own by now (proc(5)): there is no longer one value to change.
             change = codec.replace(change, oom_score_adj=0)
         merged = merge(container.record.resources, change)
-        node.cgroups.check(merged)
+        runtime.cgroups.check(merged)
         if container.preparation is not None:
             await asyncio.wait([container.preparation])
         # The kernel may be reclaiming memory on a thread: a client that leaves cannot stop that half-way.
-        await to_the_end(change_resources(node, container, merged))
+        await to_the_end(change_resources(runtime, container, merged))
 
 
-async def change_resources(node: Node, container: Container, merged: Resources) -> None:
+async def change_resources(runtime: Runtime, container: Container, merged: Resources) -> None:
     async with Undo("UpdateContainerResources") as undo:
         before = container.record.resources
-        undo.push("record", lambda: record_resources(node, container, before))
-        record_resources(node, container, merged)
+        undo.push("record", lambda: record_resources(runtime, container, before))
+        record_resources(runtime, container, merged)
         if container.has_cgroup:
-            await node.cgroups.update_async(container.record.cgroup, merged)
+            await runtime.cgroups.update_async(container.record.cgroup, merged)
         undo.keep()
 
 
 async def update_pod_sandbox_resources(
-    node: Node, sandbox_id: str, overhead: Resources | None, resources: Resources | None
+    runtime: Runtime, sandbox_id: str, overhead: Resources | None, resources: Resources | None
 ) -> None:
     """Note what the pod may use from now on. Its cgroup is the kubelet's own, who changes it by itself."""
-    pod = node.records.pod(sandbox_id)
+    pod = runtime.records.pod(sandbox_id)
     async with pod.lock:
         for value in filter(None, (overhead, resources)):
-            node.cgroups.check(value)
+            runtime.cgroups.check(value)
         pod.record = codec.replace(
             pod.record,
             overhead=merge(pod.record.overhead or Resources(), overhead or Resources()),
             resources=merge(pod.record.resources or Resources(), resources or Resources()),
         )
-        node.records.save_pod(pod)
+        runtime.records.save_pod(pod)
 
 
-def record_resources(node: Node, container: Container, resources: Resources) -> None:
+def record_resources(runtime: Runtime, container: Container, resources: Resources) -> None:
     container.record = codec.replace(container.record, resources=resources)
-    node.records.save_container(container)
+    runtime.records.save_container(container)
 
 
 def merge(current: Resources, change: Resources) -> Resources:
@@ -83,17 +83,17 @@ def merge(current: Resources, change: Resources) -> Resources:
     return codec.replace(current, **changed)
 
 
-async def reopen_container_log(node: Node, container_id: str) -> None:
+async def reopen_container_log(runtime: Runtime, container_id: str) -> None:
     """Switch the log to a file freshly opened at the same path; it exists on return."""
-    container = node.records.container(container_id)
-    pod = node.records.pod_of(container)
+    container = runtime.records.container(container_id)
+    pod = runtime.records.pod_of(container)
     async with container.lock:
         states.next_container_state(container.record.state, "reopen log", container.id)
-        if not container.record.log_path or pod.shell is None:
+        if not container.record.log_path or pod.fragment is None:
             raise FailedPrecondition(f"cannot reopen log of container {container.id}: it has none")
         fd = open_log(container.record.log_path)
         try:
-            await pod.shell.fragment.reopen_log(container.id, fd)
+            await pod.fragment.client.reopen_log(container.id, fd)
         except FragmentLost as error:
             if not pod.stopping:
                 raise

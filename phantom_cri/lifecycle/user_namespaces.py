@@ -10,7 +10,7 @@ from phantom_cri import fragments, plans
 from phantom_cri.errors import PhantomError
 from phantom_cri.images import Snapshot
 from phantom_cri.lifecycle.cleanup import remove_folder
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import User
 from phantom_cri.plans import Bind, ContainerSpec, Namespaces, OverlayRoot, PodIds, Process
@@ -18,32 +18,34 @@ from phantom_cri.plans import Bind, ContainerSpec, Namespaces, OverlayRoot, PodI
 _IDS = PodIds(uid=1 << 16, uid_count=1 << 16, gid=1 << 16, gid_count=1 << 16)
 
 
-async def obstacle(node: Node) -> str:
+async def unavailable_reason(runtime: Runtime) -> str:
     """Why pods cannot have them, or "". Takes some 5 ms; leaves nothing behind."""
     try:
-        await _try(node)
+        await _try(runtime)
     except (PhantomError, OSError) as error:
         log.info("pods with user namespaces will be refused: %s", error)
         return str(error)
     return ""
 
 
-async def _try(node: Node) -> None:
+async def _try(runtime: Runtime) -> None:
     """A fragment with a user namespace prepares a container whose layers, upper folder and volume lie where
     those of real ones will."""
     trial = secrets.token_hex(32)
-    folder = node.records.pod_folder(trial)
+    folder = runtime.records.pod_folder(trial)
     async with Undo("the trial of a user namespace") as undo:
         undo.push("folder", lambda: remove_folder(folder))
-        undo.push("snapshot", lambda: node.images.drop_snapshot(trial))
-        wanted = _container(node.images.snapshot_of(trial, ()))
-        born = await fragments.spawn(folder, plans.CLONE_NEWNS | plans.CLONE_NEWPID)
-        undo.push("fragment", lambda: asyncio.to_thread(fragments.end, born.pidfd))
-        fragment = fragments.Fragment.connect(os.path.join(folder, fragments.SOCKET), lambda event: None)
+        undo.push("snapshot", lambda: runtime.images.drop_snapshot(trial))
+        wanted = _container(runtime.images.snapshot_of(trial, ()))
+        spawned = await fragments.spawn(folder, plans.CLONE_NEWNS | plans.CLONE_NEWPID)
+        undo.push("fragment", lambda: asyncio.to_thread(fragments.end, spawned.pidfd))
+        fragment = fragments.FragmentClient.connect(
+            os.path.join(folder, fragments.SOCKET), lambda event: None
+        )
         undo.push("connection", fragment.close)
         await fragment.adopt(plans.user_namespace_plan(_IDS))
         with plans.Donations() as donations:
-            donations.lend("host_mounts", node.host_mounts)
+            donations.lend("host_mounts", runtime.host_mounts)
             await fragment.prepare(
                 trial, plans.container_plan(wanted, donations.names(), hold=True), donations
             )

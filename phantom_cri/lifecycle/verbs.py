@@ -9,9 +9,9 @@ from phantom_cri.lifecycle.checkpoint_container import CheckpointVerbs
 from phantom_cri.lifecycle.create_container import create_container
 from phantom_cri.lifecycle.event_verbs import EventVerbs
 from phantom_cri.lifecycle.exec_sync import exec_sync
-from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.remove_container import remove_container
 from phantom_cri.lifecycle.run_pod_sandbox import run_pod_sandbox
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.start_container import start_container
 from phantom_cri.lifecycle.stats.verbs import StatsVerbs
 from phantom_cri.lifecycle.stop_container import stop_container
@@ -45,18 +45,18 @@ RUNTIME_NAME = "phantom"
 class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
     """`phantom_cri.cri.verbs.RuntimeVerbs` over one node."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
 
     async def version(self) -> RuntimeVersion:
         return RuntimeVersion(name=RUNTIME_NAME, version=__version__)
 
     async def cgroup_driver(self) -> CgroupDriver:
-        return self._node.cgroups.driver
+        return self._runtime.cgroups.driver
 
     async def status(self) -> RuntimeStatus:
-        node = self._node
-        ready, reason, message = await node.network.ready()
+        runtime = self._runtime
+        ready, reason, message = await runtime.network.ready()
         network = RuntimeCondition(type="NetworkReady", status=ready, reason=reason, message=message)
         return RuntimeStatus(
             conditions=(RuntimeCondition(type="RuntimeReady", status=True), network),
@@ -64,50 +64,52 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
                 RuntimeHandler(
                     name=name,
                     recursive_read_only_mounts=True,
-                    user_namespaces=not node.no_user_namespaces,
+                    user_namespaces=not runtime.userns_unavailable,
                 )
-                for name in node.handlers
+                for name in runtime.handlers
             ),
             supplemental_groups_policy=True,
             details={
-                "rootDir": node.config.root,
-                "stateDir": node.config.state,
+                "rootDir": runtime.config.root,
+                "stateDir": runtime.config.state,
                 "runtimeVersion": __version__,
-                "runtimeHandlers": tuple(node.handlers),
-                "durableRecords": f"off: {node.durable.obstacle}" if node.durable.obstacle else "on",
-                "cgroupDriver": node.config.cgroup.driver,
-                "cgroupVersion": node.cgroups.version,
-                "cgroups": node.cgroups.features(),
-                "network": node.network.features(),
-                "pools": [pool.report() for pool in node.pools.values()],
-                "configuration": node.config,
+                "runtimeHandlers": tuple(runtime.handlers),
+                "durableRecords": f"off: {runtime.durable.unavailable_reason}"
+                if runtime.durable.unavailable_reason
+                else "on",
+                "cgroupDriver": runtime.config.cgroup.driver,
+                "cgroupVersion": runtime.cgroups.version,
+                "cgroups": runtime.cgroups.features(),
+                "network": runtime.network.features(),
+                "pools": [pool.report() for pool in runtime.pools.values()],
+                "configuration": runtime.config,
             },
         )
 
     async def use_pod_ranges(self, ranges: Sequence[str]) -> None:
-        await self._node.network.use_ranges(ranges)
+        await self._runtime.network.use_ranges(ranges)
 
     async def run_pod_sandbox(self, config: SandboxConfig, runtime_handler: str) -> str:
-        return await run_pod_sandbox(self._node, config, runtime_handler)
+        return await run_pod_sandbox(self._runtime, config, runtime_handler)
 
     async def stop_pod_sandbox(self, sandbox_id: str) -> None:
-        await stop_pod_sandbox(self._node, sandbox_id)
+        await stop_pod_sandbox(self._runtime, sandbox_id)
 
     async def remove_pod_sandbox(self, sandbox_id: str) -> None:
-        await remove_pod_sandbox(self._node, sandbox_id)
+        await remove_pod_sandbox(self._runtime, sandbox_id)
 
     async def pod_sandbox_status(self, sandbox_id: str) -> SandboxRecord:
-        return self._node.records.pod(sandbox_id).record
+        return self._runtime.records.pod(sandbox_id).record
 
     async def pod_containers(self, sandbox_id: str) -> Sequence[ContainerRecord]:
-        return [container.record for container in self._node.records.pod(sandbox_id).containers.values()]
+        return [container.record for container in self._runtime.records.pod(sandbox_id).containers.values()]
 
     async def list_pod_sandboxes(
         self, sandbox_id: str = "", state: SandboxState | None = None, labels: Mapping[str, str] = {}
     ) -> Iterable[SandboxRecord]:
         return [
             pod.record
-            for pod in self._node.records.pods.values()
+            for pod in self._runtime.records.pods.values()
             if pod.id.startswith(sandbox_id)
             and state in (None, pod.record.state)
             and labels.items() <= pod.record.config.labels.items()
@@ -117,19 +119,19 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
         self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig | None
     ) -> str:
         """`sandbox_config` repeats what RunPodSandbox was given: our own record of it is what counts."""
-        return await create_container(self._node, sandbox_id, config)
+        return await create_container(self._runtime, sandbox_id, config)
 
     async def start_container(self, container_id: str) -> None:
-        await start_container(self._node, container_id)
+        await start_container(self._runtime, container_id)
 
     async def stop_container(self, container_id: str, timeout_s: int) -> None:
-        await stop_container(self._node, container_id, timeout_s)
+        await stop_container(self._runtime, container_id, timeout_s)
 
     async def remove_container(self, container_id: str) -> None:
-        await remove_container(self._node, container_id)
+        await remove_container(self._runtime, container_id)
 
     async def container_status(self, container_id: str) -> ContainerRecord:
-        return self._node.records.container(container_id).record
+        return self._runtime.records.container(container_id).record
 
     async def list_containers(
         self,
@@ -140,7 +142,7 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
     ) -> Iterable[ContainerRecord]:
         return [
             container.record
-            for container in self._node.records.containers.values()
+            for container in self._runtime.records.containers.values()
             if container.id.startswith(container_id)
             and container.record.sandbox_id.startswith(sandbox_id)
             and state in (None, container.record.state)
@@ -148,17 +150,17 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
         ]
 
     async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: int) -> ExecResult:
-        return await exec_sync(self._node, container_id, command, timeout_s)
+        return await exec_sync(self._runtime, container_id, command, timeout_s)
 
     async def update_container_resources(
         self, container_id: str, resources: Resources, annotations: Mapping[str, str]
     ) -> None:
-        await update_container_resources(self._node, container_id, resources)
+        await update_container_resources(self._runtime, container_id, resources)
 
     async def update_pod_sandbox_resources(
         self, sandbox_id: str, overhead: Resources | None, resources: Resources | None
     ) -> None:
-        await update_pod_sandbox_resources(self._node, sandbox_id, overhead, resources)
+        await update_pod_sandbox_resources(self._runtime, sandbox_id, overhead, resources)
 
     async def reopen_container_log(self, container_id: str) -> None:
-        await reopen_container_log(self._node, container_id)
+        await reopen_container_log(self._runtime, container_id)

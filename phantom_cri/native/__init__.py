@@ -1,4 +1,4 @@
-"""Python's face of the C code: birth of fragments, and the binary they run."""
+"""Python's interface to the C code: starting fragments, and the binary they run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def spawn(
     """Start a fragment: (pid, pidfd), both the caller's to wait for and to close.
 
     `clone_flags`: CLONE_NEW*, with CLONE_NEWNS; `listen_fd`: a listening SOCK_SEQPACKET socket;
-    `state_fd`: the pod's state directory; `cgroup_fd`: cgroup v2 directory to be born in, or -1;
+    `state_fd`: the pod's state directory; `cgroup_fd`: cgroup v2 directory to be started in, or -1;
     `stderr_fd`: where it complains, or -1. The fds stay the caller's.
     Blocks (without the GIL) until execve, some 0.1 to 0.5 ms. Raises OSError.
     """

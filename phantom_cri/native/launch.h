@@ -28,7 +28,7 @@ struct launch {
     int slots[PH_SLOTS]; /* fds; -1: empty. Last, as the fragment itself touches only the first few */
 };
 
-/* RLIMIT_NOFILE's soft limit as the fragment was born with it; children get it back. */
+/* RLIMIT_NOFILE's soft limit as the fragment was started with it; children get it back. */
 extern rlim_t launch_soft_limit;
 
 /* fds must be filled for [0, plan->head->slot_count); the rest is emptied. */

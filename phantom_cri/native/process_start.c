@@ -133,7 +133,7 @@ static int make_ends(struct process *process, const struct ph_plan *head, int *d
     return result;
 }
 
-/* The new process is born in the pid namespace that pid_for_children says: set it, clone, and go back. */
+/* The new process is started in the pid namespace that pid_for_children says: set it, clone, and go back. */
 static int enter_pid_namespace(const char *id)
 {
     static bool away;

@@ -32,7 +32,7 @@
 #define PH_DONATED_MAX 240 /* SCM_MAX_FD is 253 */
 #define PH_SLOTS       1024
 
-/* the fds a fragment is born with */
+/* the fds a fragment is started with */
 #define PH_FD_LISTEN 3 /* listening SOCK_SEQPACKET socket */
 #define PH_FD_STATE  4 /* directory of the pod: exits/ID is written below it */
 
@@ -170,7 +170,7 @@ struct ph_plan {
     int32_t stdio_slot[3]; /* donated stdin, stdout, stderr, or -1: /dev/null; ignored under LOG/STDIN/TTY as
                               those say */
     uint32_t reserved2;
-    char pid_namespace_of[PH_ID_SIZE]; /* process whose pid namespace the new one is born in, or "" */
+    char pid_namespace_of[PH_ID_SIZE]; /* process whose pid namespace the new one is started in, or "" */
     /* op_count ops follow, each 8-aligned:
      *   u16 number, u16 zero, u32 length of the fields in bytes (a multiple of 8), fields:
      *   u, i: 8 bytes

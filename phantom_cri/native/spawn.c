@@ -12,10 +12,10 @@
 #include "spawn.h"
 
 #define STACK_SIZE 16384
-#define BINARY_FD  5 /* above the fds that the fragment is born with */
+#define BINARY_FD  5 /* above the fds that the fragment is started with */
 #define HIGH_FD    16
 
-/* RLIMIT_NOFILE as this process was started with it: what fragments, and so containers, are born with. */
+/* RLIMIT_NOFILE as this process was started with it: what fragments, and so containers, are started with. */
 static struct rlimit first_limit;
 static bool is_raised;
 

@@ -7,7 +7,7 @@
 /* Executes `binary_fd` in a new process with `clone_flags` (CLONE_NEW*), as a session of its own with
  * argv[0] = title, an empty environment, `listen_fd` and `state_fd` as PH_FD_LISTEN and PH_FD_STATE,
  * /dev/null as stdin and stdout, and `stderr_fd` or /dev/null as stderr. cgroup_fd: v2 directory to be
- * born in, or -1. Returns the pid with *pidfd (close-on-exec) set once execve succeeded, or -errno;
+ * started in, or -1. Returns the pid with *pidfd (close-on-exec) set once execve succeeded, or -errno;
  * after an error no process is left. */
 int ph_spawn(int binary_fd, const char *title, uint64_t clone_flags, int listen_fd, int state_fd,
              int cgroup_fd, int stderr_fd, int *pidfd);

@@ -26,7 +26,7 @@ from phantom_cri import errors
 from phantom_cri.codec import replace
 from phantom_cri.concurrency import to_the_end
 from phantom_cri.model import PortMapping, SandboxConfig
-from phantom_cri.network import Attachment, NetworkConfig, ground, links, listing
+from phantom_cri.network import Attachment, NetworkConfig, bridge, links, listing
 from phantom_cri.network import netlink as nl
 from phantom_cri.network.addresses import AddressBook, PodNetwork, Subnet, parse_subnets
 from phantom_cri.network.firewall import Firewall
@@ -58,14 +58,14 @@ class BuiltinNetwork:
             raise errors.InvalidArgument(f"network.mtu: {config.mtu} is not 0 or within 1280…65535")
         self._config = config
         self._subnets = parse_subnets(config.subnets)
-        self._owner = ground.owner_of(state)
+        self._owner = bridge.owner_of(state)
         self._book = AddressBook(state / "network", self._subnets)
         self._ports = PortTable()
         self._firewall = Firewall(config)
         self._wiring = ThreadPoolExecutor(1, "network-links")
         self._filtering = ThreadPoolExecutor(1, "network-nftables")
         self._route: nl.NetlinkSocket | None = None
-        self._ground: ground.Ground | None = None
+        self._host_bridge: bridge.HostBridge | None = None
         self._obstacle = ("NetworkNotStarted", "network: not started")
         self._departing: dict[str, tuple[str, ...]] = {}  # veth name → addresses that wait for its end
         self._sweeper: asyncio.Task[None] | None = None
@@ -81,28 +81,28 @@ class BuiltinNetwork:
         self._ports = PortTable()
         for sandbox_id, record in self._book.held.items():
             self._ports.claim(sandbox_id, forwards(record.ips, record.ports))
-        self._ground = None
+        self._host_bridge = None
         try:
-            laid = await _on(self._wiring, self._lay_ground)
+            host_bridge = await _on(self._wiring, self._ensure_bridge)
         except errors.FailedPrecondition as error:
             self._obstacle = ("NetworkConflict", str(error))
         except (errors.Internal, errors.ResourceExhausted, OSError) as error:
             self._obstacle = ("NetworkUnavailable", f"network: {error}")
         else:
-            self._template = links.VethTemplate(laid.bridge, laid.mtu)
-            self._pod_template = links.PodTemplate(laid.networks)
-            cidrs = [str(subnet.network) for subnet in laid.subnets]
+            self._template = links.VethTemplate(host_bridge.bridge, host_bridge.mtu)
+            self._pod_template = links.PodTemplate(host_bridge.networks)
+            cidrs = [str(subnet.network) for subnet in host_bridge.subnets]
             await _on(self._filtering, self._firewall.build, cidrs, self._ports.all())
-            self._ground = laid
+            self._host_bridge = host_bridge
 
     async def attach(self, sandbox_id: str, netns: str, *, ahead: bool = True) -> Attachment:
         """All is done here, ahead or not: no pod's identity matters to it."""
-        if self._ground is None:
+        if self._host_bridge is None:
             raise errors.FailedPrecondition(self._obstacle[1])
         name = self._veth_name(sandbox_id)
         if name in self._departing:
             await self._sweep()
-        packed = await self._take_addresses(sandbox_id, self._ground.subnets)
+        packed = await self._take_addresses(sandbox_id, self._host_bridge.subnets)
         ips = tuple(socket.inet_ntop(_FAMILIES[len(address)], address) for address in packed)
         mac = (
             b"\x0a\x58" + packed[0][-4:]
@@ -138,8 +138,10 @@ class BuiltinNetwork:
         if record is None or record.ports:
             state = "is not attached" if record is None else "has other host ports already"
             raise errors.FailedPrecondition(f"expose: sandbox {sandbox_id} {state}")
-        if self._firewall.obstacle:
-            raise errors.FailedPrecondition(f"port_mappings: no host ports here: {self._firewall.obstacle}")
+        if self._firewall.unavailable_reason:
+            raise errors.FailedPrecondition(
+                f"port_mappings: no host ports here: {self._firewall.unavailable_reason}"
+            )
         self._ports.claim(sandbox_id, wanted)
         exposed = replace(record, ports=tuple(mapping for mapping in port_mappings if mapping.host_port))
         try:
@@ -162,9 +164,9 @@ class BuiltinNetwork:
         self._depart(sandbox_id)
 
     def features(self) -> dict[str, str]:
-        if self._ground is None:
+        if self._host_bridge is None:
             return {"network": f"off: {self._obstacle[1]}"}
-        return {**self._ground.features, **self._firewall.features()}
+        return {**self._host_bridge.features, **self._firewall.features()}
 
     async def use_ranges(self, ranges: Sequence[str]) -> None:
         log.info(
@@ -172,7 +174,7 @@ class BuiltinNetwork:
         )
 
     async def ready(self) -> tuple[bool, str, str]:
-        if self._ground is None:
+        if self._host_bridge is None:
             return False, *self._obstacle
         return True, "", f"bridge {self._config.bridge}"
 
@@ -187,16 +189,16 @@ class BuiltinNetwork:
         self._book.close()
         if self._route is not None:
             self._route.close()
-        self._ground = self._route = None
+        self._host_bridge = self._route = None
         self._obstacle = ("NetworkClosed", "network: closed")
 
     async def dismantle(self) -> None:
         """Remove bridge and table, for a node that is given up: after the last `release`, before `close`."""
         await self._sweep()
         await _on(self._filtering, self._firewall.dismantle)
-        if self._ground is not None:
+        if self._host_bridge is not None:
             await _on(self._wiring, self._ask, links.delete_link(self._config.bridge))
-        self._ground = None
+        self._host_bridge = None
         self._obstacle = ("NetworkNotStarted", "network: dismantled")
 
     async def _take_addresses(self, sandbox_id: str, subnets: Sequence[Subnet]) -> list[bytes]:
@@ -236,26 +238,28 @@ class BuiltinNetwork:
 
     # What follows runs in the thread for links.
 
-    def _lay_ground(self) -> ground.Ground:
+    def _ensure_bridge(self) -> bridge.HostBridge:
         if self._route is None:
             self._route = nl.NetlinkSocket()
         config = self._config
-        laid = ground.lay(self._route, config.bridge, self._owner, self._subnets, config.mtu)
+        host_bridge = bridge.ensure_bridge(self._route, config.bridge, self._owner, self._subnets, config.mtu)
         living = {self._veth_name(sandbox_id) for sandbox_id in self._book.held}
         leftovers = []
         for link in listing.list_links(self._route):
             if (
                 link.kind != "veth"
                 or not link.name.startswith(self._prefix)
-                or link.master not in (0, laid.bridge)
+                or link.master not in (0, host_bridge.bridge)
             ):
                 continue
             if link.name not in living:
                 leftovers.append(link.name)
             elif link.master == 0:  # its bridge was deleted under it
-                ground.check(f"enslave {link.name}", self._route.ask(links.enslave(link.number, laid.bridge)))
+                bridge.check(
+                    f"enslave {link.name}", self._route.ask(links.enslave(link.number, host_bridge.bridge))
+                )
         self._delete_veths(leftovers)
-        return laid
+        return host_bridge
 
     def _wire(self, sandbox_id: str, record: PodNetwork, name: str, mac: bytes, netns_fd: int) -> None:
         try:
@@ -267,7 +271,7 @@ class BuiltinNetwork:
                     break
                 # the index may be taken by a stranger, or the name by what a crash left of this sandbox
                 self._ask(links.delete_link(name))
-            ground.check(f"make veth {name} of sandbox {sandbox_id}", answers)
+            bridge.check(f"make veth {name} of sandbox {sandbox_id}", answers)
         finally:
             os.close(netns_fd)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from phantom_cri import errors
 from phantom_cri.network import NetworkConfig
+from phantom_cri.network.bridge import write_sysctl
 from phantom_cri.network.conntrack import FlowTable
-from phantom_cri.network.ground import write_sysctl
 from phantom_cri.network.nftables import Nftables, NftablesError
 from phantom_cri.network.ports import Forwards, add_elements, delete_elements, table_text
 
@@ -16,7 +16,7 @@ _CALL_IP6TABLES = Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables")
 
 
 class Firewall:
-    """`obstacle` says why there are no host ports, "" when there are."""
+    """`unavailable_reason` says why there are no host ports, "" when there are."""
 
     def __init__(self, config: NetworkConfig) -> None:
         self._config = config
@@ -27,10 +27,10 @@ class Firewall:
         self._stale = ""
         self._missing = "not started"
         self._loopback = ""
-        self.obstacle = self._missing
+        self.unavailable_reason = self._missing
 
     def build(self, subnets: Sequence[str], held: Forwards) -> None:
-        """Make or replace the table; where that cannot be, `obstacle` and `features` say so."""
+        """Make or replace the table; where that cannot be, `unavailable_reason` and `features` say so."""
         self._subnets = subnets
         self._missing = ""
         try:
@@ -42,7 +42,9 @@ class Firewall:
         else:
             # only once the table's guard keeps pods away from the loopback
             self._loopback = write_sysctl(f"ipv4/conf/{self._config.bridge}/route_localnet", "1")
-        self.obstacle = self._missing or ("" if self._config.host_ports else "network.host_ports is false")
+        self.unavailable_reason = self._missing or (
+            "" if self._config.host_ports else "network.host_ports is false"
+        )
 
     def add(self, wanted: Forwards, held: Forwards) -> None:
         """Open `wanted`; `held` is all that is open then. Raises Internal, with nothing changed."""
@@ -81,7 +83,7 @@ class Firewall:
             "conntrack": off if self._missing else flows,
             "nftables": off if self._missing else f"on: table inet {self._table}",
             "masquerade": off if self._missing else masquerade,
-            "host_ports": f"off: {self.obstacle}" if self.obstacle else host_ports,
+            "host_ports": f"off: {self.unavailable_reason}" if self.unavailable_reason else host_ports,
         }
 
     def dismantle(self) -> None:
@@ -98,7 +100,7 @@ class Firewall:
         if self._nftables is not None:
             self._nftables.close()
             self._nftables = None
-        self._missing = self.obstacle = "not started"
+        self._missing = self.unavailable_reason = "not started"
 
 
 def _bridge_calls_netfilter() -> bool:

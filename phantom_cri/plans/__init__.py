@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from phantom_cri.plans.adopt_plan import birth_plan, claim_plan, user_namespace_plan
-from phantom_cri.plans.bits import (
+from phantom_cri.plans.adopt_plan import claim_plan, spawn_plan, user_namespace_plan
+from phantom_cri.plans.constants import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -60,10 +60,10 @@ __all__ = [
     "Plan",
     "PodIds",
     "Process",
-    "birth_plan",
     "claim_plan",
     "container_plan",
     "exec_plan",
+    "spawn_plan",
     "user_namespace_plan",
     "wants_template",
 ]

@@ -1,11 +1,11 @@
-"""Plans that a fragment runs on itself: at its birth, and when a pod claims it."""
+"""Plans that a fragment runs on itself: when it is started, and when a pod claims it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from phantom_cri.model import SelinuxLabels
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.container_plan import entering
 from phantom_cri.plans.devices import dev_block
 from phantom_cri.plans.op import Op
@@ -26,11 +26,11 @@ _NO_ROUTER_ADVERTISEMENTS = ("net/ipv6/conf/default/accept_ra", "net/ipv6/conf/e
 """Else any pod on the bridge could give its neighbours addresses and routes (RFC 6104)."""
 
 
-OWNED = bits.CLONE_NEWNET | bits.CLONE_NEWIPC | bits.CLONE_NEWUTS
+OWNED = constants.CLONE_NEWNET | constants.CLONE_NEWIPC | constants.CLONE_NEWUTS
 """What belongs to the pod's user namespace; mount and cgroup namespaces are each container's."""
 
 
-def birth_plan(
+def spawn_plan(
     netlink: bytes = b"",
     procs: int = 0,
     *,
@@ -63,7 +63,7 @@ def birth_plan(
 
 
 def user_namespace_plan(ids: PodIds) -> Plan:
-    """First of all for a fragment that was born in the host's network, ipc and uts namespaces."""
+    """First of all for a fragment that was started in the host's network, ipc and uts namespaces."""
     return Plan(parts=(UserNamespace(ids.uid, ids.uid_count, ids.gid, ids.gid_count, OWNED),))
 
 

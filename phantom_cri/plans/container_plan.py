@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from phantom_cri.model import SelinuxLabels
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.credentials import credentials, limited
 from phantom_cri.plans.devices import dev_block
 from phantom_cri.plans.mounts import Mounts, Parts
@@ -76,15 +76,15 @@ def container_plan(
     slots = Slots(donated)
     flags = _stream_flags(spec.io)
     if hold:
-        flags |= bits.PLAN_HOLD
+        flags |= constants.PLAN_HOLD
     if spec.namespaces.pid != "own":
-        flags |= bits.PLAN_KILL_REST
+        flags |= constants.PLAN_KILL_REST
     return Plan(
         parts=(*_parts(spec, slots, donated, template),),
-        kind=bits.KIND_CONTAINER,
+        kind=constants.KIND_CONTAINER,
         flags=flags,
         donated=tuple(donated),
-        clone_flags=bits.CLONE_NEWPID if spec.namespaces.pid == "own" else 0,
+        clone_flags=constants.CLONE_NEWPID if spec.namespaces.pid == "own" else 0,
         cgroup=_if_donated(CGROUP_FD, donated),
         log=_if_donated(LOG, donated),
         kill=_if_donated(KILL, donated),
@@ -100,12 +100,12 @@ def _if_donated(name: str, donated: Sequence[str]) -> str:
 
 def _stream_flags(io: Io) -> int:
     flags = {
-        "pipes": bits.PLAN_LOG,
-        "terminal": bits.PLAN_TTY | bits.PLAN_LOG,
-        "console": bits.PLAN_TTY | bits.PLAN_UNREAD,
+        "pipes": constants.PLAN_LOG,
+        "terminal": constants.PLAN_TTY | constants.PLAN_LOG,
+        "console": constants.PLAN_TTY | constants.PLAN_UNREAD,
         "given": 0,
     }[io.streams]
-    return flags | (bits.PLAN_STDIN if io.stdin else 0)
+    return flags | (constants.PLAN_STDIN if io.stdin else 0)
 
 
 def given_streams(donated: Sequence[str]) -> tuple[str, str, str]:
@@ -132,7 +132,7 @@ def _parts(spec: ContainerSpec, slots: Slots, donated: Sequence[str], take: bool
     return [
         entering(spec.oom_score_adj, procs_slots(donated)),
         *_network(spec.namespaces, slots),
-        JoinNs(slots[HOST_MOUNTS], bits.CLONE_NEWNS),
+        JoinNs(slots[HOST_MOUNTS], constants.CLONE_NEWNS),
         *([MountLabel(spec.labels.mount)] if spec.labels else []),
         *mounts.sources,
         *mounts.overlays,
@@ -160,13 +160,13 @@ def _parts(spec: ContainerSpec, slots: Slots, donated: Sequence[str], take: bool
 def _network(namespaces: Namespaces, slots: Slots) -> list[Op]:
     if namespaces.network == "pod":
         return []
-    return [JoinNs(slots[NETWORKS[namespaces.network]], bits.CLONE_NEWNET)]
+    return [JoinNs(slots[NETWORKS[namespaces.network]], constants.CLONE_NEWNET)]
 
 
 def _hooks(hooks: Hooks, slots: Slots, sources: Parts) -> list[Op]:
     """Before anything is masked, as runc runs them: they see the root as its image and mounts made it."""
     host = slots.take()
-    sources.append(OpenTree(host, "/", bits.OPEN_RECURSIVE))
+    sources.append(OpenTree(host, "/", constants.OPEN_RECURSIVE))
     runs = [
         Hook(each.path, hooks.state, each.args or (each.path,), each.env, each.timeout)
         for each in hooks.programs
@@ -216,8 +216,8 @@ def labelled(apparmor: str, labels: SelinuxLabels | None) -> Block:
 
 @lru_cache(maxsize=2)
 def _own_namespaces(cgroup: bool) -> Block:
-    new = bits.CLONE_NEWNS | (bits.CLONE_NEWCGROUP if cgroup else 0)
-    return Block(JoinFragment(bits.CLONE_NEWNS), Unshare(new))
+    new = constants.CLONE_NEWNS | (constants.CLONE_NEWCGROUP if cgroup else 0)
+    return Block(JoinFragment(constants.CLONE_NEWNS), Unshare(new))
 
 
 @lru_cache(maxsize=2)
@@ -228,11 +228,11 @@ def _entered_user(cgroup: bool) -> Block:
     (mount_namespaces(7), "Restrictions on mount namespaces"): masks and read-only mounts hold even against
     a root with CAP_SYS_ADMIN.
     """
-    return Block(JoinUser(), Unshare(bits.CLONE_NEWNS | (bits.CLONE_NEWCGROUP if cgroup else 0)))
+    return Block(JoinUser(), Unshare(constants.CLONE_NEWNS | (constants.CLONE_NEWCGROUP if cgroup else 0)))
 
 
 @lru_cache(maxsize=64)
 def _closing(masked: tuple[str, ...], readonly: tuple[str, ...], root_readonly: bool) -> Block:
     masks = [Mask(path) for path in masked]
-    root = [Remount("/", bits.MOUNT_ATTR_RDONLY)] if root_readonly else []
+    root = [Remount("/", constants.MOUNT_ATTR_RDONLY)] if root_readonly else []
     return Block(*masks, *[Readonly(path) for path in readonly], *root, Pivot())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from phantom_cri.codec import Record
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import CompiledPolicy, SelinuxLabels, User
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.container_plan import (
     CGROUP_FD,
     KILL,
@@ -61,7 +61,7 @@ def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
             credentials(launch.policy, launch.user, process.cwd, process.umask),
             Exec(command[0], command, process.env),
         ),
-        kind=bits.KIND_EXEC,
+        kind=constants.KIND_EXEC,
         flags=_flags(launch),
         donated=tuple(donated),
         cgroup=CGROUP_FD if CGROUP_FD in donated else "",
@@ -73,15 +73,15 @@ def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
 
 
 def _flags(launch: ExecLaunch) -> int:
-    flags = bits.PLAN_TTY if launch.tty else 0
+    flags = constants.PLAN_TTY if launch.tty else 0
     if launch.keep:
-        flags |= bits.PLAN_KEEP | (bits.PLAN_UNREAD if launch.tty else 0)
+        flags |= constants.PLAN_KEEP | (constants.PLAN_UNREAD if launch.tty else 0)
     return flags
 
 
 def _joined(launch: ExecLaunch) -> int:
-    cgroup = bits.CLONE_NEWCGROUP if launch.own_cgroup_namespace else 0
-    return bits.CLONE_NEWNS | cgroup | (bits.CLONE_NEWNET if launch.own_network else 0)
+    cgroup = constants.CLONE_NEWCGROUP if launch.own_cgroup_namespace else 0
+    return constants.CLONE_NEWNS | cgroup | (constants.CLONE_NEWNET if launch.own_network else 0)
 
 
 def checked(command: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,27 +10,27 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 
 _ATTRIBUTES = {
-    "ro": (bits.MOUNT_ATTR_RDONLY, 0),
-    "rw": (0, bits.MOUNT_ATTR_RDONLY),
-    "nosuid": (bits.MOUNT_ATTR_NOSUID, 0),
-    "suid": (0, bits.MOUNT_ATTR_NOSUID),
-    "nodev": (bits.MOUNT_ATTR_NODEV, 0),
-    "dev": (0, bits.MOUNT_ATTR_NODEV),
-    "noexec": (bits.MOUNT_ATTR_NOEXEC, 0),
-    "exec": (0, bits.MOUNT_ATTR_NOEXEC),
-    "noatime": (bits.MOUNT_ATTR_NOATIME, bits.MOUNT_ATTR_ATIME),
-    "atime": (0, bits.MOUNT_ATTR_NOATIME),
-    "relatime": (0, bits.MOUNT_ATTR_ATIME),
+    "ro": (constants.MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, constants.MOUNT_ATTR_RDONLY),
+    "nosuid": (constants.MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, constants.MOUNT_ATTR_NOSUID),
+    "nodev": (constants.MOUNT_ATTR_NODEV, 0),
+    "dev": (0, constants.MOUNT_ATTR_NODEV),
+    "noexec": (constants.MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, constants.MOUNT_ATTR_NOEXEC),
+    "noatime": (constants.MOUNT_ATTR_NOATIME, constants.MOUNT_ATTR_ATIME),
+    "atime": (0, constants.MOUNT_ATTR_NOATIME),
+    "relatime": (0, constants.MOUNT_ATTR_ATIME),
     "norelatime": (0, 0),
-    "strictatime": (bits.MOUNT_ATTR_STRICTATIME, bits.MOUNT_ATTR_ATIME),
-    "nostrictatime": (0, bits.MOUNT_ATTR_STRICTATIME),
-    "nodiratime": (bits.MOUNT_ATTR_NODIRATIME, 0),
-    "diratime": (0, bits.MOUNT_ATTR_NODIRATIME),
-    "nosymfollow": (bits.MOUNT_ATTR_NOSYMFOLLOW, 0),
-    "symfollow": (0, bits.MOUNT_ATTR_NOSYMFOLLOW),
+    "strictatime": (constants.MOUNT_ATTR_STRICTATIME, constants.MOUNT_ATTR_ATIME),
+    "nostrictatime": (0, constants.MOUNT_ATTR_STRICTATIME),
+    "nodiratime": (constants.MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, constants.MOUNT_ATTR_NODIRATIME),
+    "nosymfollow": (constants.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, constants.MOUNT_ATTR_NOSYMFOLLOW),
 }
 """What each sets, and what it takes back of the options before it (mount(8), "Filesystem-independent")."""
 
@@ -38,8 +38,8 @@ _RECURSIVE = {f"r{name}": change for name, change in _ATTRIBUTES.items()}
 """The same for submounts too (OCI runtime spec, "Linux mount options")."""
 
 _PROPAGATIONS = {
-    **(_KINDS := {word: kind for kind, word in bits.PROPAGATIONS.items()}),
-    **{f"r{word}": kind | bits.MS_REC for word, kind in _KINDS.items()},
+    **(_KINDS := {word: kind for kind, word in constants.PROPAGATIONS.items()}),
+    **{f"r{word}": kind | constants.MS_REC for word, kind in _KINDS.items()},
 }
 
 _SUPERBLOCK = {"sync": "sync", "async": "", "dirsync": "dirsync", "lazytime": "lazytime", "nolazytime": ""}
@@ -90,7 +90,7 @@ def read_options(type: str, options: Sequence[str], field: str) -> MountOptions:
         raise InvalidArgument(f"{field}: {own[0]!r} is no option of a bind mount")
     if not binds:
         own = [_SUPERBLOCK.get(option, option) for option in own]
-        own += ["ro"] if attributes & bits.MOUNT_ATTR_RDONLY else []
+        own += ["ro"] if attributes & constants.MOUNT_ATTR_RDONLY else []
     return MountOptions(attributes, recursive, propagation, binds, submounts, tuple(filter(None, own)))
 
 

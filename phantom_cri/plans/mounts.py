@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.mount_options import MountOptions, overlay_options, read_options
 from phantom_cri.plans.op import Op
 from phantom_cri.plans.ops import (
@@ -59,7 +59,7 @@ class Mounts:
         first, *others = root.mounts
         options = _read(first, "root.mounts[0]")
         self._gather(first, options, slot, "root.mounts[0]")
-        if options.propagation & ~(bits.MS_REC | bits.MS_PRIVATE):
+        if options.propagation & ~(constants.MS_REC | constants.MS_PRIVATE):
             raise InvalidArgument(f"root.mounts[0].options: {list(first.options)}: the root is private")
         self.root.append(Root(slot))
         for index, mount in enumerate(others, 1):
@@ -81,13 +81,13 @@ class Mounts:
             self._gather(mount, options, slot, field)
         else:
             yield from (_file_system(mount, options, slot), *_attributes(options, slot))
-        yield Attach(slot, mount.target, 0, options.propagation, bits.ATTACH_CREATE)
+        yield Attach(slot, mount.target, 0, options.propagation, constants.ATTACH_CREATE)
 
     def _gather(self, mount: GivenMount, options: MountOptions, slot: int, field: str) -> None:
         if options.binds:
             if not mount.source.startswith("/"):
                 raise InvalidArgument(f"{field}.source: {mount.source!r} is no absolute path")
-            how = bits.OPEN_RECURSIVE if options.submounts else 0
+            how = constants.OPEN_RECURSIVE if options.submounts else 0
             self.sources += [OpenTree(slot, mount.source, how), *_attributes(options, slot)]
         elif mount.type == "overlay":
             self.overlays += [_overlay(options, slot, field), *_attributes(options, slot)]
@@ -109,7 +109,7 @@ def _file_system(mount: GivenMount, options: MountOptions, slot: int) -> NewFs:
 
 def _overlay(options: MountOptions, slot: int, field: str) -> Op:
     found = overlay_options(options.own, f"{field}.options")
-    flags = bits.OVERLAY_VOLATILE if found.is_volatile else 0
+    flags = constants.OVERLAY_VOLATILE if found.is_volatile else 0
     if found.more:
         return OverlayWith(slot, found.lower, found.upper, found.work, found.more, flags)
     return Overlay(slot, found.lower, found.upper, found.work, flags)
@@ -119,7 +119,7 @@ def _attributes(options: MountOptions, slot: int) -> Iterator[Op]:
     if options.attributes:
         yield Attributes(slot, options.attributes)
     if options.recursive:
-        yield Attributes(slot, options.recursive, bits.ATTRIBUTES_RECURSIVE)
+        yield Attributes(slot, options.recursive, constants.ATTRIBUTES_RECURSIVE)
 
 
 def _check_targets(mounts: tuple[GivenMount, ...]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from phantom_cri.codec import Record
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 
 Slots = Mapping[int, str]
 
@@ -47,7 +47,7 @@ def listed(words: Sequence[str], before: str = " ") -> str:
 
 
 def namespaces_in_words(nstypes: int) -> str:
-    kinds = bits.names(nstypes, bits.NAMESPACES)
+    kinds = constants.names(nstypes, constants.NAMESPACES)
     return f"{' and '.join(kinds)} namespace{'s' if len(kinds) > 1 else ''}"
 
 

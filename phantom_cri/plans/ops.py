@@ -12,8 +12,8 @@ import stat
 from collections.abc import Sequence
 
 from phantom_cri.errors import Internal
-from phantom_cri.plans import bits
-from phantom_cri.plans.fields import ENCODERS
+from phantom_cri.plans import constants
+from phantom_cri.plans.encoding import ENCODERS
 from phantom_cri.plans.labels import ExecLabel as ExecLabel
 from phantom_cri.plans.labels import FileLabel as FileLabel
 from phantom_cri.plans.labels import MountLabel as MountLabel
@@ -114,11 +114,11 @@ class OpenTree(Op, frozen=True):
         return self.slot, f"bind {self.path}"
 
     def describe(self, slots: Slots) -> str:
-        how = bits.names(
+        how = constants.names(
             self.flags,
             {
-                bits.OPEN_RECURSIVE: "with its submounts",
-                bits.OPEN_CREATE: "made if missing",
+                constants.OPEN_RECURSIVE: "with its submounts",
+                constants.OPEN_CREATE: "made if missing",
             },
         )
         return f"open {self.path}{listed(how)}"
@@ -155,7 +155,7 @@ class NewFs(Op, frozen=True):
         return self.slot, f"mount {self.type}"
 
     def describe(self, slots: Slots) -> str:
-        how = [*self.options, *bits.names(self.attributes, bits.MOUNT_ATTRIBUTES)]
+        how = [*self.options, *constants.names(self.attributes, constants.MOUNT_ATTRIBUTES)]
         return f"new {self.type}{listed(how)}"
 
 
@@ -204,8 +204,8 @@ class Attributes(Op, frozen=True):
     flags: int = 0
 
     def describe(self, slots: Slots) -> str:
-        how = bits.names(self.attributes, bits.MOUNT_ATTRIBUTES)
-        also = " with its submounts" if self.flags & bits.ATTRIBUTES_RECURSIVE else ""
+        how = constants.names(self.attributes, constants.MOUNT_ATTRIBUTES)
+        also = " with its submounts" if self.flags & constants.ATTRIBUTES_RECURSIVE else ""
         return f"make {content(self.slot, slots)}{listed(how)}{also}"
 
 
@@ -230,12 +230,12 @@ class Attach(Op, frozen=True):
     flags: int = 0
 
     def describe(self, slots: Slots) -> str:
-        how = bits.names(self.attributes, bits.MOUNT_ATTRIBUTES)
-        if self.flags & bits.ATTACH_RECURSIVE and how:
+        how = constants.names(self.attributes, constants.MOUNT_ATTRIBUTES)
+        if self.flags & constants.ATTACH_RECURSIVE and how:
             how = [f"{how[0]} with its submounts", *how[1:]]
-        kind = self.propagation & ~bits.MS_REC
-        if kind & ~bits.MS_PRIVATE:
-            how += bits.names(kind, bits.PROPAGATIONS)
+        kind = self.propagation & ~constants.MS_REC
+        if kind & ~constants.MS_PRIVATE:
+            how += constants.names(kind, constants.PROPAGATIONS)
         return f"{content(self.slot, slots)} on {self.target}{listed(how)}"
 
 
@@ -307,8 +307,8 @@ class Remount(Op, frozen=True):
     flags: int = 0
 
     def describe(self, slots: Slots) -> str:
-        how = bits.names(self.attributes, bits.MOUNT_ATTRIBUTES)
-        also = " with its submounts" if self.flags & bits.REMOUNT_RECURSIVE else ""
+        how = constants.names(self.attributes, constants.MOUNT_ATTRIBUTES)
+        also = " with its submounts" if self.flags & constants.REMOUNT_RECURSIVE else ""
         return f"remount {self.path}{listed(how)}{also}"
 
 
@@ -507,7 +507,7 @@ def check_table() -> None:
         kind = OPS[number]
         encoders = [ENCODERS[letter] for letter in kind.signature]
         kind.layout = tuple(zip(kind.__struct_fields__, encoders, strict=True))
-        kind.known_flags = sum(getattr(bits, flag.removeprefix("PH_OP_")) for flag in row.flags)
+        kind.known_flags = sum(getattr(constants, flag.removeprefix("PH_OP_")) for flag in row.flags)
 
 
 def _row_of(number: int) -> tuple[str, str, tuple[str, ...]] | None:

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 
 from phantom_cri.codec import Record
 from phantom_cri.errors import Internal, InvalidArgument
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.op import Op
 
-_HEADER = struct.Struct(f"<8IQ7iI{bits.ID_SIZE}s")
+_HEADER = struct.Struct(f"<8IQ7iI{constants.ID_SIZE}s")
 
 
 class Block:
@@ -42,9 +42,9 @@ class Slots:
     """Numbers the slots of one plan: the donated fds by name from 0, then what ops open."""
 
     def __init__(self, donated: Sequence[str]) -> None:
-        if len(donated) > bits.DONATED_MAX:
+        if len(donated) > constants.DONATED_MAX:
             raise InvalidArgument(
-                f"{len(donated)} fds for one launch, at most {bits.DONATED_MAX} are possible"
+                f"{len(donated)} fds for one launch, at most {constants.DONATED_MAX} are possible"
             )
         self._numbers = {name: number for number, name in enumerate(donated)}
         self.next = len(donated)
@@ -59,8 +59,8 @@ class Slots:
     def take(self, count: int = 1) -> int:
         """The first of `count` free slots. Raises InvalidArgument when a request needs too many."""
         first, self.next = self.next, self.next + count
-        if self.next > bits.SLOTS:
-            raise InvalidArgument(f"one launch needs more than {bits.SLOTS} slots (mounts, devices)")
+        if self.next > constants.SLOTS:
+            raise InvalidArgument(f"one launch needs more than {constants.SLOTS} slots (mounts, devices)")
         return first
 
 
@@ -68,11 +68,11 @@ class Plan(Record, frozen=True):
     """`donated` names the fds of slots 0…; `cgroup`, `log`, `kill`, `oom`, `stdio` are names out of it or "".
 
     kind: KIND_*; flags: PLAN_*; clone_flags: CLONE_* of the new process;
-    pid_namespace_of: id of the process whose pid namespace it is born in.
+    pid_namespace_of: id of the process whose pid namespace it is started in.
     """
 
     parts: tuple[Op | Block, ...]
-    kind: int = bits.KIND_ADOPT
+    kind: int = constants.KIND_ADOPT
     flags: int = 0
     donated: tuple[str, ...] = ()
     clone_flags: int = 0
@@ -106,11 +106,11 @@ class Plan(Record, frozen=True):
 
     def _header(self, count: int, size: int) -> bytes:
         process = self.pid_namespace_of.encode()
-        if len(process) > bits.ID_MAX:
-            raise InvalidArgument(f"id {self.pid_namespace_of!r} is longer than {bits.ID_MAX} bytes")
+        if len(process) > constants.ID_MAX:
+            raise InvalidArgument(f"id {self.pid_namespace_of!r} is longer than {constants.ID_MAX} bytes")
         roles = (self.cgroup, self.log, self.kill, self.oom, *self.stdio)
         return _HEADER.pack(
-            bits.PLAN_MAGIC,
+            constants.PLAN_MAGIC,
             size,
             _HEADER.size,
             self.kind,

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from phantom_cri.codec import Record
 from phantom_cri.model import CompiledPolicy, InjectedHook, SelinuxLabels, User
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -73,10 +73,10 @@ class Bind(NamedTuple):
 
     source: str
     target: str
-    how: int = bits.OPEN_RECURSIVE
+    how: int = constants.OPEN_RECURSIVE
     attributes: int = 0
-    propagation: int = bits.MS_PRIVATE
-    flags: int = bits.ATTACH_CREATE
+    propagation: int = constants.MS_PRIVATE
+    flags: int = constants.ATTACH_CREATE
     stack: tuple[str, ...] = ()  # in place of `source`: read-only folders, top first, or one file
     is_mapped: bool = False  # what the host's root owns there belongs to the pod's
 

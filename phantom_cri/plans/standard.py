@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.ops import Attach, NewFs, OpenTree, Remount, Root, Symlink
 from phantom_cri.plans.plan import Block
 
-_NOSUID = bits.MOUNT_ATTR_NOSUID
-_HARMLESS = _NOSUID | bits.MOUNT_ATTR_NODEV | bits.MOUNT_ATTR_NOEXEC
+_NOSUID = constants.MOUNT_ATTR_NOSUID
+_HARMLESS = _NOSUID | constants.MOUNT_ATTR_NODEV | constants.MOUNT_ATTR_NOEXEC
 
 CGROUP = "/sys/fs/cgroup"
 SHM = "/dev/shm"  # noqa: S108 - a mount point in the container
@@ -56,13 +56,13 @@ class Shape(NamedTuple):
 
 def _file_systems(shape: Shape) -> Iterable[tuple[str, NewFs | OpenTree]]:
     """Mount point and source, parents first; slots are set by the caller."""
-    view = 0 if shape.privileged else bits.MOUNT_ATTR_RDONLY
+    view = 0 if shape.privileged else constants.MOUNT_ATTR_RDONLY
     yield "/proc", NewFs(0, "proc", (), _HARMLESS)
     dev = ("mode=755", "size=65536k")
-    yield "/dev", NewFs(0, "tmpfs", dev, _NOSUID | bits.MOUNT_ATTR_STRICTATIME)
+    yield "/dev", NewFs(0, "tmpfs", dev, _NOSUID | constants.MOUNT_ATTR_STRICTATIME)
     # The devpts is the container's own, whatever its options.
     pts = ("ptmxmode=0666", "mode=0620", *([] if shape.terminals is None else [f"gid={shape.terminals}"]))
-    yield "/dev/pts", NewFs(0, "devpts", pts, _NOSUID | bits.MOUNT_ATTR_NOEXEC)
+    yield "/dev/pts", NewFs(0, "devpts", pts, _NOSUID | constants.MOUNT_ATTR_NOEXEC)
     yield "/dev/mqueue", NewFs(0, "mqueue", (), _HARMLESS)
     if not shape.host_ipc:
         yield SHM, OpenTree(0, FRAGMENT_SHM)
@@ -96,8 +96,8 @@ def taken_mounts(first_slot: int) -> tuple[Block, Block]:
     slots = range(first_slot, first_slot + len(TEMPLATE_MOUNTS))
     pairs = list(zip(slots, TEMPLATE_MOUNTS, strict=True))
     return (
-        Block(*[OpenTree(slot, TEMPLATE + point, bits.OPEN_RECURSIVE) for slot, point in pairs]),
-        Block(*[Attach(slot, point, 0, 0, bits.ATTACH_CREATE) for slot, point in pairs]),
+        Block(*[OpenTree(slot, TEMPLATE + point, constants.OPEN_RECURSIVE) for slot, point in pairs]),
+        Block(*[Attach(slot, point, 0, 0, constants.ATTACH_CREATE) for slot, point in pairs]),
     )
 
 
@@ -112,7 +112,7 @@ def standard_mounts(shape: Shape, first_slot: int, taken: bool = False) -> Stand
             continue
         slot = first_slot + len(sources)
         sources.append(_with_slot(source, slot))
-        attach.append(Attach(slot, point, 0, 0, bits.ATTACH_CREATE))
+        attach.append(Attach(slot, point, 0, 0, constants.ATTACH_CREATE))
         points.add(point)
     return Standard(Block(*sources), Block(*attach), len(sources), "/dev" in points, CGROUP in points)
 
@@ -124,7 +124,7 @@ def _with_slot(source: NewFs | OpenTree, slot: int) -> NewFs | OpenTree:
 
 
 def cgroup_attributes(privileged: bool) -> int:
-    return _HARMLESS if privileged else _HARMLESS | bits.MOUNT_ATTR_RDONLY
+    return _HARMLESS if privileged else _HARMLESS | constants.MOUNT_ATTR_RDONLY
 
 
 @lru_cache(maxsize=64)

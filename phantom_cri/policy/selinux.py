@@ -121,7 +121,7 @@ def _settings(path: Path) -> dict[str, str]:
 
 
 class Selinux:
-    """Who is labelled how. `contexts` None: nobody is, and `obstacle` says why.
+    """Who is labelled how. `contexts` None: nobody is, and `unavailable_reason` says why.
 
     On a host without SELinux requests for labels are ignored, as containerd and CRI-O do: Kubernetes' own
     conformance tests send `level: s0` to any host. Where SELinux is there and cannot label, they are refused.
@@ -130,10 +130,10 @@ class Selinux:
     def __init__(
         self,
         contexts: Contexts | None = None,
-        obstacle: str = _NOT_ENABLED,
+        unavailable_reason: str = _NOT_ENABLED,
         canonical: Callable[[str], str] = canonical,
     ) -> None:
-        self.contexts, self.obstacle, self._canonical = contexts, obstacle, canonical
+        self.contexts, self.unavailable_reason, self._canonical = contexts, unavailable_reason, canonical
         self._holders: dict[str, set[str]] = {}  # of each level: pods
         self._told = False
 
@@ -155,7 +155,7 @@ class Selinux:
 
     @property
     def is_enabled(self) -> bool:
-        return self.contexts is not None or self.obstacle is not _NOT_ENABLED
+        return self.contexts is not None or self.unavailable_reason is not _NOT_ENABLED
 
     # --- who gets which ----------------------------------------------------
 
@@ -243,11 +243,13 @@ class Selinux:
         if not self.is_enabled:
             self._ignore(asked)
         elif not security.privileged and asked.type not in _UNCONSTRAINED:
-            why = self.obstacle if self.contexts is None else "its pod was made without labels"
+            why = self.unavailable_reason if self.contexts is None else "its pod was made without labels"
             raise FailedPrecondition(f"{_FIELD}: {asked}: {why}")
 
     def _ignore(self, asked: SelinuxOptions) -> None:
         """Logged once: a kubelet may ask with every pod."""
         if not self._told:
             self._told = True
-            log.warning("%s are ignored (%s): %s; this is logged once", _FIELD, asked, self.obstacle)
+            log.warning(
+                "%s are ignored (%s): %s; this is logged once", _FIELD, asked, self.unavailable_reason
+            )

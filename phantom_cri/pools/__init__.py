@@ -1,7 +1,7 @@
-"""Warm fragments: born before anybody asks, handed out in a function call.
+"""Warm fragments: started before anybody asks, handed out in a function call.
 
 `Pool` knows nothing of namespaces or sockets; whoever composes it says how a
-member is born, checked and ended. `Profile` is what members of one pool have in
+member is started, checked and ended. `Profile` is what members of one pool have in
 common and what a pod must ask for to get one.
 """
 

@@ -1,6 +1,6 @@
 """One pool: claims in microseconds, refilled when nobody is waiting.
 
-A birth costs a millisecond or two of the same two cores that the pods being started
+Starting a fragment costs a millisecond or two of the same two cores that the pods being started
 want. So the pool refills in the pauses between requests, and only when its stock
 falls under half does it compete with them.
 """
@@ -21,7 +21,7 @@ from phantom_cri.concurrency import Background
 class Member(Protocol):
     """What a pool needs to know of a fragment."""
 
-    born_at: float  # time.monotonic()
+    spawned_at: float  # time.monotonic()
 
     def alive(self) -> bool: ...
 
@@ -36,7 +36,7 @@ QUIET_SECONDS = 0.02
 """How long no claim must have come before a refill starts that is not urgent."""
 
 RETRY_SECONDS = (0.05, 0.2, 1.0, 5.0)
-"""Waits after a failed birth; the last one repeats."""
+"""Waits after a failed start; the last one repeats."""
 
 
 class PoolReport(Record, frozen=True):
@@ -48,13 +48,13 @@ class PoolReport(Record, frozen=True):
     hits: int
     misses: int
     retired: int
-    failed_births: int
+    failed_spawns: int
     oldest_seconds: float
     last_error: str = ""
 
 
 class Pool(Generic[M]):
-    """A stock of `size` members. `birth` makes one, `end` removes one, `check` asks one if it is well.
+    """A stock of `size` members. `spawn` makes one, `end` removes one, `check` asks one if it is well.
 
     `max_age` and `check_every` in seconds; `retired` is told of every member that ends unused, and why.
     """
@@ -65,7 +65,7 @@ class Pool(Generic[M]):
         size: int,
         *,
         max_age: float,
-        birth: Callable[[], Awaitable[M]],
+        spawn: Callable[[], Awaitable[M]],
         end: Callable[[M], Coroutine[Any, Any, None]],
         check: Callable[[M], Awaitable[bool]],
         check_every: float = 10.0,
@@ -74,10 +74,10 @@ class Pool(Generic[M]):
         self.name = name
         self.size = size
         self.claimed = 0  # pods alive that came from here; counted down by the owner
-        self.hits = self.misses = self.retired = self.failed_births = 0
+        self.hits = self.misses = self.retired = self.failed_spawns = 0
         self.last_error = ""
         self._max_age, self._check_every = max_age, check_every
-        self._birth, self._end, self._check, self._told_retired = birth, end, check, retired
+        self._spawn, self._end, self._check, self._told_retired = spawn, end, check, retired
         self._stock: deque[M] = deque()
         self._starting = 0
         self._last_claim = 0.0
@@ -133,7 +133,7 @@ class Pool(Generic[M]):
             self._wanted.set()
 
     def report(self) -> PoolReport:
-        oldest = time.monotonic() - self._stock[0].born_at if self._stock else 0.0
+        oldest = time.monotonic() - self._stock[0].spawned_at if self._stock else 0.0
         return PoolReport(
             name=self.name,
             size=self.size,
@@ -143,7 +143,7 @@ class Pool(Generic[M]):
             hits=self.hits,
             misses=self.misses,
             retired=self.retired,
-            failed_births=self.failed_births,
+            failed_spawns=self.failed_spawns,
             oldest_seconds=oldest,
             last_error=self.last_error,
         )
@@ -155,7 +155,7 @@ class Pool(Generic[M]):
             self._wanted.clear()
             while len(self._stock) < self.size:
                 await self._wait_for_quiet()
-                if await self._one_birth():
+                if await self._spawn_one():
                     failures = 0
                 else:
                     await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
@@ -168,14 +168,14 @@ class Pool(Generic[M]):
                 return
             await asyncio.sleep(QUIET_SECONDS - quiet_for)
 
-    async def _one_birth(self) -> bool:
+    async def _spawn_one(self) -> bool:
         self._starting += 1
         try:
-            member = await self._birth()
-        except Exception as error:  # a birth may fail in any way; the pool must outlive it and say so
-            self.failed_births += 1
+            member = await self._spawn()
+        except Exception as error:  # a start may fail in any way; the pool must outlive it and say so
+            self.failed_spawns += 1
             self.last_error = str(error)
-            log.warning("pool %s: a fragment could not be born: %s", self.name, error)
+            log.warning("pool %s: a fragment could not be started: %s", self.name, error)
             return False
         finally:
             self._starting -= 1
@@ -191,7 +191,7 @@ class Pool(Generic[M]):
                     self._discard(member, reason)
 
     async def _unfit(self, member: M) -> RetireReason | None:
-        if time.monotonic() - member.born_at > self._max_age:
+        if time.monotonic() - member.spawned_at > self._max_age:
             return "age"
         if not member.alive():
             return "dead"

@@ -1,4 +1,4 @@
-"""What a fragment is born with and cannot change later: the key of a pool."""
+"""What a fragment is started with and cannot change later: the key of a pool."""
 
 from __future__ import annotations
 

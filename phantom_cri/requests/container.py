@@ -17,7 +17,7 @@ from phantom_cri.model import (
     SelinuxLabels,
     User,
 )
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.spec import (
     Bind,
     CgroupView,
@@ -120,7 +120,7 @@ def container_spec(resolved: Resolved, given: Surroundings) -> ContainerSpec:
 def _mounts(resolved: Resolved, given: Surroundings) -> tuple[Bind, ...]:
     """The pod's files, the image's volumes and the request's mounts: a parent before what lies in it."""
     targets = {bind.target for bind in resolved.asked}
-    read_only = bits.MOUNT_ATTR_RDONLY if resolved.config.security.readonly_rootfs else 0
+    read_only = constants.MOUNT_ATTR_RDONLY if resolved.config.security.readonly_rootfs else 0
     found = [
         Bind(source, target, 0, read_only) for target, source in given.pod_files if target not in targets
     ]

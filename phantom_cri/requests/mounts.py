@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import ContainerConfig, ImageConfig, ImageMount, Mount
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.spec import Bind
 from phantom_cri.requests.mountinfo import HostMount, mount_holding
 from phantom_cri.requests.paths import clean, covers, host_path
 
 _PROPAGATION = {
-    "private": bits.MS_PRIVATE,
-    "host_to_container": bits.MS_SLAVE,
-    "bidirectional": bits.MS_SHARED,
+    "private": constants.MS_PRIVATE,
+    "host_to_container": constants.MS_SLAVE,
+    "bidirectional": constants.MS_SHARED,
 }
 
-_OPTIONS = {name: attribute for attribute, name in bits.MOUNT_ATTRIBUTES.items()}
+_OPTIONS = {name: attribute for attribute, name in constants.MOUNT_ATTRIBUTES.items()}
 
 _MAY_COVER_PROC = frozenset(
     f"/proc/{name}"
@@ -63,14 +63,14 @@ def _bind(mount: Mount, field: str) -> Bind:
     target = clean("/" + mount.container_path, f"{field}.container_path")
     source = host_path(mount.host_path, f"{field}.host_path")
     _check_target(source, target, field)
-    flags = bits.ATTACH_CREATE | (bits.ATTACH_RECURSIVE if mount.recursive_read_only else 0)
-    attributes = bits.MOUNT_ATTR_RDONLY if mount.readonly else 0
+    flags = constants.ATTACH_CREATE | (constants.ATTACH_RECURSIVE if mount.recursive_read_only else 0)
+    attributes = constants.MOUNT_ATTR_RDONLY if mount.readonly else 0
     for option in mount.options:
         attributes |= _OPTIONS.get(option, 0)
     return Bind(
         source,
         target,
-        bits.OPEN_CREATE | (0 if "bind" in mount.options else bits.OPEN_RECURSIVE),
+        constants.OPEN_CREATE | (0 if "bind" in mount.options else constants.OPEN_RECURSIVE),
         attributes,
         _PROPAGATION[mount.propagation],
         flags,
@@ -90,7 +90,7 @@ def _image_bind(mount: Mount, field: str, image: ImageMount | None) -> Bind:
         raise InvalidArgument(f'{field}.image_sub_path: {mount.image_sub_path!r} is absolute or has a ".."')
     target = clean("/" + mount.container_path, f"{field}.container_path")
     _check_target("", target, field)
-    return Bind("", target, 0, bits.MOUNT_ATTR_RDONLY, stack=image.stack if image else ())
+    return Bind("", target, 0, constants.MOUNT_ATTR_RDONLY, stack=image.stack if image else ())
 
 
 def _check_supported(mount: Mount, field: str) -> None:

@@ -8,7 +8,7 @@ import fcntl
 import os
 from collections.abc import Callable
 
-from phantom_cri.streaming.line import Link
+from phantom_cri.streaming.client_connection import Link
 
 CHUNK = 256 << 10
 PIPE = 64 << 10

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from phantom_cri.errors import PhantomError
 from phantom_cri.streaming.flows import Budget, Inflow, Outflow
-from phantom_cri.streaming.offers import ForwardOffer, Spawn
+from phantom_cri.streaming.pending import PendingForward, Spawn
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ class ForwardWire(Protocol):
 class Forward:
     """Lives until both directions have ended, or `stop`."""
 
-    def __init__(self, offer: ForwardOffer, port: int, wire: ForwardWire, budget: Budget) -> None:
-        self._offer = offer
+    def __init__(self, pending: PendingForward, port: int, wire: ForwardWire, budget: Budget) -> None:
+        self._pending = pending
         self._port = port
         self._wire = wire
         self._inflow = Inflow(budget)
@@ -75,12 +75,12 @@ class Forward:
 
     async def _dial(self) -> None:
         try:
-            fd = await self._offer.dial(self._port)
+            fd = await self._pending.dial(self._port)
         except PhantomError as error:
             self._fail(str(error))
             return
         except Exception:
-            log.exception("streaming: dialling port %d of pod %s failed", self._port, self._offer.pod_label)
+            log.exception("streaming: dialling port %d of pod %s failed", self._port, self._pending.pod_label)
             self._fail("see the runtime's log")
             return
         self._connect(socket.socket(fileno=fd))
@@ -88,7 +88,7 @@ class Forward:
     def _fail(self, reason: str) -> None:
         self._stopped = True
         self._inflow.stop()
-        self._wire.close(f"error forwarding port {self._port} to pod {self._offer.pod_label}: {reason}")
+        self._wire.close(f"error forwarding port {self._port} to pod {self._pending.pod_label}: {reason}")
 
     def _connect(self, to_pod: socket.socket) -> None:
         if self._stopped:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from phantom_cri.streaming.client_connection import Link
 from phantom_cri.streaming.flows import Budget
 from phantom_cri.streaming.forward import Forward
-from phantom_cri.streaming.line import Link
-from phantom_cri.streaming.offers import ForwardOffer, Terms
+from phantom_cri.streaming.pending import PendingForward, Settings
 from phantom_cri.streaming.spdy import Spdy, Stream
 
 PROTOCOL = "portforward.k8s.io"
@@ -19,10 +19,10 @@ INPUT_LIMIT = 2 << 20
 class SpdyForward:
     """A `Conversation`: any number of pairs, one after the other or at once."""
 
-    def __init__(self, offer: ForwardOffer, link: Link, spdy: Spdy, terms: Terms) -> None:
-        self.offer = offer
+    def __init__(self, pending: PendingForward, link: Link, spdy: Spdy, settings: Settings) -> None:
+        self.pending = pending
         self.spdy = spdy
-        self.terms = terms
+        self.settings = settings
         self.budget = Budget(link, INPUT_LIMIT)
         self.paused = False
         self._pairs: dict[str, _Pair] = {}
@@ -74,11 +74,11 @@ class _Pair:
         self._port = port
         self._streams: dict[str, Stream] = {}
         self._begun = False
-        self.forward = Forward(whole.offer, port, self, whole.budget)
+        self.forward = Forward(whole.pending, port, self, whole.budget)
         if whole.paused:
             self.forward.pause()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(whole.terms.creation_timeout_s, self._too_late)
+        self._timer = loop.call_later(whole.settings.creation_timeout_s, self._too_late)
 
     def add(self, kind: str, stream: Stream) -> bool:
         if kind in self._streams:
@@ -91,7 +91,7 @@ class _Pair:
         if len(self._streams) == 2 and not self._begun:
             self._begun = True
             self._timer.cancel()
-            self.forward.begin(self._whole.terms.spawn)
+            self.forward.begin(self._whole.settings.spawn)
 
     def stop(self) -> None:
         self._timer.cancel()

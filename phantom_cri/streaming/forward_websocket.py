@@ -6,12 +6,12 @@ import struct
 
 from wsproto.frame_protocol import CloseReason
 
+from phantom_cri.streaming.client_connection import Link
 from phantom_cri.streaming.flows import Budget
 from phantom_cri.streaming.forward import Forward
 from phantom_cri.streaming.forward_spdy import INPUT_LIMIT
-from phantom_cri.streaming.line import Link
 from phantom_cri.streaming.messages import ChannelReader, encode
-from phantom_cri.streaming.offers import ForwardOffer, Terms
+from phantom_cri.streaming.pending import PendingForward, Settings
 from phantom_cri.streaming.spdy import Spdy
 from phantom_cri.streaming.websocket import WebSocket
 
@@ -23,13 +23,13 @@ class WebSocketForward:
     """A `MessageTaker`: port i has channel 2i for its one connection and 2i + 1 for errors."""
 
     def __init__(
-        self, offer: ForwardOffer, protocol: str, link: Link, socket: WebSocket, terms: Terms
+        self, pending: PendingForward, protocol: str, link: Link, socket: WebSocket, settings: Settings
     ) -> None:
         self._socket = socket
-        self._spawn = terms.spawn
+        self._spawn = settings.spawn
         self._base64 = "base64" in protocol
         budget = Budget(link, INPUT_LIMIT)
-        self._ports = [_Port(self, index, offer, port, budget) for index, port in enumerate(offer.ports)]
+        self._ports = [_Port(self, index, pending, port, budget) for index, port in enumerate(pending.ports)]
         self._open = len(self._ports)
         self._reader = ChannelReader(self._base64)
 
@@ -81,12 +81,12 @@ class _Port:
     """A `ForwardWire`."""
 
     def __init__(
-        self, whole: WebSocketForward, index: int, offer: ForwardOffer, port: int, budget: Budget
+        self, whole: WebSocketForward, index: int, pending: PendingForward, port: int, budget: Budget
     ) -> None:
         self._whole = whole
         self._channel = 2 * index
         self._number = struct.pack("<H", port)
-        self.forward = Forward(offer, port, self, budget)
+        self.forward = Forward(pending, port, self, budget)
 
     def greet(self) -> None:
         for channel in (self._channel, self._channel + 1):

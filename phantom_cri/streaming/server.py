@@ -10,10 +10,16 @@ from collections.abc import Sequence
 
 from phantom_cri.concurrency import Background
 from phantom_cri.errors import FailedPrecondition, Unavailable
-from phantom_cri.streaming.door import Door
-from phantom_cri.streaming.line import Line
-from phantom_cri.streaming.offers import ForwardOffer, Offer, Offers, StdioOffer, Terms
+from phantom_cri.streaming.client_connection import ClientConnection
+from phantom_cri.streaming.pending import (
+    PendingForward,
+    PendingStdio,
+    PendingStream,
+    PendingStreams,
+    Settings,
+)
 from phantom_cri.streaming.session import Dial, OpenSession
+from phantom_cri.streaming.upgrade import UpgradeHandler
 
 MAX_UNASKED = 256
 """Connections that have not sent their request yet. One more closes the one that has waited longest."""
@@ -46,19 +52,19 @@ class StreamServer:
         self._tls = tls
         self._idle_timeout_s = idle_timeout_s
         self._tasks = Background()
-        self._terms = Terms(self._tasks.start, creation_timeout_s)
+        self._settings = Settings(self._tasks.start, creation_timeout_s)
         self._base_url = base_url.rstrip("/")
         self._url = ""
-        self._offers = Offers()
+        self._pending = PendingStreams()
         self._server: asyncio.Server | None = None
-        self._lines: set[Line] = set()
-        self._unasked: dict[Line, None] = {}
+        self._connections: set[ClientConnection] = set()
+        self._unasked: dict[ClientConnection, None] = {}
         self._quiet = asyncio.Event()
 
     async def start(self) -> None:
         """Raises FailedPrecondition naming the address or the TLS files that cannot be used."""
         context = _server_context(*self._tls) if self._tls else None
-        timeout_s = self._terms.creation_timeout_s if context else None
+        timeout_s = self._settings.creation_timeout_s if context else None
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
@@ -78,13 +84,13 @@ class StreamServer:
             return
         self._server.close()
         self._url = ""
-        for line in list(self._lines):
-            line.speaker.shut_down()
+        for connection in list(self._connections):
+            connection.handler.shut_down()
         await self._tasks.wait()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wait_for_lines(), GOODBYE_S)
-        for line in list(self._lines):
-            line.abort()
+        for connection in list(self._connections):
+            connection.abort()
         await self._wait_for_lines()
         await self._server.wait_closed()
         self._server = None
@@ -98,13 +104,15 @@ class StreamServer:
         is closed, when the client goes away. Raises ResourceExhausted when 1000 URLs wait to be used, and
         Unavailable when the server is not running.
         """
-        return self._offer("exec", StdioOffer(open_session, tty, stdin, stdout, stderr, attach=False))
+        return self._add_pending("exec", PendingStdio(open_session, tty, stdin, stdout, stderr, attach=False))
 
     def offer_attach(
         self, open_session: OpenSession, *, tty: bool, stdin: bool, stdout: bool, stderr: bool
     ) -> str:
         """As `offer_exec`; the client is told success at the end whatever the exit code is."""
-        return self._offer("attach", StdioOffer(open_session, tty, stdin, stdout, stderr, attach=True))
+        return self._add_pending(
+            "attach", PendingStdio(open_session, tty, stdin, stdout, stderr, attach=True)
+        )
 
     def offer_port_forward(self, dial: Dial, *, ports: Sequence[int] = (), pod_label: str) -> str:
         """A URL for any number of connections to ports of a pod.
@@ -112,38 +120,38 @@ class StreamServer:
         `ports` matter to the old WebSocket form only, which has no other way to name them. `pod_label` stands
         in the errors that the client reads, as `pod ID, uid : …` has it. Raises as `offer_exec`.
         """
-        return self._offer("portforward", ForwardOffer(dial, tuple(ports), pod_label))
+        return self._add_pending("portforward", PendingForward(dial, tuple(ports), pod_label))
 
-    def _offer(self, path: str, offer: Offer) -> str:
+    def _add_pending(self, path: str, pending: PendingStream) -> str:
         if not self._url:
             raise Unavailable("streaming: the server is not running")
-        return self._url + self._offers.add(path, offer)
+        return self._url + self._pending.add(path, pending)
 
-    def _accept(self) -> Line:
-        return Line(self._greet, self._forget, self._terms.creation_timeout_s)
+    def _accept(self) -> ClientConnection:
+        return ClientConnection(self._greet, self._forget, self._settings.creation_timeout_s)
 
-    def _greet(self, line: Line) -> Door:
+    def _greet(self, connection: ClientConnection) -> UpgradeHandler:
         if len(self._unasked) >= MAX_UNASKED:
             oldest = next(iter(self._unasked))
             del self._unasked[oldest]
             oldest.abort()
-        self._lines.add(line)
-        self._unasked[line] = None
+        self._connections.add(connection)
+        self._unasked[connection] = None
         self._quiet.clear()
-        return Door(line, self._offers, self._terms, self._opened)
+        return UpgradeHandler(connection, self._pending, self._settings, self._opened)
 
-    def _opened(self, line: Line) -> None:
-        self._unasked.pop(line, None)
-        line.idle_after(self._idle_timeout_s)
+    def _opened(self, connection: ClientConnection) -> None:
+        self._unasked.pop(connection, None)
+        connection.idle_after(self._idle_timeout_s)
 
-    def _forget(self, line: Line) -> None:
-        self._unasked.pop(line, None)
-        self._lines.discard(line)
-        if not self._lines:
+    def _forget(self, connection: ClientConnection) -> None:
+        self._unasked.pop(connection, None)
+        self._connections.discard(connection)
+        if not self._connections:
             self._quiet.set()
 
     async def _wait_for_lines(self) -> None:
-        if self._lines:
+        if self._connections:
             await self._quiet.wait()
 
 

@@ -6,7 +6,7 @@ import struct
 from typing import Protocol
 
 from phantom_cri.streaming import frames
-from phantom_cri.streaming.line import Link
+from phantom_cri.streaming.client_connection import Link
 
 MAX_STREAMS = 1024
 """Open at once on one connection; more are refused."""

@@ -11,9 +11,9 @@ from typing import Protocol
 from phantom_cri.errors import PhantomError
 from phantom_cri.streaming import status
 from phantom_cri.streaming.backlog import EagerOutflow
+from phantom_cri.streaming.client_connection import HIGH_WATER, Link
 from phantom_cri.streaming.flows import Budget, Inflow, Outflow
-from phantom_cri.streaming.line import HIGH_WATER, Link
-from phantom_cri.streaming.offers import STDERR, STDOUT, Spawn, StdioOffer
+from phantom_cri.streaming.pending import STDERR, STDOUT, PendingStdio, Spawn
 from phantom_cri.streaming.session import Session
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ class StdioWire(Protocol):
 class Stdio:
     """Between a wire that a client speaks on and the session that is opened for it."""
 
-    def __init__(self, offer: StdioOffer, wire: StdioWire, link: Link) -> None:
-        self._offer = offer
+    def __init__(self, pending: PendingStdio, wire: StdioWire, link: Link) -> None:
+        self._pending = pending
         self._wire = wire
         self._inflow = Inflow(Budget(link, HIGH_WATER))
         self._outflows: list[Outflow | EagerOutflow] = []
@@ -97,7 +97,7 @@ class Stdio:
     async def _serve(self) -> None:
         try:
             ending = await self._ending()
-            for channel in self._offer.outputs:
+            for channel in self._pending.outputs:
                 self._wire.end(channel)
             self._wire.finish(ending)
         finally:
@@ -108,26 +108,26 @@ class Stdio:
             return await self._run()
         except PhantomError as error:
             # In front as the kubelet's other runtimes have it: people search for these words.
-            doing = "attaching to container" if self._offer.attach else "executing command in container"
+            doing = "attaching to container" if self._pending.attach else "executing command in container"
             return status.failed(f"error {doing}: {error}")
         except Exception:
             log.exception("streaming: a session failed")
             return status.failed("the session failed: see the runtime's log")
 
     async def _run(self) -> status.Ending:
-        self._session = session = await self._offer.open_session()
+        self._session = session = await self._pending.open_session()
         self._connect(session)
         code = await session.wait()
         for flow in self._outflows:
             flow.finish()
         await self._drained.wait()
-        return status.success() if self._offer.attach else status.exited(code)
+        return status.success() if self._pending.attach else status.exited(code)
 
     def _connect(self, session: Session) -> None:
         if self._size:
             session.resize(*self._size)
         fds = {STDOUT: session.stdout, STDERR: session.stderr}
-        for channel in self._offer.outputs:
+        for channel in self._pending.outputs:
             if fds[channel] >= 0:
                 self._undrained += 1
                 flow = EagerOutflow if session.is_lossy else Outflow
@@ -136,7 +136,7 @@ class Stdio:
             self.resume_output()
         if not self._undrained:
             self._drained.set()
-        self._inflow.connect(session.stdin if self._offer.stdin else -1)
+        self._inflow.connect(session.stdin if self._pending.stdin else -1)
 
     def _takers(self, channel: int) -> tuple[Callable[[memoryview], None], Callable[[], None]]:
         """Of what comes out of a session for this channel, and of its end."""

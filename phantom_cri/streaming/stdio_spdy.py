@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from phantom_cri.streaming import status
-from phantom_cri.streaming.line import Link
-from phantom_cri.streaming.offers import ERROR, RESIZE, STDERR, STDIN, STDOUT, StdioOffer, Terms
+from phantom_cri.streaming.client_connection import Link
+from phantom_cri.streaming.pending import ERROR, RESIZE, STDERR, STDIN, STDOUT, PendingStdio, Settings
 from phantom_cri.streaming.spdy import Spdy, Stream
 from phantom_cri.streaming.stdio import Stdio
 
@@ -20,18 +20,20 @@ _CHANNELS = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR, "error": ERROR,
 class SpdyStdio:
     """A `Conversation` and a `StdioWire`."""
 
-    def __init__(self, offer: StdioOffer, protocol: str, link: Link, spdy: Spdy, terms: Terms) -> None:
+    def __init__(
+        self, pending: PendingStdio, protocol: str, link: Link, spdy: Spdy, settings: Settings
+    ) -> None:
         self._version = 4 - PROTOCOLS.index(protocol)
         self._spdy = spdy
-        self._spawn = terms.spawn
-        self._stdio = Stdio(offer, self, link)
+        self._spawn = settings.spawn
+        self._stdio = Stdio(pending, self, link)
         self._streams: dict[int, Stream] = {}
-        self._awaited = {ERROR, *offer.outputs}
-        if offer.stdin:
+        self._awaited = {ERROR, *pending.outputs}
+        if pending.stdin:
             self._awaited.add(STDIN)
-        if offer.tty and self._version >= 3:
+        if pending.tty and self._version >= 3:
             self._awaited.add(RESIZE)
-        self._timer = asyncio.get_running_loop().call_later(terms.creation_timeout_s, self._too_late)
+        self._timer = asyncio.get_running_loop().call_later(settings.creation_timeout_s, self._too_late)
 
     # a Conversation
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from wsproto.frame_protocol import CloseReason
 
 from phantom_cri.streaming import status
-from phantom_cri.streaming.line import Link
+from phantom_cri.streaming.client_connection import Link
 from phantom_cri.streaming.messages import ChannelReader, encode
-from phantom_cri.streaming.offers import ERROR, RESIZE, STDIN, StdioOffer, Terms
+from phantom_cri.streaming.pending import ERROR, RESIZE, STDIN, PendingStdio, Settings
 from phantom_cri.streaming.stdio import Stdio
 from phantom_cri.streaming.websocket import WebSocket
 
@@ -27,20 +27,22 @@ _END_OF_CHANNEL = 255
 class WebSocketStdio:
     """A `MessageTaker` and a `StdioWire`."""
 
-    def __init__(self, offer: StdioOffer, protocol: str, link: Link, socket: WebSocket, terms: Terms) -> None:
-        self._offer = offer
+    def __init__(
+        self, pending: PendingStdio, protocol: str, link: Link, socket: WebSocket, settings: Settings
+    ) -> None:
+        self._pending = pending
         self._can_end = protocol.startswith("v5.")
         self._has_status = protocol.startswith(("v4.", "v5."))
         self._base64 = "base64" in protocol
         self._socket = socket
-        self._spawn = terms.spawn
-        self._stdio = Stdio(offer, self, link)
+        self._spawn = settings.spawn
+        self._stdio = Stdio(pending, self, link)
         self._reader = ChannelReader(self._base64)
 
     # a MessageTaker
 
     def begin(self) -> None:
-        self.send([*self._offer.outputs, ERROR][0], memoryview(b""))  # clients wait for a sign of life
+        self.send([*self._pending.outputs, ERROR][0], memoryview(b""))  # clients wait for a sign of life
         self._stdio.begin(self._spawn)
 
     def take(self, part: bytes, first: bool, last: bool) -> None:
@@ -83,7 +85,7 @@ class WebSocketStdio:
     # private
 
     def _take(self, channel: int, part: bytes) -> None:
-        if channel == STDIN and self._offer.stdin:
+        if channel == STDIN and self._pending.stdin:
             self._stdio.take_input(memoryview(part))
         elif channel == RESIZE:
             self._stdio.take_size(part)

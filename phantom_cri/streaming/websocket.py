@@ -9,7 +9,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 
-from phantom_cri.streaming.line import Link
+from phantom_cri.streaming.client_connection import Link
 
 
 class MessageTaker(Protocol):

@@ -53,7 +53,7 @@ class Tracing:
 
 
 class NoTracing:
-    """The same face when tracing is off."""
+    """The same interface when tracing is off."""
 
     def call(self, method: str, metadata: Metadata) -> AbstractContextManager[Any]:
         return _OFF

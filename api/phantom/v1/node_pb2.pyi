@@ -29,7 +29,7 @@ class Profile(_message.Message):
     def __init__(self, host_network: _Optional[bool] = ..., host_pid: _Optional[bool] = ..., host_ipc: _Optional[bool] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("name", "profile", "size", "warm", "starting", "claimed", "hits", "misses", "retired", "failed_births", "oldest_age", "last_error")
+    __slots__ = ("name", "profile", "size", "warm", "starting", "claimed", "hits", "misses", "retired", "failed_spawns", "oldest_age", "last_error")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -39,7 +39,7 @@ class Pool(_message.Message):
     HITS_FIELD_NUMBER: _ClassVar[int]
     MISSES_FIELD_NUMBER: _ClassVar[int]
     RETIRED_FIELD_NUMBER: _ClassVar[int]
-    FAILED_BIRTHS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_SPAWNS_FIELD_NUMBER: _ClassVar[int]
     OLDEST_AGE_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -51,10 +51,10 @@ class Pool(_message.Message):
     hits: int
     misses: int
     retired: int
-    failed_births: int
+    failed_spawns: int
     oldest_age: int
     last_error: str
-    def __init__(self, name: _Optional[str] = ..., profile: _Optional[_Union[Profile, _Mapping]] = ..., size: _Optional[int] = ..., warm: _Optional[int] = ..., starting: _Optional[int] = ..., claimed: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ..., retired: _Optional[int] = ..., failed_births: _Optional[int] = ..., oldest_age: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., profile: _Optional[_Union[Profile, _Mapping]] = ..., size: _Optional[int] = ..., warm: _Optional[int] = ..., starting: _Optional[int] = ..., claimed: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ..., retired: _Optional[int] = ..., failed_spawns: _Optional[int] = ..., oldest_age: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
 
 class ListPodStartsRequest(_message.Message):
     __slots__ = ("pod_sandbox_id",)

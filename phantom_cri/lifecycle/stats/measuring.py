@@ -18,7 +18,7 @@ from phantom_cri import fragments
 from phantom_cri.cgroups import open_files_limit
 from phantom_cri.errors import SHORTAGES, NotFound, kernel_error
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.stats.rates import Rates
 from phantom_cri.lifecycle.stats.sums import add, of_process, time_only
 from phantom_cri.model import ContainerRecord, FilesystemUsage, SandboxRecord
@@ -40,56 +40,54 @@ class Subject(NamedTuple):
 
 
 class Measuring:
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._rates = Rates()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage")
 
     async def containers(self, chosen: Iterable[Container]) -> list[ContainerUsage]:
         """One that does not run has its writable layer alone, which counts towards its pod's disk."""
         records = [container.record for container in chosen]
-        return await self._on_thread(partial(self._read_containers, records, everything=False))
+        return await self._on_thread(partial(self._read_containers, records, detailed=False))
 
-    async def pods(self, chosen: Iterable[Pod], *, everything: bool = False) -> list[PodUsage]:
+    async def pods(self, chosen: Iterable[Pod], *, detailed: bool = False) -> list[PodUsage]:
         """Of each whose fragment is still there when its turn comes. `everything`: what only metrics tell."""
         subjects = [_subject(pod) for pod in chosen]
-        return await self._on_thread(partial(self._read_pods, subjects, everything))
+        return await self._on_thread(partial(self._read_pods, subjects, detailed))
 
     async def everything_of(self, cgroup: str) -> CgroupUsage:
         """Raises NotFound."""
-        return await self._on_thread(partial(self._node.cgroups.usage, cgroup, everything=True))
+        return await self._on_thread(partial(self._runtime.cgroups.usage, cgroup, detailed=True))
 
     def _on_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        records = self._node.records
+        records = self._runtime.records
         if len(self._rates) > 2 * (len(records.pods) + len(records.containers)) + 100:
             self._thread.submit(self._rates.keep, records.pods.keys() | records.containers.keys())
         return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _read_containers(
-        self, records: Sequence[ContainerRecord], *, everything: bool
-    ) -> list[ContainerUsage]:
-        layers = self._node.images.written([record.id for record in records], PATIENCE_S)
-        return [self._read_container(record, layers.get(record.id), everything) for record in records]
+    def _read_containers(self, records: Sequence[ContainerRecord], *, detailed: bool) -> list[ContainerUsage]:
+        layers = self._runtime.images.written([record.id for record in records], PATIENCE_S)
+        return [self._read_container(record, layers.get(record.id), detailed) for record in records]
 
     def _read_container(
-        self, record: ContainerRecord, layer: FilesystemUsage | None, everything: bool
+        self, record: ContainerRecord, layer: FilesystemUsage | None, detailed: bool
     ) -> ContainerUsage:
-        cgroup = self._read_cgroup(record, everything) if record.state == "running" else None
+        cgroup = self._read_cgroup(record, detailed) if record.state == "running" else None
         if cgroup is None:
             return ContainerUsage(record, None, None, layer)
         rate = self._rates.rate(record.id, cgroup.timestamp, cgroup.cpu.usage_ns)
-        open_files = open_files_limit(record.process.pid) if everything and record.process else None
+        open_files = open_files_limit(record.process.pid) if detailed and record.process else None
         return ContainerUsage(record, cgroup, rate, layer, open_files)
 
-    def _read_cgroup(self, record: ContainerRecord, everything: bool) -> CgroupUsage | None:
+    def _read_cgroup(self, record: ContainerRecord, detailed: bool) -> CgroupUsage | None:
         try:
-            return self._node.cgroups.usage(record.cgroup, everything=everything)
+            return self._runtime.cgroups.usage(record.cgroup, detailed=detailed)
         except NotFound:
             return None
 
-    def _read_pods(self, subjects: Sequence[Subject], everything: bool) -> list[PodUsage]:
+    def _read_pods(self, subjects: Sequence[Subject], detailed: bool) -> list[PodUsage]:
         records = [record for subject in subjects for record in subject.containers]
-        usages = {usage.record.id: usage for usage in self._read_containers(records, everything=everything)}
+        usages = {usage.record.id: usage for usage in self._read_containers(records, detailed=detailed)}
         found = []
         for subject in subjects:
             containers = tuple(usages[record.id] for record in subject.containers)
@@ -107,14 +105,14 @@ class Measuring:
             if record.config.security.namespaces.network != "node":
                 interfaces = read_interfaces(record.fragment.pid)
             timestamp = time.time_ns()
-            figures = fragments.read_figures(record.fragment.pid)
+            proc_stat = fragments.read_proc_stat(record.fragment.pid)
         except OSError as error:
             if error.errno in SHORTAGES:  # ours, and no word about the pod
                 raise kernel_error(f"stats of pod sandbox {record.id}", error.errno or 0) from error
             return None
-        if figures.start_time != record.fragment.start_time:
+        if proc_stat.start_time != record.fragment.start_time:
             return None  # the pid is another's by now, and so were the interfaces
-        cgroup = self._own_cgroup(record) or self._sum(subject, containers, of_process(figures))
+        cgroup = self._own_cgroup(record) or self._sum(subject, containers, of_process(proc_stat))
         rate = self._rates.rate(record.id, cgroup.timestamp, cgroup.cpu.usage_ns)
         return PodUsage(record, cgroup, rate, timestamp, interfaces, containers)
 
@@ -122,7 +120,7 @@ class Measuring:
         if not has_own_cgroup(record):
             return None
         try:
-            return self._node.cgroups.usage(record.cgroup_parent)
+            return self._runtime.cgroups.usage(record.cgroup_parent)
         except NotFound:  # nothing was ever run in it
             return None
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import time
 
-from phantom_cri.fragments import Figures
+from phantom_cri.fragments import ProcStat
 from phantom_cri.usage import CgroupUsage, CpuUsage, IoUsage, MemoryUsage, TaskUsage
 
 _NO_IO = IoUsage(None, None)
 
 
-def of_process(figures: Figures) -> CgroupUsage:
+def of_process(proc_stat: ProcStat) -> CgroupUsage:
     """A single process as if it had a cgroup of its own."""
     return CgroupUsage(
         timestamp=time.time_ns(),
-        cpu=CpuUsage(figures.user_ns + figures.system_ns, figures.user_ns, figures.system_ns),
+        cpu=CpuUsage(proc_stat.user_ns + proc_stat.system_ns, proc_stat.user_ns, proc_stat.system_ns),
         memory=MemoryUsage(
-            usage=figures.rss,
-            working_set=figures.rss,
-            rss=figures.rss,
-            page_faults=figures.page_faults,
-            major_page_faults=figures.major_page_faults,
+            usage=proc_stat.rss,
+            working_set=proc_stat.rss,
+            rss=proc_stat.rss,
+            page_faults=proc_stat.page_faults,
+            major_page_faults=proc_stat.major_page_faults,
         ),
         io=_NO_IO,
-        tasks=TaskUsage(figures.threads),
+        tasks=TaskUsage(proc_stat.threads),
     )
 
 

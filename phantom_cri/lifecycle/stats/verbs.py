@@ -7,7 +7,7 @@ from functools import cached_property
 
 from phantom_cri.errors import FailedPrecondition
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.stats.filesystem import filesystem_of
 from phantom_cri.lifecycle.stats.measuring import Measuring
 from phantom_cri.lifecycle.stats.pod_metrics import announced, samples_of
@@ -15,14 +15,14 @@ from phantom_cri.usage import ContainerUsage, Metric, PodMetrics, PodUsage
 
 
 class StatsVerbs:
-    _node: Node
+    _runtime: Runtime
 
     @cached_property
     def _measuring(self) -> Measuring:
-        return Measuring(self._node)
+        return Measuring(self._runtime)
 
     async def container_stats(self, container_id: str) -> ContainerUsage:
-        (usage,) = await self._measuring.containers([self._node.records.container(container_id)])
+        (usage,) = await self._measuring.containers([self._runtime.records.container(container_id)])
         return usage
 
     async def list_container_stats(
@@ -36,11 +36,11 @@ class StatsVerbs:
                 and labels.items() <= record.config.labels.items()
             )
 
-        chosen = filter(fits, list(self._node.records.containers.values()))
+        chosen = filter(fits, list(self._runtime.records.containers.values()))
         return await self._measuring.containers(chosen)
 
     async def pod_sandbox_stats(self, sandbox_id: str) -> PodUsage:
-        pod = self._node.records.pod(sandbox_id)
+        pod = self._runtime.records.pod(sandbox_id)
         found = await self._measuring.pods([pod])
         if not found:
             raise FailedPrecondition(f"pod sandbox {pod.id} has no stats: it is {pod.record.state}")
@@ -56,13 +56,13 @@ class StatsVerbs:
         )
 
     async def metrics(self) -> Sequence[Metric]:
-        example = self._node.cgroups.home(self._node.config.cgroup.parent)
+        example = self._runtime.cgroups.fragments_path(self._runtime.config.cgroup.parent)
         return announced(await self._measuring.everything_of(example))
 
     async def pod_sandbox_metrics(self) -> Iterable[PodMetrics]:
-        pods = await self._measuring.pods(self._ready(), everything=True)
-        filesystem = filesystem_of(self._node.config.root)
+        pods = await self._measuring.pods(self._ready(), detailed=True)
+        filesystem = filesystem_of(self._runtime.config.root)
         return (samples_of(pod, filesystem) for pod in pods)
 
     def _ready(self) -> list[Pod]:
-        return [pod for pod in self._node.records.pods.values() if pod.record.state == "ready"]
+        return [pod for pod in self._runtime.records.pods.values() if pod.record.state == "ready"]

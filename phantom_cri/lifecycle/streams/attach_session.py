@@ -9,8 +9,8 @@ from phantom_cri import plans
 from phantom_cri.errors import FailedPrecondition, NotFound, ResourceExhausted
 from phantom_cri.fragments import FragmentLost
 from phantom_cri.lifecycle.live import Container
-from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.running import Running, running
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.streams.client_pipes import ClientPipes
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Streams
@@ -42,7 +42,7 @@ class AttachSession(ClientPipes):
             stdout = writers.give("stdout", self.make_roomy_stdout()) if streams.stdout else -1
             wants_stderr = streams.stderr and not config.tty
             stderr = writers.give("stderr", self.make_roomy_stderr()) if wants_stderr else -1
-            console, self._detached = await target.shell.fragment.attach(
+            console, self._detached = await target.fragment.client.attach(
                 self.container.id,
                 stdout=stdout,
                 stderr=stderr,
@@ -96,30 +96,30 @@ class AttachSession(ClientPipes):
         self._detached.cancel()
 
 
-async def open_attach(node: Node, container_id: str, streams: Streams) -> AttachSession:
+async def open_attach(runtime: Runtime, container_id: str, streams: Streams) -> AttachSession:
     """Attach to a running container, or to one that is about to start: its client then misses nothing.
 
     Raises NotFound, FailedPrecondition, ResourceExhausted (too many).
     """
-    target = running(node, container_id, "attach")
+    target = running(runtime, container_id, "attach")
     session = AttachSession(target.container)
     async with Undo("Attach") as undo:
         undo.push("session", session.close)
         if target.container.record.state == "created":
-            await _join_before_start(node, session, streams)
+            await _join_before_start(runtime, session, streams)
         else:
             await session.join(target, streams)
         undo.keep()
     return session
 
 
-async def _join_before_start(node: Node, session: AttachSession, streams: Streams) -> None:
+async def _join_before_start(runtime: Runtime, session: AttachSession, streams: Streams) -> None:
     """A start that is asked for meanwhile waits for the lock, and so for the client."""
     container = session.container
     async with container.lock:
         if container.preparation is not None:
             await asyncio.wait((container.preparation,))
-        target = running(node, container.id, "attach")
+        target = running(runtime, container.id, "attach")
         try:
             await session.join(target, streams)
         except NotFound as error:

@@ -9,8 +9,8 @@ from phantom_cri import plans
 from phantom_cri.errors import Internal
 from phantom_cri.fragments import Exit
 from phantom_cri.lifecycle.live import Container
-from phantom_cri.lifecycle.node import Node, log
 from phantom_cri.lifecycle.running import leave_exec, new_exec_id, running, start_exec
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.streams.client_pipes import ClientPipes, all_hung_up
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Streams
@@ -19,9 +19,11 @@ from phantom_cri.model import Streams
 class ExecSession(ClientPipes):
     """`phantom_cri.streaming.Session` of an exec, which ends with all its children when its client leaves."""
 
-    def __init__(self, node: Node, container: Container, exec_id: str, exits: asyncio.Future[Exit]) -> None:
+    def __init__(
+        self, runtime: Runtime, container: Container, exec_id: str, exits: asyncio.Future[Exit]
+    ) -> None:
         super().__init__()
-        self._node, self._container, self._id, self._exits = node, container, exec_id, exits
+        self._runtime, self._container, self._id, self._exits = runtime, container, exec_id, exits
 
     def end_input(self) -> None:
         """A terminal's input has no end: its user types one."""
@@ -31,7 +33,7 @@ class ExecSession(ClientPipes):
     async def wait(self) -> int:
         """Until the command has ended and nobody writes to its output, or the time for that is up."""
         exit = await asyncio.shield(self._exits)
-        if not await all_hung_up(self.outputs(), self._node.config.exec.drain_timeout_seconds):
+        if not await all_hung_up(self.outputs(), self._runtime.config.exec.drain_timeout_seconds):
             log.info("a child of an exec keeps its output open: what it writes from now on is lost")
         return exit.code
 
@@ -40,22 +42,24 @@ class ExecSession(ClientPipes):
         if not self._exits.cancel():
             if not self._exits.cancelled():
                 self._exits.exception()  # told by `wait`, if anybody waited
-            leave_exec(self._node, self._container, self._id)
+            leave_exec(self._runtime, self._container, self._id)
             return
-        await self._node.cgroups.end_exec_child(self._container.record.cgroup, self._id)
+        await self._runtime.cgroups.end_exec_child(self._container.record.cgroup, self._id)
 
 
-async def open_exec(node: Node, container_id: str, command: Sequence[str], streams: Streams) -> ExecSession:
+async def open_exec(
+    runtime: Runtime, container_id: str, command: Sequence[str], streams: Streams
+) -> ExecSession:
     """Start `command`. Raises ExecError when it is not there; nothing is left then."""
-    target = running(node, container_id, "exec")
+    target = running(runtime, container_id, "exec")
     exec_id = new_exec_id()
     async with Undo("Exec") as undo:
-        session = ExecSession(node, target.container, exec_id, target.shell.exec_exit(exec_id))
+        session = ExecSession(runtime, target.container, exec_id, target.fragment.exec_exit(exec_id))
         undo.push("exec", session.close)
         with plans.Donations() as donations:
             if not streams.tty:
                 _donate_pipes(session, donations, streams)
-            started = await start_exec(node, target, exec_id, command, donations, tty=streams.tty)
+            started = await start_exec(runtime, target, exec_id, command, donations, tty=streams.tty)
         if streams.tty:
             if started.console < 0:
                 raise Internal(f"exec {exec_id}: the fragment sent no terminal")

@@ -8,9 +8,9 @@ import socket
 
 from phantom_cri.errors import FailedPrecondition, Unavailable
 from phantom_cri.fragments import LaunchError
-from phantom_cri.fragments.handle import Shell
+from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle.live import Pod
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 
 LOCALHOST = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
@@ -18,26 +18,26 @@ CONNECT_TIMEOUT = 10.0
 """Seconds that a server in the pod gets to take a connection."""
 
 
-def ready_pod(node: Node, sandbox_id: str) -> tuple[Pod, Shell]:
+def ready_pod(runtime: Runtime, sandbox_id: str) -> tuple[Pod, FragmentHandle]:
     """Raises NotFound, FailedPrecondition."""
-    pod = node.records.pod(sandbox_id)
-    if pod.record.state != "ready" or pod.shell is None:
+    pod = runtime.records.pod(sandbox_id)
+    if pod.record.state != "ready" or pod.fragment is None:
         raise FailedPrecondition(f"cannot forward ports of pod sandbox {pod.id}: it is {pod.record.state}")
     pod.check_version()
-    return pod, pod.shell
+    return pod, pod.fragment
 
 
-async def dial(node: Node, sandbox_id: str, port: int) -> int:
+async def dial(runtime: Runtime, sandbox_id: str, port: int) -> int:
     """Connect to `port` of the pod's localhost; the socket is non-blocking and the caller's.
 
     The fragment makes the socket, and with that decides for ever whose network it is in. Raises Unavailable
     with what each address answered.
     """
-    _, shell = ready_pod(node, sandbox_id)
+    _, fragment = ready_pod(runtime, sandbox_id)
     refusals = []
     for family, address in LOCALHOST:
         try:
-            return await _connected(shell, family, address, port)
+            return await _connected(fragment, family, address, port)
         except TimeoutError:
             refusals.append(f"{address}: no answer within {CONNECT_TIMEOUT:.0f} s")
         except OSError as error:
@@ -47,8 +47,8 @@ async def dial(node: Node, sandbox_id: str, port: int) -> int:
     raise Unavailable(f"failed to connect to localhost:{port} inside the pod ({', '.join(refusals)})")
 
 
-async def _connected(shell: Shell, family: int, address: str, port: int) -> int:
-    with socket.socket(fileno=await shell.fragment.tcp_socket(family)) as made:
+async def _connected(fragment: FragmentHandle, family: int, address: str, port: int) -> int:
+    with socket.socket(fileno=await fragment.client.tcp_socket(family)) as made:
         made.setblocking(False)
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await asyncio.get_running_loop().sock_connect(made, (address, port))

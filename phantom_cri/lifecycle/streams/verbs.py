@@ -7,8 +7,8 @@ from functools import partial
 from typing import Literal
 
 from phantom_cri.errors import PhantomError
-from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.running import running
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.streams.attach_session import AttachSession, open_attach
 from phantom_cri.lifecycle.streams.client_pipes import ClientPipes
 from phantom_cri.lifecycle.streams.exec_session import ExecSession, open_exec
@@ -19,52 +19,52 @@ from phantom_cri.model import Streams
 class StreamingVerbs:
     """`phantom_cri.cri.streaming_service.StreamingVerbs` over one node."""
 
-    _node: Node
+    _runtime: Runtime
 
     async def exec(self, container_id: str, command: Sequence[str], streams: Streams) -> str:
-        node = self._node
-        container = running(node, container_id, "exec").container
+        runtime = self._runtime
+        container = running(runtime, container_id, "exec").container
 
         async def open_session() -> ExecSession:
-            session = await open_exec(node, container.id, tuple(command), streams)
-            count(node, "exec", session)
+            session = await open_exec(runtime, container.id, tuple(command), streams)
+            count(runtime, "exec", session)
             return session
 
-        return node.streams.offer_exec(
+        return runtime.streams.offer_exec(
             open_session, tty=streams.tty, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr
         )
 
     async def attach(self, container_id: str, streams: Streams) -> str:
-        node = self._node
-        container = running(node, container_id, "attach").container
+        runtime = self._runtime
+        container = running(runtime, container_id, "attach").container
 
         async def open_session() -> AttachSession:
-            session = await open_attach(node, container.id, streams)
-            count(node, "attach", session)
+            session = await open_attach(runtime, container.id, streams)
+            count(runtime, "attach", session)
             return session
 
-        return node.streams.offer_attach(
+        return runtime.streams.offer_attach(
             open_session, tty=streams.tty, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr
         )
 
     async def port_forward(self, sandbox_id: str, ports: Sequence[int]) -> str:
-        node = self._node
-        pod, _ = ready_pod(node, sandbox_id)
+        runtime = self._runtime
+        pod, _ = ready_pod(runtime, sandbox_id)
 
         async def connect(port: int) -> int:
             try:
-                connection = await dial(node, pod.id, port)
+                connection = await dial(runtime, pod.id, port)
             except PhantomError as error:
-                node.metrics.port_forwarded(error.code)
+                runtime.metrics.port_forwarded(error.code)
                 raise
-            node.metrics.port_forwarded("ok")
+            runtime.metrics.port_forwarded("ok")
             return connection
 
         label = f"pod {pod.id}, uid : {pod.record.config.metadata.uid}"
-        return node.streams.offer_port_forward(connect, ports=ports, pod_label=label)
+        return runtime.streams.offer_port_forward(connect, ports=ports, pod_label=label)
 
 
-def count(node: Node, kind: Literal["exec", "attach"], session: ClientPipes) -> None:
+def count(runtime: Runtime, kind: Literal["exec", "attach"], session: ClientPipes) -> None:
     """In the gauge of open sessions, until it is closed."""
-    node.metrics.session_opened(kind)
-    session.on_close = partial(node.metrics.session_closed, kind)
+    runtime.metrics.session_opened(kind)
+    session.on_close = partial(runtime.metrics.session_closed, kind)

@@ -107,7 +107,7 @@ class CniNetwork:
         wiring.hold()
         self._wirings[sandbox_id] = wiring
         network = self._folder.network()
-        if ahead and network is not None and not prewire.obstacle(self._config.prewire, network):
+        if ahead and network is not None and not prewire.unavailable_reason(self._config.prewire, network):
             try:
                 async with wiring.lock:
                     args = capabilities.generic_args(sandbox_id)
@@ -198,7 +198,7 @@ class CniNetwork:
         network = self._folder.network()
         if network is None:
             return {"network": f"off: {self._folder.complaint}"}
-        why = prewire.obstacle(self._config.prewire, network)
+        why = prewire.unavailable_reason(self._config.prewire, network)
         told = {
             "network": f"on: CNI network {network.name}, {network.origin}",
             "prewire": f"off: {why}" if why else "on",

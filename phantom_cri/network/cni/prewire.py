@@ -20,7 +20,7 @@ the pod's name; and everybody else's, which as a rule ask the API server for the
 """
 
 
-def obstacle(mode: Prewire, network: Network) -> str:
+def unavailable_reason(mode: Prewire, network: Network) -> str:
     """Why the pod has to be known first, "" when it has not."""
     if mode == "never":
         return "network.cni.prewire is never"

@@ -16,13 +16,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
+from harness.cgroups import groups_below
+from harness.daemon import Daemon
+from harness.host import mounts_below
+from harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
+from harness.tools import tool
 from phantom_cri import codec, config
 from phantom_cri.__main__ import compose, leave
-from phantom_cri.fragments.handle import Shell
+from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle import user_namespaces
 from phantom_cri.lifecycle.live import Container
-from phantom_cri.lifecycle.node import Node
 from phantom_cri.lifecycle.recover import recover
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.verbs import PodVerbs
 from phantom_cri.model import (
     ContainerConfig,
@@ -37,11 +42,6 @@ from phantom_cri.model import (
 from phantom_cri.network.builtin import BuiltinNetwork
 from phantom_cri.telemetry.metrics import Metrics
 from phantom_cri.telemetry.tracing import NoTracing
-from tests.e2e.harness.cgroups import groups_below
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.host import mounts_below
-from tests.e2e.harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
-from tests.e2e.harness.tools import tool
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Bed:
             },
         )
         self.runner = asyncio.Runner()
-        self.node: Node
+        self.runtime: Runtime
         self.verbs: PodVerbs
         self.image = ""
         self.volume_image = ""
@@ -78,11 +78,11 @@ class Bed:
         self.daemon.registries.mkdir(parents=True)
         path = self.daemon.folder / "config.yaml"
         path.write_text(yaml.safe_dump(self.daemon.config))
-        self.node = await compose(config.load(["--config", str(path)]), Metrics("test"), NoTracing())
-        self.verbs = PodVerbs(self.node)
-        await recover(self.node)
-        await self.node.streams.start()
-        self.node.no_user_namespaces = await user_namespaces.obstacle(self.node)
+        self.runtime = await compose(config.load(["--config", str(path)]), Metrics("test"), NoTracing())
+        self.verbs = PodVerbs(self.runtime)
+        await recover(self.runtime)
+        await self.runtime.streams.start()
+        self.runtime.userns_unavailable = await user_namespaces.unavailable_reason(self.runtime)
         self.image = await self.load("plain", ImageConfig())
         self.volume_image = await self.load("volumes", ImageConfig(volumes=["/data", "/more"]))
         await self._use_once()
@@ -96,7 +96,7 @@ class Bed:
         await self.verbs.remove_pod_sandbox(pod)
 
     async def load(self, name: str, image: ImageConfig) -> str:
-        (image_id,) = await self.node.images.load(self.archive(name, image))
+        (image_id,) = await self.runtime.images.load(self.archive(name, image))
         return image_id
 
     def archive(self, name: str, image: ImageConfig, files: dict[str, str] | None = None) -> Path:
@@ -117,11 +117,11 @@ class Bed:
 
     async def stop(self) -> None:
         await self.remove_pods()
-        for pool in self.node.pools.values():
+        for pool in self.runtime.pools.values():
             await pool.stop()
-        await self.node.streams.close()
-        await leave(self.node)
-        os.close(self.node.host_mounts)
+        await self.runtime.streams.close()
+        await leave(self.runtime)
+        os.close(self.runtime.host_mounts)
 
     # --- what tests ask of it ---------------------------------------------
 
@@ -141,7 +141,7 @@ class Bed:
         return ContainerConfig(metadata=ContainerMetadata(name=name), **(made | fields))
 
     async def remove_pods(self) -> None:
-        for pod in list(self.node.records.pods):
+        for pod in list(self.runtime.records.pods):
             await self.verbs.remove_pod_sandbox(pod)
 
     async def run_pod(self, **fields: Any) -> str:
@@ -149,7 +149,7 @@ class Bed:
 
     async def prepared(self, container_id: str) -> None:
         """Wait for what is prepared ahead, well or not."""
-        container = self.node.records.containers[container_id]
+        container = self.runtime.records.containers[container_id]
         if container.preparation is not None:
             await asyncio.wait([container.preparation])
 
@@ -160,24 +160,24 @@ class Bed:
 
     async def warm_up(self, members: int = 1) -> None:
         """Put `members` into the pool, which never refills by itself here."""
-        pool = self.node.pools["default"]
+        pool = self.runtime.pools["default"]
         for _ in range(members):
-            assert await pool._one_birth(), pool.last_error
+            assert await pool._spawn_one(), pool.last_error
 
     async def empty_pool(self) -> None:
-        await self.node.pools["default"].stop()
+        await self.runtime.pools["default"].stop()
 
-    def shells(self) -> Iterator[Shell]:
-        for pod in self.node.records.pods.values():
-            if pod.shell is not None:
-                yield pod.shell
+    def node_fragments(self) -> Iterator[FragmentHandle]:
+        for pod in self.runtime.records.pods.values():
+            if pod.fragment is not None:
+                yield pod.fragment
 
     # --- traces -----------------------------------------------------------
 
     def traces(self) -> Traces:
         """How many there are of each thing that a failed verb could leave behind."""
-        node, folder = self.node, self.daemon.folder
-        pool = node.pools["default"]
+        runtime, folder = self.runtime, self.daemon.folder
+        pool = runtime.pools["default"]
         return {
             "fds": Counter(_open_files(folder)),
             **_of_fragments(),
@@ -186,23 +186,25 @@ class Bed:
             "mounts": Counter(mounts_below(folder)),
             "tasks": Counter(_tasks()),
             "in memory": Counter(
-                pods=len(node.records.pods),
-                containers=len(node.records.containers),
-                names=len(node.records._names),
+                pods=len(runtime.records.pods),
+                containers=len(runtime.records.containers),
+                names=len(runtime.records._names),
                 claimed=pool.claimed,
                 warm=pool.warm(),
                 ports=len(self.network._ports.all()),
                 addresses=len(self.network._book.held),
-                holds=sum(node.images._layers._counts.values()),
-                urls=len(node.streams._offers._waiting),
-                frozen=sum(map(self._is_frozen, node.records.containers.values())),
-                pulls=len(node.images._busy) + len(node.images._audiences),
-                exits=sum(len(shell._exec_exits) + len(shell._early) for shell in self.shells()),
+                holds=sum(runtime.images._layers._counts.values()),
+                urls=len(runtime.streams._pending._waiting),
+                frozen=sum(map(self._is_frozen, runtime.records.containers.values())),
+                pulls=len(runtime.images._busy) + len(runtime.images._audiences),
+                exits=sum(
+                    len(fragment._exec_exits) + len(fragment._early) for fragment in self.node_fragments()
+                ),
             ),
         }
 
     def _is_frozen(self, container: Container) -> bool:
-        folder = self.node.cgroups.freezer.folder(container.record.cgroup)
+        folder = self.runtime.cgroups.freezer.folder(container.record.cgroup)
         for name, text in (("freezer.state", "FROZEN"), ("cgroup.freeze", "1")):
             with contextlib.suppress(FileNotFoundError):
                 return Path(folder, name).read_text().strip() == text
@@ -247,8 +249,8 @@ class Bed:
 
     @property
     def network(self) -> BuiltinNetwork:
-        assert isinstance(self.node.network, BuiltinNetwork)
-        return self.node.network
+        assert isinstance(self.runtime.network, BuiltinNetwork)
+        return self.runtime.network
 
 
 class Process(NamedTuple):

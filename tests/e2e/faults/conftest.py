@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
+from harness.registry import Registry
+from harness.waiting import wait_until
 from tests.e2e.faults.bed import Bed
 from tests.e2e.faults.feature_scenarios import describe_device
 from tests.e2e.faults.injection import wired
 from tests.e2e.faults.scenarios import PullImage
-from tests.e2e.harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
-from tests.e2e.harness.registry import Registry
-from tests.e2e.harness.waiting import wait_until
 
 
 async def all_addresses_back(bed: Bed) -> None:
@@ -39,7 +39,7 @@ def bed(pulled_image: str) -> Iterator[Bed]:
     try:
         describe_device(made.daemon.folder / "cdi")
         made.runner.run(made.start())
-        with wired(made.node, made.loop):
+        with wired(made.runtime, made.loop):
             yield made
         wait_until(lambda: not made.links(), "the pods' links to go")
         made.runner.run(all_addresses_back(made))

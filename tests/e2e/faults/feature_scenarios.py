@@ -66,7 +66,7 @@ class CreateWithImageVolume(CreateContainer):
 
     async def finish(self, thing: tuple[str, Any], result: str) -> None:
         await self.bed.verbs.start_container(result)
-        container = self.bed.node.records.container(result)
+        container = self.bed.runtime.records.container(result)
         await container.exited.wait()
         assert container.record.exit_code == 0, "the container has what it asked for"
         await self.bed.verbs.remove_pod_sandbox(thing[0])

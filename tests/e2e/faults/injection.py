@@ -31,7 +31,7 @@ from phantom_cri.cgroups.freezer import Freezer
 from phantom_cri.errors import Internal
 from phantom_cri.images import trash
 from phantom_cri.lifecycle.events import Reader
-from phantom_cri.lifecycle.node import Node
+from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.network import identity
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ def os_error(number: int) -> OSError:
 
 
 @contextlib.contextmanager
-def wired(node: Node, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def wired(runtime: Runtime, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Wrap every call that may fail; without `armed` all of them do what they always do."""
     with contextlib.ExitStack() as undo:
 
@@ -125,7 +125,7 @@ def wired(node: Node, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
             setattr(owner, name, wrapper)
             undo.callback(lambda: setattr(owner, name, before) if own else delattr(owner, name))
 
-        for owner, name, label in (*system_calls(), *room_calls(node)):
+        for owner, name, label in (*system_calls(), *room_calls(runtime)):
             put(owner, name, _wrapped(getattr(owner, name), label))
         put(loop, "run_in_executor", _carrying(loop.run_in_executor))
         yield
@@ -146,11 +146,11 @@ def system_calls() -> Iterator[tuple[Any, str, str]]:
     yield asyncio, "create_subprocess_exec", "native.create_subprocess_exec"
 
 
-def room_calls(node: Node) -> Iterator[tuple[Any, str, str]]:
+def room_calls(runtime: Runtime) -> Iterator[tuple[Any, str, str]]:
     """Every public method of the rooms' objects, and every function that they export."""
-    rooms = [getattr(node, field.name) for field in dataclasses.fields(node)]
+    rooms = [getattr(runtime, field.name) for field in dataclasses.fields(runtime)]
     classes = {type(room) for room in rooms if _has_behaviour(type(room))}
-    classes |= {fragments.Fragment, Freezer, Reader}
+    classes |= {fragments.FragmentClient, Freezer, Reader}
     for owner in sorted(classes, key=lambda one: one.__name__):
         for name in dir(owner):
             function = inspect.getattr_static(owner, name)
@@ -173,7 +173,7 @@ def room_calls(node: Node) -> Iterator[tuple[Any, str, str]]:
 
 def _has_behaviour(kind: type) -> bool:
     return kind.__module__.startswith("phantom_cri") and not kind.__module__.endswith(
-        ("config", "metrics", "face")
+        ("config", "metrics", "base")
     )
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from harness.image import ImageConfig
 from phantom_cri import codec
-from phantom_cri.fragments.handle import Shell
-from phantom_cri.lifecycle import shells
+from phantom_cri.fragments.handle import FragmentHandle
+from phantom_cri.lifecycle import node_fragments
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.model import (
     Capabilities,
@@ -28,7 +29,6 @@ from phantom_cri.model import (
     SecurityProfile,
 )
 from tests.e2e.faults.bed import Bed
-from tests.e2e.harness.image import ImageConfig
 
 ALL_OF_IT = ContainerSecurity(
     namespaces=NamespaceOptions(pid="container"),
@@ -88,7 +88,7 @@ class ColdPod(Scenario):
     async def finish(self, thing: SandboxConfig, result: str) -> None:
         record = await self.bed.verbs.pod_sandbox_status(result)
         assert (record.state, record.config, len(record.ips)) == ("ready", thing, 2)
-        folder = Path(self.bed.node.records.pod_folder(result))
+        folder = Path(self.bed.runtime.records.pod_folder(result))
         assert (folder / "hostname").read_text() == f"{record.hostname}\n"
         assert all(ip in (folder / "hosts").read_text() for ip in record.ips)
         await self.bed.verbs.remove_pod_sandbox(result)
@@ -127,12 +127,12 @@ class HostPorts(ColdPod):
 
 
 class Birth(Scenario):
-    async def act(self, thing: None) -> Shell:
-        return await shells.birth(self.bed.node, self.bed.node.profiles[0])
+    async def act(self, thing: None) -> FragmentHandle:
+        return await node_fragments.spawn(self.bed.runtime, self.bed.runtime.profiles[0])
 
-    async def finish(self, thing: None, result: Shell) -> None:
+    async def finish(self, thing: None, result: FragmentHandle) -> None:
         assert await result.check()
-        await shells.end(self.bed.node, result)
+        await node_fragments.end(self.bed.runtime, result)
 
 
 class CreateContainer(Scenario):
@@ -156,7 +156,7 @@ class CreateWithVolumes(CreateContainer):
 
     async def finish(self, thing: tuple[str, Any], result: str) -> None:
         await self.bed.verbs.start_container(result)
-        container = self.bed.node.records.container(result)
+        container = self.bed.runtime.records.container(result)
         await container.exited.wait()
         assert container.record.exit_code == 0, "the volume has what the image has there"
         await self.bed.verbs.remove_pod_sandbox(thing[0])
@@ -221,10 +221,10 @@ class StartUnprepared(StartPrepared):
 
     async def _create(self, pod: str) -> str:
         container_id = await super()._create(pod)
-        node = self.bed.node
-        container = node.records.container(container_id)
-        await give_up_preparation(node.records.pod(pod), container)
-        await release_cgroup(node, container)
+        runtime = self.bed.runtime
+        container = runtime.records.container(container_id)
+        await give_up_preparation(runtime.records.pod(pod), container)
+        await release_cgroup(runtime, container)
         return container_id
 
 
@@ -294,16 +294,16 @@ class LoadImage(Scenario):
         return archive
 
     async def act(self, thing: Path) -> str:
-        (image_id,) = await self.bed.node.images.load(thing)
+        (image_id,) = await self.bed.runtime.images.load(thing)
         return image_id
 
     async def was_done(self, thing: Path) -> bool:
         return True
 
     async def finish(self, thing: Path, result: str) -> None:
-        layers = self.bed.node.images.layers(result)
+        layers = self.bed.runtime.images.layers(result)
         assert (Path(layers[0]) / "data/more").read_text() == "more\n"
-        await self.bed.node.images.remove(result)
+        await self.bed.runtime.images.remove(result)
 
 
 class PullImage(LoadImage):
@@ -314,4 +314,4 @@ class PullImage(LoadImage):
         return Path()
 
     async def act(self, thing: Path) -> str:
-        return await self.bed.node.images.pull(ImageSpec(image=self.reference))
+        return await self.bed.runtime.images.pull(ImageSpec(image=self.reference))

@@ -13,7 +13,7 @@ from phantom_cri.concurrency import to_the_end
 from phantom_cri.errors import Unavailable
 from phantom_cri.lifecycle.streams.client_pipes import ClientPipes
 from phantom_cri.model import Streams
-from phantom_cri.streaming.offers import ForwardOffer, StdioOffer
+from phantom_cri.streaming.pending import PendingForward, PendingStdio
 from tests.e2e.faults.bed import Bed
 from tests.e2e.faults.scenarios import ExecSync, InContainer, Scenario
 
@@ -27,9 +27,9 @@ class Said(NamedTuple):
 
 
 async def stdio_session(bed: Bed, url: str) -> Any:
-    offer = bed.node.streams._offers.take(urlsplit(url).path)
-    assert isinstance(offer, StdioOffer)
-    return await offer.open_session()
+    pending = bed.runtime.streams._pending.take(urlsplit(url).path)
+    assert isinstance(pending, PendingStdio)
+    return await pending.open_session()
 
 
 async def readable(fd: int) -> None:
@@ -176,9 +176,9 @@ class PortForward(Scenario):
 
     async def act(self, thing: str) -> bytes:
         url = await self.bed.verbs.port_forward(thing, [80])
-        offer = self.bed.node.streams._offers.take(urlsplit(url).path)
-        assert isinstance(offer, ForwardOffer)
-        with socket.socket(fileno=await offer.dial(80)) as connection:
+        pending = self.bed.runtime.streams._pending.take(urlsplit(url).path)
+        assert isinstance(pending, PendingForward)
+        with socket.socket(fileno=await pending.dial(80)) as connection:
             os.write(connection.fileno(), b"GET /none HTTP/1.0\r\n\r\n")
             await readable(connection.fileno())
             return os.read(connection.fileno(), 12)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from phantom_cri.errors import PhantomError
-from phantom_cri.fragments.client import Fragment
+from phantom_cri.fragments.client import FragmentClient
 from tests.e2e.faults.bed import Bed, fragments
 from tests.e2e.faults.catalogue import VERBS
 from tests.e2e.faults.injection import Cancelled, Faults, Point, armed, os_error, usual_failure
@@ -64,7 +64,7 @@ async def one_fault(
     bed = scenario.bed
     base = bed.traces()
     thing = await scenario.prepare()
-    listening = bed.node.events.listen()
+    listening = bed.runtime.events.listen()
     before = bed.traces()
     outcome = await Outcome.of(request(thing))
     wrong = []
@@ -224,7 +224,7 @@ def test_each_answer_of_the_fragment_is_lost(
 ) -> None:
     """It gets the request and carries it out, but the connection breaks before its answer is read."""
 
-    def lose(fragment: Fragment) -> None:
+    def lose(fragment: FragmentClient) -> None:
         asyncio.get_running_loop().call_soon(fragment._lost)
 
     at_each_request(bed, verb(bed), monkeypatch, lose, work=one_fault)
@@ -236,7 +236,7 @@ def test_the_fragment_is_killed_at_each_request(
 ) -> None:
     """Before it can read it: whether it has answered would be a matter of luck otherwise."""
 
-    def kill(fragment: Fragment) -> None:
+    def kill(fragment: FragmentClient) -> None:
         for pid in fragments():
             os.kill(pid, signal.SIGKILL)
 
@@ -247,13 +247,13 @@ def at_each_request(
     bed: Bed,
     scenario: Scenario,
     monkeypatch: pytest.MonkeyPatch,
-    happen: Callable[[Fragment], None],
+    happen: Callable[[FragmentClient], None],
     work: Callable[..., Awaitable[list[str]]],
 ) -> None:
     """Let something happen to the fragment as the Nth request goes out to it, for each N."""
-    send, sent, target = Fragment._send, 0, 0
+    send, sent, target = FragmentClient._send, 0, 0
 
-    def sending(fragment: Fragment, *args: Any, **kwargs: Any) -> Any:
+    def sending(fragment: FragmentClient, *args: Any, **kwargs: Any) -> Any:
         nonlocal sent
         sent += 1
         if sent == target:
@@ -270,7 +270,7 @@ def at_each_request(
             sent = -1000
 
     counts: list[int] = []
-    monkeypatch.setattr(Fragment, "_send", sending)
+    monkeypatch.setattr(FragmentClient, "_send", sending)
     assert run(bed, one_fault(scenario, act, repr)) == []
     findings = []
     for target in range(1, counts[0] + 1):

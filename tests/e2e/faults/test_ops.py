@@ -14,9 +14,9 @@ import pytest
 from phantom_cri import codec, fragments, plans
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.fragments import LaunchError
-from phantom_cri.fragments.client import Fragment
+from phantom_cri.fragments.client import FragmentClient
 from phantom_cri.fragments.message import Type
-from phantom_cri.lifecycle import shells
+from phantom_cri.lifecycle import node_fragments
 from phantom_cri.plans import ops
 from phantom_cri.plans.op import Op
 from phantom_cri.plans.plan import Plan
@@ -81,16 +81,18 @@ class Meddler:
     def __init__(self, kind: Type, monkeypatch: pytest.MonkeyPatch) -> None:
         self.change: Callable[[list[Op]], list[Op]] | None = None
         self.seen: list[Op] = []
-        send = Fragment._send_plan
+        send = FragmentClient._send_plan
 
-        def sending(fragment: Fragment, type: Type, name: str, plan: Plan, *rest: Any, **more: Any) -> Any:
+        def sending(
+            fragment: FragmentClient, type: Type, name: str, plan: Plan, *rest: Any, **more: Any
+        ) -> Any:
             if type == kind:
                 self.seen = list(plan.ops())
                 if self.change is not None:
                     plan = with_ops(plan, self.change(self.seen))
             return send(fragment, type, name, plan, *rest, **more)
 
-        monkeypatch.setattr(Fragment, "_send_plan", sending)
+        monkeypatch.setattr(FragmentClient, "_send_plan", sending)
 
 
 PLANS = pytest.mark.parametrize(
@@ -101,7 +103,7 @@ PLANS = pytest.mark.parametrize(
         (ExecSync, Type.START),
         (Birth, Type.ADOPT),
     ],
-    ids=["container", "container in a user namespace", "exec", "birth"],
+    ids=["container", "container in a user namespace", "exec", "spawn"],
 )
 
 
@@ -190,19 +192,21 @@ def test_a_refused_claim_can_be_sent_again(bed: Bed) -> None:
 
     async def whole() -> None:
         before = bed.traces()
-        shell = await shells.birth(bed.node, bed.node.profiles[0])
-        born = bed.traces()
+        fragment = await node_fragments.spawn(bed.runtime, bed.runtime.profiles[0])
+        spawned = bed.traces()
         claim = plans.claim_plan("claimed", {"net/core/somaxconn": "77", "kernel/msgmax": "4096"})
         good = list(claim.ops())
         for index in range(len(good) + 1):
             with pytest.raises(LaunchError) as refused:
-                await shell.fragment.adopt(with_ops(claim, [*good[:index], FAILS, *good[index:]]), claim=True)
+                await fragment.client.adopt(
+                    with_ops(claim, [*good[:index], FAILS, *good[index:]]), claim=True
+                )
             assert misjudged(refused.value, index, FAILS, errno.EINVAL) == ""
-            assert (await shell.fragment.hello()).phase == fragments.Phase.WARM
-        assert await bed.left_since(born) == ""
-        await shell.fragment.adopt(claim, claim=True)
-        assert (await shell.fragment.hello()).phase == fragments.Phase.CLAIMED
-        await shells.end(bed.node, shell)
+            assert (await fragment.client.hello()).phase == fragments.Phase.WARM
+        assert await bed.left_since(spawned) == ""
+        await fragment.client.adopt(claim, claim=True)
+        assert (await fragment.client.hello()).phase == fragments.Phase.CLAIMED
+        await node_fragments.end(bed.runtime, fragment)
         await asyncio.sleep(0)
         assert await bed.changed_since(before) == ""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from phantom_cri import codec, fragments, plans, requests
 from phantom_cri.cgroups import Cgroups, LaunchFds
-from phantom_cri.fragments import Exit, Fragment, Started
+from phantom_cri.fragments import Exit, FragmentClient, Started
 from phantom_cri.model import (
     CapabilitySets,
     CompiledPolicy,
@@ -65,8 +65,8 @@ def own_pids(**more: Any) -> dict[str, Any]:
 class Pod:
     """What a test has: run containers, exec into them, wait for their exits."""
 
-    def __init__(self, folder: Path, rootfs: Path, cgroups: Cgroups, born: fragments.Born) -> None:
-        self.folder, self.rootfs, self.cgroups, self.born = folder, rootfs, cgroups, born
+    def __init__(self, folder: Path, rootfs: Path, cgroups: Cgroups, spawned: fragments.Spawned) -> None:
+        self.folder, self.rootfs, self.cgroups, self.spawned = folder, rootfs, cgroups, spawned
         self.cgroup = f"/phantom-launch-{secrets.token_hex(4)}"
         self.events: list[fragments.Event] = []
         self.modes = NamespaceOptions()
@@ -77,8 +77,8 @@ class Pod:
         self._fds: list[int] = [self._host_mounts]
         self.fragment = self.connect()
 
-    def connect(self) -> Fragment:
-        return Fragment.connect(str(self.folder / fragments.SOCKET), self._event)
+    def connect(self) -> FragmentClient:
+        return FragmentClient.connect(str(self.folder / fragments.SOCKET), self._event)
 
     def _event(self, event: fragments.Event) -> None:
         self.events.append(event)
@@ -188,8 +188,8 @@ class Pod:
             await self.fragment.shutdown()
         self.fragment.close()
         if not self.reaped:
-            await asyncio.to_thread(os.waitid, os.P_PIDFD, self.born.pidfd, os.WEXITED)
-        for fd in (*self._fds, self.born.pidfd):
+            await asyncio.to_thread(os.waitid, os.P_PIDFD, self.spawned.pidfd, os.WEXITED)
+        for fd in (*self._fds, self.spawned.pidfd):
             os.close(fd)
         for group in (*self._groups, self.cgroup):
             await self.cgroups.remove_async(group)
@@ -207,12 +207,12 @@ def _lend(donations: plans.Donations, fds: LaunchFds) -> None:
 async def running_pod(
     folder: Path, rootfs: Path, cgroups: Cgroups, *, flags: int = OWN, modes: NamespaceOptions | None = None
 ) -> AsyncIterator[Pod]:
-    born = await fragments.spawn(str(folder), flags)
-    pod = Pod(folder, rootfs, cgroups, born)
+    spawned = await fragments.spawn(str(folder), flags)
+    pod = Pod(folder, rootfs, cgroups, spawned)
     pod.modes = modes or NamespaceOptions()
     try:
         await pod.fragment.hello()
-        await pod.fragment.adopt(plans.birth_plan(), None)
+        await pod.fragment.adopt(plans.spawn_plan(), None)
         hostname = "pod" if flags & plans.CLONE_NEWUTS else None
         await pod.fragment.adopt(plans.claim_plan(hostname, {}), claim=True)
         yield pod

@@ -13,7 +13,7 @@ from phantom_cri.errors import Internal, InvalidArgument
 from phantom_cri.fragments import LaunchError
 from phantom_cri.fragments.spawn import spawn_here
 from phantom_cri.model import CompiledPolicy
-from phantom_cri.plans import OverlayRoot, bits, ops
+from phantom_cri.plans import OverlayRoot, constants, ops
 from phantom_cri.plans.plan import Plan
 from tests.e2e.launch.pod import Pod, config, mount, open_fds, text_of
 
@@ -64,23 +64,23 @@ async def test_a_filter_that_is_none(pod: Pod) -> None:
 
 async def test_a_plan_that_is_none(pod: Pod) -> None:
     with pytest.raises(LaunchError, match=r"start a: decode: EINVAL"):
-        await pod.fragment.start("a", Plan((ops.Attach(9, "/x"),), kind=bits.KIND_CONTAINER))
+        await pod.fragment.start("a", Plan((ops.Attach(9, "/x"),), kind=constants.KIND_CONTAINER))
     with pytest.raises(LaunchError, match=r"adopt: decode: E"):
-        await pod.fragment.adopt(Plan((ops.Hostname("x"),), kind=bits.KIND_CONTAINER))
+        await pod.fragment.adopt(Plan((ops.Hostname("x"),), kind=constants.KIND_CONTAINER))
 
 
 async def test_nothing_is_left_of_a_failed_start(pod: Pod, tmp_path: Path) -> None:
     await pod.fragment.list_processes()  # what came with the request before is closed by now
     before, fds = text_of("/proc/self/mounts"), sorted(open_fds())
-    inside = len(os.listdir(f"/proc/{pod.born.process.pid}/fd"))
+    inside = len(os.listdir(f"/proc/{pod.spawned.process.pid}/fd"))
     for index in range(5):
         asked = config(mounts=(mount(str(tmp_path), "/data"), mount(str(tmp_path), "/etc/passwd/x")))
         await refused(pod, str(index), pod.request(str(index), asked))
     assert await pod.fragment.list_processes() == []
     assert text_of("/proc/self/mounts") == before
     assert sorted(open_fds()) == fds
-    assert len(os.listdir(f"/proc/{pod.born.process.pid}/fd")) == inside
-    children = text_of(f"/proc/{pod.born.process.pid}/task/{pod.born.process.pid}/children")
+    assert len(os.listdir(f"/proc/{pod.spawned.process.pid}/fd")) == inside
+    children = text_of(f"/proc/{pod.spawned.process.pid}/task/{pod.spawned.process.pid}/children")
     assert children == ""
 
 
@@ -98,7 +98,7 @@ async def test_sysctls_belong_to_the_pod(pod: Pod) -> None:
 
 
 async def test_ports_below_1024_are_for_all(pod: Pod) -> None:
-    await pod.fragment.adopt(plans.birth_plan(own_network=True))
+    await pod.fragment.adopt(plans.spawn_plan(own_network=True))
     _, lines = await pod.run("a", config("cat /proc/sys/net/ipv4/ip_unprivileged_port_start"))
     assert lines == ["0"]
 
@@ -109,7 +109,7 @@ async def test_identities_that_the_kernel_refuses(pod: Pod) -> None:
     with pytest.raises(InvalidArgument, match=r"sysctls: net/core/somaxconn: the kernel refuses .* 'many'"):
         await pod.fragment.adopt(plans.claim_plan(None, {"net/core/somaxconn": "many"}))
     with pytest.raises(LaunchError, match=r"op 1, wire the network, 16 bytes of rtnetlink: EINVAL"):
-        await pod.fragment.adopt(plans.birth_plan(bytes(16)))
+        await pod.fragment.adopt(plans.spawn_plan(bytes(16)))
 
 
 async def test_a_fragment_is_claimed_once(pod: Pod) -> None:
@@ -137,16 +137,16 @@ def test_a_birth_that_fails_leaves_nothing(tmp_path: Path) -> None:
 async def test_a_folder_with_a_long_name(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 100) / ("y" * 64)
     folder.parent.mkdir()
-    born = await fragments.spawn(str(folder), plans.CLONE_NEWNS)
-    fragment = fragments.Fragment.connect(str(folder / fragments.SOCKET), lambda event: None)
+    spawned = await fragments.spawn(str(folder), plans.CLONE_NEWNS)
+    fragment = fragments.FragmentClient.connect(str(folder / fragments.SOCKET), lambda event: None)
     assert (await fragment.hello()).phase == fragments.Phase.WARM
     await fragment.shutdown()
     fragment.close()
     ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-    fragments.watch_death(born.pidfd, ended.set_result)
+    fragments.watch_death(spawned.pidfd, ended.set_result)
     async with asyncio.timeout(5):
         assert await ended == 0
-    os.close(born.pidfd)
+    os.close(spawned.pidfd)
 
 
 async def test_sources_that_cannot_be(pod: Pod, tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from harness.waiting import wait_until
 from phantom_cri import codec, plans
 from phantom_cri.errors import Internal, NotFound
-from phantom_cri.fragments import Exit, Fragment, LaunchError, State
+from phantom_cri.fragments import Exit, FragmentClient, LaunchError, State
 from phantom_cri.model import User
 from phantom_cri.plans import ContainerSpec, Io, Limit, Namespaces, Process
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.launch.pod import USUAL, Pod, config, own_pids
 from tests.e2e.native.raw import LIBC
 
@@ -125,7 +125,7 @@ def named(fd: int) -> str:
 
 async def test_a_given_network(pod: Pod, other_network: int) -> None:
     """For the container, its /sys and its execs; the pod's fragment stays where it is."""
-    before = os.readlink(f"/proc/{pod.born.process.pid}/ns/net")
+    before = os.readlink(f"/proc/{pod.spawned.process.pid}/ns/net")
     assert before != named(other_network)
     spec = made(pod, FOREVER, namespaces=Namespaces("own", network="given"))
     assert not plans.wants_template(spec)
@@ -135,7 +135,7 @@ async def test_a_given_network(pod: Pod, other_network: int) -> None:
     assert said.splitlines() == [named(other_network), "lo", "3"]
     _, said = await pod.exec("a", *command, own_pid_namespace=True)
     assert said.splitlines()[0] == before
-    assert os.readlink(f"/proc/{pod.born.process.pid}/ns/net") == before
+    assert os.readlink(f"/proc/{pod.spawned.process.pid}/ns/net") == before
 
 
 async def test_the_hosts_network(pod: Pod) -> None:
@@ -271,7 +271,7 @@ async def test_the_terminal_of_a_kept_exec_is_there_again(pod: Pod) -> None:
     assert await ended(pod.fragment) == {"a/e": 3}
 
 
-async def ended(fragment: Fragment) -> dict[str, int]:
+async def ended(fragment: FragmentClient) -> dict[str, int]:
     found: dict[str, Exit] = {}
     for entry in await fragment.list_processes():
         if entry.state == State.EXITED:

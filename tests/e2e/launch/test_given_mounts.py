@@ -62,7 +62,7 @@ def overlay(layers: dict[str, Path], *options: str, upper: bool = True) -> Given
 def mounts_seen(pod: Pod, folder: Path) -> list[str]:
     """All mounts of the fragment, and those of the host that have to do with `folder`."""
     of_host = [line for line in text_of("/proc/self/mountinfo").splitlines() if str(folder) in line]
-    return of_host + text_of(f"/proc/{pod.born.process.pid}/mountinfo").splitlines()
+    return of_host + text_of(f"/proc/{pod.spawned.process.pid}/mountinfo").splitlines()
 
 
 @pytest.fixture(autouse=True)
@@ -309,7 +309,7 @@ async def test_what_the_kernel_refuses_leaves_no_trace(
     pod: Pod, tree: Path, mount: GivenMount, text: str, where: str
 ) -> None:
     await pod.fragment.list_processes()  # what came with the request before is closed by now
-    fds, pid = sorted(open_fds()), pod.born.process.pid
+    fds, pid = sorted(open_fds()), pod.spawned.process.pid
     inside = len(os.listdir(f"/proc/{pid}/fd"))
     beside = GivenMount(mount.type, mount.source, "/data", mount.options)
     made = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import wait_until
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import Mount, Propagation
 from phantom_cri.requests.mounts import check_propagation
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.launch.pod import UNLIMITED, Pod, config, mount
 
 pytestmark = pytest.mark.root

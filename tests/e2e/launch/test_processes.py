@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import wait_until
 from phantom_cri import fragments, plans, requests
 from phantom_cri.cgroups import Cgroups
 from phantom_cri.errors import AlreadyExists, NotFound
 from phantom_cri.fragments import Exit, Phase, State
 from phantom_cri.model import NamespaceOptions, User
 from phantom_cri.plans import KIND_CONTAINER
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.launch.pod import IMAGE, USUAL_CAPABILITIES, Pod, config, own_pids, running_pod
 
 pytestmark = pytest.mark.root
@@ -94,7 +94,7 @@ async def test_signals(pod: Pod) -> None:
     assert (await pod.wait("a")).code == 7
     assert fragments.identify(started.pidfd) is None
     await ready(pod, "b")
-    await pod.fragment.signal("b", signal.SIGKILL, everything=True)
+    await pod.fragment.signal("b", signal.SIGKILL, all_processes=True)
     exit = await pod.wait("b")
     assert (exit.code, exit.signal) == (137, 9)
     with pytest.raises(NotFound):
@@ -155,8 +155,8 @@ async def test_a_second_connection_goes_on(pod: Pod) -> None:
 async def test_the_death_of_a_fragment_is_told(pod: Pod) -> None:
     await ready(pod, "a")
     deaths: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-    pidfd = fragments.open_process(pod.born.process)
-    copy = os.dup(pod.born.pidfd)
+    pidfd = fragments.open_process(pod.spawned.process)
+    copy = os.dup(pod.spawned.pidfd)
     fragments.watch_death(copy, deaths.set_result)
     waiting = asyncio.create_task(pod.fragment.signal("a", 0))
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -168,7 +168,7 @@ async def test_the_death_of_a_fragment_is_told(pod: Pod) -> None:
     with pytest.raises(fragments.FragmentLost, match="forget a: the fragment is gone"):
         await pod.fragment.forget("a")
     with pytest.raises(NotFound):
-        fragments.open_process(pod.born.process)
+        fragments.open_process(pod.spawned.process)
     with pytest.raises(fragments.FragmentLost):
         pod.connect()
     os.close(pidfd)

@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 import pytest
 
+from harness.daemon import Daemon
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri, Pod, refusal
 from tests.e2e.lifecycle.conftest import warmed_up
 from tests.e2e.lifecycle.releases import LATER_FIELDS, build_release, speaking, without_op
@@ -31,7 +31,7 @@ Release = dict[str, str]
 
 @pytest.fixture(scope="module")
 def other_version(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    bits = {"plans/bits.py": {r"(VERSION_OLDEST) = 1": r"\1 = 7", r"(VERSION_NEWEST) = 1": r"\1 = 9"}}
+    bits = {"plans/constants.py": {r"(VERSION_OLDEST) = 1": r"\1 = 7", r"(VERSION_NEWEST) = 1": r"\1 = 9"}}
     return build_release(tmp_path_factory.mktemp("other"), speaking(7, 9), bits)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.e2e.harness.tools import ROOT
+from harness.tools import ROOT
 from tests.e2e.odd_images.case import Case, Outcome
 from tests.e2e.odd_images.corpus import CASES, TOPICS
 

@@ -94,9 +94,9 @@ EXIT = b"\x95" + bytes(7)
 
 def test_nothing_follows_a_rule_for_everything() -> None:
     """The kernel refuses a program with instructions that nothing reaches; privileged containers have it."""
-    everything = DeviceRule("a", None, None, "rwm")
-    alone = v2_program([everything])
-    assert v2_program([everything, DeviceRule("c", 1, 3, "r")]) == alone
+    detailed = DeviceRule("a", None, None, "rwm")
+    alone = v2_program([detailed])
+    assert v2_program([detailed, DeviceRule("c", 1, 3, "r")]) == alone
     assert alone.endswith(EXIT) and alone.count(EXIT) == 1
     assert run(alone, "b", 8, 0, "rwm") == 1
 

@@ -22,7 +22,7 @@ from phantom_cri.fragments import (
     ExecError,
     Exit,
     Exited,
-    Fragment,
+    FragmentClient,
     FragmentLost,
     LaunchError,
     Lost,
@@ -45,7 +45,7 @@ class Pair:
     def __init__(self) -> None:
         self.fake = FakeFragment()
         self.events: list[Any] = []
-        self.fragment = Fragment(self.fake.peer, self.events.append)
+        self.fragment = FragmentClient(self.fake.peer, self.events.append)
 
     async def ask(self, request: Awaitable[Any]) -> tuple[asyncio.Task[Any], Asked]:
         async def ask() -> Any:
@@ -217,7 +217,7 @@ async def test_hello_and_events(pair: Pair) -> None:
 
 async def test_answers_in_any_order(pair: Pair) -> None:
     first, asked_first = await pair.ask(pair.fragment.signal("c1", 15))
-    second, asked_second = await pair.ask(pair.fragment.signal("c2", 9, everything=True))
+    second, asked_second = await pair.ask(pair.fragment.signal("c2", 9, all_processes=True))
     assert (asked_first.type, asked_first.value, asked_first.flags, asked_first.process_id) == (
         SIGNAL,
         15,
@@ -310,8 +310,8 @@ async def test_unsent_fds_are_closed_with_the_connection(pair: Pair) -> None:
 
 async def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(FragmentLost, match=r"none: No such file"):
-        Fragment.connect(str(tmp_path / "none"), print)
+        FragmentClient.connect(str(tmp_path / "none"), print)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
         dead.bind(str(tmp_path / "dead"))
     with pytest.raises(FragmentLost, match=r"dead: Connection refused"):
-        Fragment.connect(str(tmp_path / "dead"), print)
+        FragmentClient.connect(str(tmp_path / "dead"), print)

@@ -12,7 +12,7 @@ import pytest
 
 from phantom_cri.errors import DataLoss, InvalidArgument, ResourceExhausted
 from phantom_cri.images.content import ContentStore, digest_of
-from phantom_cri.images.flights import Flights, SharedWork
+from phantom_cri.images.singleflight import SharedWork, SingleFlight
 from phantom_cri.images.threads import Threads
 from phantom_cri.images.trash import Trash
 
@@ -165,7 +165,7 @@ def test_trash_of_an_earlier_run_is_deleted(tmp_path: Path) -> None:
 
 
 async def test_flights_are_shared_and_end_with_the_last_passenger() -> None:
-    flights: Flights[int] = Flights()
+    singleflight: SingleFlight[int] = SingleFlight()
     runs: list[str] = []
     gate = asyncio.Event()
 
@@ -178,7 +178,7 @@ async def test_flights_are_shared_and_end_with_the_last_passenger() -> None:
             raise
         return 5
 
-    first, second = (asyncio.ensure_future(flights.join("k", work)) for _ in range(2))
+    first, second = (asyncio.ensure_future(singleflight.join("k", work)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.wait([first])
@@ -186,7 +186,7 @@ async def test_flights_are_shared_and_end_with_the_last_passenger() -> None:
     gate.set()
     assert await second == 5
     gate.clear()
-    third = asyncio.ensure_future(flights.join("k", work))
+    third = asyncio.ensure_future(singleflight.join("k", work))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     third.cancel()
@@ -195,18 +195,18 @@ async def test_flights_are_shared_and_end_with_the_last_passenger() -> None:
 
 
 async def test_flights_hand_on_errors_and_forget_them() -> None:
-    flights: Flights[int] = Flights()
+    singleflight: SingleFlight[int] = SingleFlight()
 
     async def fail() -> int:
         raise InvalidArgument("no")
 
-    results = await asyncio.gather(*(flights.join("k", fail) for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(*(singleflight.join("k", fail) for _ in range(3)), return_exceptions=True)
     assert [str(each) for each in results] == ["no"] * 3
 
     async def work() -> int:
         return 1
 
-    assert await flights.join("k", work) == 1
+    assert await singleflight.join("k", work) == 1
 
 
 class Worker:

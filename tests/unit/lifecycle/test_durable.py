@@ -125,14 +125,14 @@ def test_a_failure_is_told_once_and_made_good(
         records = DurableRecords(file)
         records.begin(lambda: known)
         await settle()
-        assert "File exists" in records.obstacle or "Not a directory" in records.obstacle
+        assert "File exists" in records.unavailable_reason or "Not a directory" in records.unavailable_reason
         known.append(CONTAINER)
         records.note("c1", CONTAINER)
         await settle()
         assert caplog.text.count("would not outlive a reboot") == 1
         os.unlink(folder)
         await settle()
-        assert records.obstacle == ""
+        assert records.unavailable_reason == ""
         assert "would outlive a reboot again" in caplog.text
         assert file.writes[-1] == ({"p1": POD, "c1": CONTAINER}, True)
         await records.close()

@@ -30,7 +30,7 @@ def records(tmp_path: Path) -> Records:
 def make_pod(records: Records, sandbox_id: str, name: str = "web") -> Pod:
     os.makedirs(os.path.join(records.pod_folder(sandbox_id), "containers"))
     config = SandboxConfig(metadata=SandboxMetadata(name=name, uid="u", namespace="default"))
-    return Pod(SandboxRecord(id=sandbox_id, config=config, created_at=1), shell=None)
+    return Pod(SandboxRecord(id=sandbox_id, config=config, created_at=1), fragment=None)
 
 
 def make_container(pod: Pod, container_id: str) -> Container:

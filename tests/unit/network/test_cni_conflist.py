@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from phantom_cri.network.cni.conflist import ConfFolder, Network, Refused, parse
-from phantom_cri.network.cni.prewire import obstacle
+from phantom_cri.network.cni.prewire import unavailable_reason
 
 NET: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}
 
@@ -92,9 +92,11 @@ def test_what_was_used_can_be_made_again_without_the_file() -> None:
 )
 def test_what_can_be_attached_before_its_pod_is_known(plugin: dict[str, Any], why: str) -> None:
     network = parse(NET | {"plugins": [{"type": "ptp"}, plugin]}, "f")
-    assert why in obstacle("auto", network) and bool(why) == bool(obstacle("auto", network))
-    assert obstacle("always", network) == ""
-    assert obstacle("never", network) == "network.cni.prewire is never"
+    assert why in unavailable_reason("auto", network) and bool(why) == bool(
+        unavailable_reason("auto", network)
+    )
+    assert unavailable_reason("always", network) == ""
+    assert unavailable_reason("never", network) == "network.cni.prewire is never"
 
 
 # --- the folder -----------------------------------------------------------

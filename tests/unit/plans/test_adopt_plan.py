@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from phantom_cri.plans import birth_plan, claim_plan
+from phantom_cri.plans import claim_plan, spawn_plan
 from tests.unit.plans.decoder import decode
 
 
@@ -13,7 +13,7 @@ def test_claim() -> None:
 
 
 def test_birth() -> None:
-    plan = birth_plan(b"\x10\0\0\0" * 4, procs=2)
+    plan = spawn_plan(b"\x10\0\0\0" * 4, procs=2)
     assert plan.describe() == [
         "set the OOM score -998",
         "enter procs0",
@@ -23,4 +23,4 @@ def test_birth() -> None:
         "set sysctl net/ipv4/ping_group_range to '0 2147483647'",
     ]
     assert decode(plan.encode()).header["slot_count"] == 2
-    assert birth_plan().describe() == ["set the OOM score -998"]
+    assert spawn_plan().describe() == ["set the OOM score -998"]

@@ -29,7 +29,7 @@ from phantom_cri.plans import (
     MountRoot,
     Namespaces,
     PodIds,
-    bits,
+    constants,
     container_plan,
     exec_plan,
     wants_template,
@@ -135,8 +135,8 @@ exec sh
 """
     assert plan.describe() == lines(before + STANDARD_DEV + after)
     header = decode(plan.encode()).header
-    assert (header["kind"], header["flags"]) == (bits.KIND_CONTAINER, bits.PLAN_LOG)
-    assert header["clone_flags"] == bits.CLONE_NEWPID
+    assert (header["kind"], header["flags"]) == (constants.KIND_CONTAINER, constants.PLAN_LOG)
+    assert header["clone_flags"] == constants.CLONE_NEWPID
     assert [header[name] for name in ("cgroup", "log", "kill", "oom", "stdin")] == [3, 4, 1, 2, -1]
 
 
@@ -232,23 +232,26 @@ def test_parents_are_mounted_before_what_lies_in_them() -> None:
 @pytest.mark.parametrize(
     ("pid", "clone", "flags"),
     [
-        ("container", bits.CLONE_NEWPID, 0),
-        ("pod", 0, bits.PLAN_KILL_REST),
-        ("node", 0, bits.PLAN_KILL_REST),
-        ("target", 0, bits.PLAN_KILL_REST),
+        ("container", constants.CLONE_NEWPID, 0),
+        ("pod", 0, constants.PLAN_KILL_REST),
+        ("node", 0, constants.PLAN_KILL_REST),
+        ("target", 0, constants.PLAN_KILL_REST),
     ],
 )
 def test_pid_modes(pid: str, clone: int, flags: int) -> None:
     config = container(security={"namespaces": NamespaceOptions(pid=pid, target_id="t")})  # type: ignore[arg-type]
     plan = container_plan(spec_of(config, pid_of="t"), V2)
-    assert (plan.clone_flags, plan.flags & bits.PLAN_KILL_REST) == (clone, flags)
+    assert (plan.clone_flags, plan.flags & constants.PLAN_KILL_REST) == (clone, flags)
     assert plan.pid_namespace_of == ("t" if pid == "target" else "")
 
 
 def test_streams() -> None:
-    assert container_plan(spec_of(container(stdin=True)), V2).flags & 7 == bits.PLAN_LOG | bits.PLAN_STDIN
+    assert (
+        container_plan(spec_of(container(stdin=True)), V2).flags & 7
+        == constants.PLAN_LOG | constants.PLAN_STDIN
+    )
     tty = container_plan(spec_of(container(tty=True)), ("host_mounts",))
-    assert tty.flags & bits.PLAN_TTY
+    assert tty.flags & constants.PLAN_TTY
     assert (tty.log, tty.cgroup) == ("", "")
 
 
@@ -346,7 +349,7 @@ def test_an_exec() -> None:
     decoded = decode(plan.encode())
     assert decoded.pid_namespace_of == "c1"
     header = decoded.header
-    assert (header["kind"], header["flags"]) == (bits.KIND_EXEC, 0)
+    assert (header["kind"], header["flags"]) == (constants.KIND_EXEC, 0)
     assert [header[name] for name in ("cgroup", "stdin", "stdout", "stderr")] == [1, -1, 2, 3]
     assert decoded.ops[-1][1]["envp"] == PROCESS.env
 
@@ -354,7 +357,7 @@ def test_an_exec() -> None:
 def test_an_exec_with_a_terminal() -> None:
     launch = ExecLaunch(container_id="c1", process=PROCESS, user=User(), tty=True)
     plan = exec_plan(launch, ())
-    assert plan.flags == bits.PLAN_TTY
+    assert plan.flags == constants.PLAN_TTY
     assert plan.pid_namespace_of == ""
     assert decode(plan.encode()).ops[-1][1]["envp"] == PROCESS.env
 
@@ -398,7 +401,7 @@ def test_an_overlay_needs_the_new_op_for_options_alone() -> None:
     plain = GivenMount("overlay", "overlay", "", ("lowerdir=/b:/a", "volatile"))
     plan = container_plan(spec_of(container(), root=MountRoot((plain,))), V2)
     (found,) = [op for op in plan.ops() if op.number in (Overlay.number, OverlayWith.number)]
-    assert found == Overlay(found.slot, ("/b", "/a"), "", "", bits.OVERLAY_VOLATILE)  # type: ignore[attr-defined]
+    assert found == Overlay(found.slot, ("/b", "/a"), "", "", constants.OVERLAY_VOLATILE)  # type: ignore[attr-defined]
 
 
 def test_given_mounts_keep_their_owners_in_a_user_namespace() -> None:
@@ -414,15 +417,15 @@ def test_given_mounts_keep_their_owners_in_a_user_namespace() -> None:
     ("io", "flags", "stdio"),
     [
         (Io("given"), 0, [2, -1, 3]),
-        (Io("console"), bits.PLAN_TTY | bits.PLAN_UNREAD, [-1, -1, -1]),
-        (Io("terminal"), bits.PLAN_TTY | bits.PLAN_LOG, [-1, -1, -1]),
-        (Io(), bits.PLAN_LOG, [-1, -1, -1]),
+        (Io("console"), constants.PLAN_TTY | constants.PLAN_UNREAD, [-1, -1, -1]),
+        (Io("terminal"), constants.PLAN_TTY | constants.PLAN_LOG, [-1, -1, -1]),
+        (Io(), constants.PLAN_LOG, [-1, -1, -1]),
     ],
 )
 def test_the_kinds_of_streams(io: Io, flags: int, stdio: list[int]) -> None:
     spec = codec.replace(spec_of(container()), io=io)
     header = decode(container_plan(spec, ("host_mounts", "log", "stdin", "stderr")).encode()).header
-    assert header["flags"] & ~bits.PLAN_KILL_REST == flags
+    assert header["flags"] & ~constants.PLAN_KILL_REST == flags
     assert [header[name] for name in ("stdin", "stdout", "stderr")] == stdio
 
 
@@ -445,7 +448,7 @@ def test_limits_come_before_the_user_namespace() -> None:
         at = told.index("set RLIMIT_NOFILE to 1:2")
         assert told[at + 1] == "set limit 99 to 0:0"
         assert at < told.index("join the pod's user namespace") < told.index("set umask 0077")
-    assert plans[1].flags == bits.PLAN_KEEP
+    assert plans[1].flags == constants.PLAN_KEEP
 
 
 def test_an_exec_joins_the_network_of_its_container() -> None:

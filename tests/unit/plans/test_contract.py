@@ -10,7 +10,7 @@ import pytest
 
 from phantom_cri.errors import Internal
 from phantom_cri.fragments import features, message
-from phantom_cri.plans import bits, ops, plan
+from phantom_cri.plans import constants, ops, plan
 from phantom_cri.plans.op_table import read_table
 
 NATIVE = Path(message.__file__).parents[1] / "native"
@@ -43,12 +43,16 @@ OP_FLAGS = """
 
 def test_numbers(tmp_path: Path) -> None:
     names = NUMBERS.split()
-    assert [getattr(bits, name) for name in names] == evaluated([f"PH_{name}" for name in names], tmp_path)
+    assert [getattr(constants, name) for name in names] == evaluated(
+        [f"PH_{name}" for name in names], tmp_path
+    )
 
 
 def test_flags_of_ops(tmp_path: Path) -> None:
     names = OP_FLAGS.split()
-    assert [getattr(bits, name) for name in names] == evaluated([f"PH_OP_{name}" for name in names], tmp_path)
+    assert [getattr(constants, name) for name in names] == evaluated(
+        [f"PH_OP_{name}" for name in names], tmp_path
+    )
 
 
 def test_flags_of_requests(tmp_path: Path) -> None:
@@ -87,7 +91,7 @@ def test_the_op_table_is_complete() -> None:
         ("slot", "target", "attributes", "propagation", "flags"),
         ("PH_OP_ATTACH_RECURSIVE", "PH_OP_ATTACH_CREATE"),
     )
-    assert ops.OPS[21].known_flags == bits.ATTACH_RECURSIVE | bits.ATTACH_CREATE
+    assert ops.OPS[21].known_flags == constants.ATTACH_RECURSIVE | constants.ATTACH_CREATE
     assert ops.OPS[25].known_flags == 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.mount_options import MountOptions, OverlayOptions, overlay_options, read_options
 
 
@@ -63,15 +63,15 @@ def test_an_overlay() -> None:
     [
         ("", 0),
         ("defaults", 0),
-        ("ro", bits.MOUNT_ATTR_RDONLY),
+        ("ro", constants.MOUNT_ATTR_RDONLY),
         ("ro,rw", 0),
-        ("rw,ro,nosuid,suid,nodev", bits.MOUNT_ATTR_RDONLY | bits.MOUNT_ATTR_NODEV),
-        ("noexec,nosymfollow", bits.MOUNT_ATTR_NOEXEC | bits.MOUNT_ATTR_NOSYMFOLLOW),
-        ("noatime", bits.MOUNT_ATTR_NOATIME),
-        ("noatime,strictatime", bits.MOUNT_ATTR_STRICTATIME),
-        ("strictatime,noatime,nodiratime", bits.MOUNT_ATTR_NOATIME | bits.MOUNT_ATTR_NODIRATIME),
+        ("rw,ro,nosuid,suid,nodev", constants.MOUNT_ATTR_RDONLY | constants.MOUNT_ATTR_NODEV),
+        ("noexec,nosymfollow", constants.MOUNT_ATTR_NOEXEC | constants.MOUNT_ATTR_NOSYMFOLLOW),
+        ("noatime", constants.MOUNT_ATTR_NOATIME),
+        ("noatime,strictatime", constants.MOUNT_ATTR_STRICTATIME),
+        ("strictatime,noatime,nodiratime", constants.MOUNT_ATTR_NOATIME | constants.MOUNT_ATTR_NODIRATIME),
         ("strictatime,relatime", 0),
-        ("strictatime,norelatime", bits.MOUNT_ATTR_STRICTATIME),
+        ("strictatime,norelatime", constants.MOUNT_ATTR_STRICTATIME),
     ],
 )
 def test_attributes(text: str, attributes: int) -> None:
@@ -100,11 +100,11 @@ def test_binds(type: str, text: str, binds: bool, submounts: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("private", bits.MS_PRIVATE),
-        ("rprivate", bits.MS_PRIVATE | bits.MS_REC),
-        ("private,rslave", bits.MS_SLAVE | bits.MS_REC),
-        ("shared", bits.MS_SHARED),
-        ("runbindable", bits.MS_UNBINDABLE | bits.MS_REC),
+        ("private", constants.MS_PRIVATE),
+        ("rprivate", constants.MS_PRIVATE | constants.MS_REC),
+        ("private,rslave", constants.MS_SLAVE | constants.MS_REC),
+        ("shared", constants.MS_SHARED),
+        ("runbindable", constants.MS_UNBINDABLE | constants.MS_REC),
     ],
 )
 def test_propagation(text: str, kind: int) -> None:
@@ -114,6 +114,6 @@ def test_propagation(text: str, kind: int) -> None:
 def test_what_is_the_file_systems_own() -> None:
     """Read-only is said to both: a device whose mount alone is read-only is written to all the same."""
     found = read("ext4", "ro,sync,lazytime,nosuid,data=ordered,noload")
-    assert found.attributes == bits.MOUNT_ATTR_RDONLY | bits.MOUNT_ATTR_NOSUID
+    assert found.attributes == constants.MOUNT_ATTR_RDONLY | constants.MOUNT_ATTR_NOSUID
     assert found.own == ("sync", "lazytime", "data=ordered", "noload", "ro")
     assert read("ext4", "async,nolazytime,ro,rw").own == ()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phantom_cri.errors import Internal, InvalidArgument
-from phantom_cri.plans import bits, ops
+from phantom_cri.plans import constants, ops
 from phantom_cri.plans.plan import Block, Plan, Slots, sealed
 from tests.unit.plans.decoder import decode
 
@@ -80,10 +80,10 @@ def test_a_block_encodes_as_its_ops(first: list[ops.Op], second: list[ops.Op]) -
 def test_header_holds_what_the_plan_says() -> None:
     plan = Plan(
         (ops.Pivot(),),
-        kind=bits.KIND_CONTAINER,
-        flags=bits.PLAN_LOG | bits.PLAN_KILL_REST,
+        kind=constants.KIND_CONTAINER,
+        flags=constants.PLAN_LOG | constants.PLAN_KILL_REST,
         donated=("mounts", "cgroup", "log", "kill", "oom", "in"),
-        clone_flags=bits.CLONE_NEWPID,
+        clone_flags=constants.CLONE_NEWPID,
         cgroup="cgroup",
         log="log",
         kill="kill",
@@ -114,12 +114,12 @@ def test_header_holds_what_the_plan_says() -> None:
 def test_descriptions_name_sources() -> None:
     plan = Plan(
         (
-            ops.JoinNs(0, bits.CLONE_NEWNS),
-            ops.OpenTree(1, "/a", bits.OPEN_RECURSIVE | bits.OPEN_CREATE),
-            ops.NewFs(2, "tmpfs", ("mode=755",), bits.MOUNT_ATTR_NOSUID),
-            ops.Attach(1, "/b", bits.MOUNT_ATTR_RDONLY, bits.MS_PRIVATE | bits.MS_REC),
+            ops.JoinNs(0, constants.CLONE_NEWNS),
+            ops.OpenTree(1, "/a", constants.OPEN_RECURSIVE | constants.OPEN_CREATE),
+            ops.NewFs(2, "tmpfs", ("mode=755",), constants.MOUNT_ATTR_NOSUID),
+            ops.Attach(1, "/b", constants.MOUNT_ATTR_RDONLY, constants.MS_PRIVATE | constants.MS_REC),
             ops.Attach(2, "/dev"),
-            ops.Attach(1, "/c", bits.MOUNT_ATTR_RDONLY, bits.MS_SLAVE, bits.ATTACH_RECURSIVE),
+            ops.Attach(1, "/c", constants.MOUNT_ATTR_RDONLY, constants.MS_SLAVE, constants.ATTACH_RECURSIVE),
         ),
         donated=("the host",),
     )

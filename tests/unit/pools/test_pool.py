@@ -1,4 +1,4 @@
-"""A pool against a birth that the test controls."""
+"""A pool against a spawn that the test controls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phantom_cri.pools import Pool
 
 class Fragment:
     def __init__(self) -> None:
-        self.born_at = time.monotonic()
+        self.spawned_at = time.monotonic()
         self.is_alive = True
         self.well = True
 
@@ -21,20 +21,20 @@ class Fragment:
         return self.is_alive
 
 
-class Nursery:
-    """Counts births and ends; fails when told to."""
+class FakeFragments:
+    """Counts spawns and ends; fails when told to."""
 
     def __init__(self) -> None:
-        self.born: list[Fragment] = []
+        self.spawned: list[Fragment] = []
         self.ended: list[Fragment] = []
         self.fail = False
 
-    async def birth(self) -> Fragment:
+    async def spawn(self) -> Fragment:
         await asyncio.sleep(0)
         if self.fail:
             raise RuntimeError("no more pids")
-        self.born.append(Fragment())
-        return self.born[-1]
+        self.spawned.append(Fragment())
+        return self.spawned[-1]
 
     async def end(self, fragment: Fragment) -> None:
         self.ended.append(fragment)
@@ -50,19 +50,19 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def nursery() -> Nursery:
-    return Nursery()
+def fake() -> FakeFragments:
+    return FakeFragments()
 
 
 @pytest.fixture
-async def pool(nursery: Nursery) -> AsyncIterator[Pool[Fragment]]:
+async def pool(fake: FakeFragments) -> AsyncIterator[Pool[Fragment]]:
     pool = Pool(
         "default",
         4,
         max_age=3600,
-        birth=nursery.birth,
-        end=nursery.end,
-        check=nursery.check,
+        spawn=fake.spawn,
+        end=fake.end,
+        check=fake.check,
         check_every=0.01,
     )
     pool.start()
@@ -71,63 +71,61 @@ async def pool(nursery: Nursery) -> AsyncIterator[Pool[Fragment]]:
     await pool.stop()
 
 
-async def test_an_empty_pool_misses_at_once_and_counts_it(nursery: Nursery) -> None:
-    pool = Pool("none", 0, max_age=1, birth=nursery.birth, end=nursery.end, check=nursery.check)
+async def test_an_empty_pool_misses_at_once_and_counts_it(fake: FakeFragments) -> None:
+    pool = Pool("none", 0, max_age=1, spawn=fake.spawn, end=fake.end, check=fake.check)
     pool.start()
     assert pool.claim() is None
     assert (pool.report().misses, pool.report().hits) == (1, 0)
     await pool.stop()
-    assert nursery.born == []
+    assert fake.spawned == []
 
 
 async def test_a_claim_gives_the_oldest_and_the_stock_comes_back(
-    pool: Pool[Fragment], nursery: Nursery
+    pool: Pool[Fragment], fake: FakeFragments
 ) -> None:
-    oldest = nursery.born[0]
+    oldest = fake.spawned[0]
     assert pool.claim() is oldest
     await until(lambda: pool.warm() == 4)
     assert pool.report().hits == 1
     assert pool.report().claimed == 1
 
 
-async def test_a_dead_member_is_never_handed_out(pool: Pool[Fragment], nursery: Nursery) -> None:
-    nursery.born[0].is_alive = False
-    assert pool.claim() is nursery.born[1]
-    await until(lambda: nursery.ended == [nursery.born[0]])
+async def test_a_dead_member_is_never_handed_out(pool: Pool[Fragment], fake: FakeFragments) -> None:
+    fake.spawned[0].is_alive = False
+    assert pool.claim() is fake.spawned[1]
+    await until(lambda: fake.ended == [fake.spawned[0]])
 
 
-async def test_a_death_that_is_told_is_made_good_at_once(pool: Pool[Fragment], nursery: Nursery) -> None:
-    nursery.born[3].is_alive = False
+async def test_a_death_that_is_told_is_made_good_at_once(pool: Pool[Fragment], fake: FakeFragments) -> None:
+    fake.spawned[3].is_alive = False
     pool.drop_dead()
     assert pool.warm() == 3
-    await until(lambda: pool.warm() == 4 and nursery.ended == [nursery.born[3]])
+    await until(lambda: pool.warm() == 4 and fake.ended == [fake.spawned[3]])
 
 
-async def test_a_member_that_does_not_answer_is_replaced(pool: Pool[Fragment], nursery: Nursery) -> None:
-    sick = nursery.born[2]
+async def test_a_member_that_does_not_answer_is_replaced(pool: Pool[Fragment], fake: FakeFragments) -> None:
+    sick = fake.spawned[2]
     sick.well = False
-    await until(lambda: sick in nursery.ended and pool.warm() == 4)
+    await until(lambda: sick in fake.ended and pool.warm() == 4)
     assert pool.report().retired == 1
 
 
-async def test_members_retire_by_age(nursery: Nursery) -> None:
-    pool = Pool(
-        "young", 2, max_age=0.0, birth=nursery.birth, end=nursery.end, check=nursery.check, check_every=0.01
-    )
+async def test_members_retire_by_age(fake: FakeFragments) -> None:
+    pool = Pool("young", 2, max_age=0.0, spawn=fake.spawn, end=fake.end, check=fake.check, check_every=0.01)
     pool.start()
-    await until(lambda: len(nursery.ended) >= 2)
+    await until(lambda: len(fake.ended) >= 2)
     await pool.stop()
-    assert set(map(id, nursery.born)) == set(map(id, nursery.ended))
+    assert set(map(id, fake.spawned)) == set(map(id, fake.ended))
 
 
 async def test_a_failing_birth_is_counted_told_and_tried_again(
-    pool: Pool[Fragment], nursery: Nursery
+    pool: Pool[Fragment], fake: FakeFragments
 ) -> None:
-    nursery.fail = True
+    fake.fail = True
     pool.claim()
-    await until(lambda: pool.report().failed_births >= 2)
+    await until(lambda: pool.report().failed_spawns >= 2)
     assert pool.report().last_error == "no more pids"
-    nursery.fail = False
+    fake.fail = False
     await until(lambda: pool.warm() == 4)
 
 
@@ -135,8 +133,8 @@ async def test_a_burst_takes_what_there_is_then_misses(pool: Pool[Fragment]) -> 
     assert [pool.claim() is not None for _ in range(6)] == [True] * 4 + [False] * 2
 
 
-async def test_stop_ends_every_unclaimed_member(pool: Pool[Fragment], nursery: Nursery) -> None:
+async def test_stop_ends_every_unclaimed_member(pool: Pool[Fragment], fake: FakeFragments) -> None:
     claimed = pool.claim()
     await pool.stop()
-    assert claimed not in nursery.ended
-    assert {id(f) for f in nursery.born} - {id(claimed)} == {id(f) for f in nursery.ended}
+    assert claimed not in fake.ended
+    assert {id(f) for f in fake.spawned} - {id(claimed)} == {id(f) for f in fake.ended}

@@ -9,7 +9,7 @@ import pytest
 from phantom_cri import codec
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import ImageConfig, ImageMount, ImageSpec
-from phantom_cri.plans import bits
+from phantom_cri.plans import constants
 from phantom_cri.plans.spec import Bind
 from phantom_cri.requests.mountinfo import HostMount, find
 from phantom_cri.requests.mounts import anonymous_volumes, binds, check_propagation, volume_folder
@@ -96,7 +96,11 @@ def test_mounts_of_images() -> None:
     config = container(mounts=(first, mount("/a", "/a"), last))
     found = binds(config, (ImageMount("one", ("/1", "/2"), ()), ImageMount("two", ("/3",), ())))
     assert [bind.stack for bind in found] == [("/1", "/2"), (), ("/3",)]
-    assert [bind.attributes for bind in found] == [bits.MOUNT_ATTR_RDONLY, 0, bits.MOUNT_ATTR_RDONLY]
+    assert [bind.attributes for bind in found] == [
+        constants.MOUNT_ATTR_RDONLY,
+        0,
+        constants.MOUNT_ATTR_RDONLY,
+    ]
     assert [bind.stack for bind in binds(config)] == [(), (), ()]
 
 
@@ -109,13 +113,13 @@ def test_binds() -> None:
             mount("/d", "/proc/meminfo", propagation="bidirectional"),
         )
     )
-    how, create = bits.OPEN_RECURSIVE | bits.OPEN_CREATE, bits.ATTACH_CREATE
-    read_only = bits.MOUNT_ATTR_RDONLY
+    how, create = constants.OPEN_RECURSIVE | constants.OPEN_CREATE, constants.ATTACH_CREATE
+    read_only = constants.MOUNT_ATTR_RDONLY
     assert binds(config) == (
-        Bind("/a", "/x", how, 0, bits.MS_PRIVATE, create),
-        Bind("/b/", "/y", how, read_only, bits.MS_SLAVE, create),
-        Bind("/c", "/z", how, read_only, bits.MS_PRIVATE, create | bits.ATTACH_RECURSIVE),
-        Bind("/d", "/proc/meminfo", how, 0, bits.MS_SHARED, create),
+        Bind("/a", "/x", how, 0, constants.MS_PRIVATE, create),
+        Bind("/b/", "/y", how, read_only, constants.MS_SLAVE, create),
+        Bind("/c", "/z", how, read_only, constants.MS_PRIVATE, create | constants.ATTACH_RECURSIVE),
+        Bind("/d", "/proc/meminfo", how, 0, constants.MS_SHARED, create),
     )
 
 

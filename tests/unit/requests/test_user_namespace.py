@@ -13,11 +13,11 @@ from phantom_cri.plans import (
     HostDevice,
     PodIds,
     Process,
-    birth_plan,
-    bits,
+    constants,
     container_plan,
     exec_plan,
     ops,
+    spawn_plan,
     user_namespace_plan,
 )
 from phantom_cri.requests import pod_ids
@@ -148,7 +148,7 @@ def test_the_order_of_a_containers_plan() -> None:
     places = [position(found, kind) for kind in order]
     assert places == sorted(places)
     after = found[position(found, ops.JoinUser) + 1]
-    assert after == ops.Unshare(bits.CLONE_NEWNS), "else what was mounted could be taken off"
+    assert after == ops.Unshare(constants.CLONE_NEWNS), "else what was mounted could be taken off"
     assert not any(type(op) is ops.Overlay for op in found)
 
 
@@ -205,7 +205,7 @@ def test_an_exec_joins_after_the_mounts() -> None:
 def test_the_fragments_own_plans() -> None:
     ids = PodIds(100_000, 10, 200_000, 10)
     (op,) = user_namespace_plan(ids).ops()
-    owned = bits.CLONE_NEWNET | bits.CLONE_NEWIPC | bits.CLONE_NEWUTS
+    owned = constants.CLONE_NEWNET | constants.CLONE_NEWIPC | constants.CLONE_NEWUTS
     assert op == ops.UserNamespace(100_000, 10, 200_000, 10, owned)
-    sysctls = {op.path: op.value for op in birth_plan(b"x", ids=ids).ops() if isinstance(op, ops.Sysctl)}
+    sysctls = {op.path: op.value for op in spawn_plan(b"x", ids=ids).ops() if isinstance(op, ops.Sysctl)}
     assert sysctls["net/ipv4/ping_group_range"] == "200000 200009"

@@ -21,11 +21,11 @@ async def server() -> AsyncIterator[StreamServer]:
     assert open_descriptors() - before == set()
 
 
-Offer = Callable[..., tuple[str, Opener]]
+PendingStream = Callable[..., tuple[str, Opener]]
 
 
 @pytest.fixture
-def offer(server: StreamServer) -> Offer:
+def pending(server: StreamServer) -> PendingStream:
     """`offer("cat", stdin=True)`: the URL of an exec on this machine, and what opens it."""
 
     def make(

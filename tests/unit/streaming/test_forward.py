@@ -214,8 +214,8 @@ async def test_streams_opened_and_reset_leave_nothing(server: StreamServer) -> N
             client.control(3, struct.pack(">II", stream, 5))
         client.control(6, struct.pack(">I", 1))
         await client.until(lambda: client.pings)
-        (line,) = server._lines
-        assert line.speaker.conversation._pairs == {}  # type: ignore[attr-defined]
+        (line,) = server._connections
+        assert line.handler.conversation._pairs == {}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("protocol", ["v4.channel.k8s.io", "v4.base64.channel.k8s.io", None])

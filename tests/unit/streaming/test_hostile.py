@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from phantom_cri.streaming import StreamServer
 from phantom_cri.streaming.frames import DICTIONARY
-from tests.unit.streaming.conftest import Offer
+from tests.unit.streaming.conftest import PendingStream
 from tests.unit.streaming.sessions import Opener, dial, until
 from tests.unit.streaming.spdy_client import SpdyClient
 
@@ -70,9 +70,9 @@ ERROR_STREAM = deflated(struct.pack(">II", 1, 10) + b"streamtype" + struct.pack(
     ],
 )
 async def test_violations_end_the_connection_with_goaway(
-    offer: Offer, frame: bytes, caplog: pytest.LogCaptureFixture
+    pending: PendingStream, frame: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url, opener = offer("sleep", "1000", stdin=True)
+    url, opener = pending("sleep", "1000", stdin=True)
     client = await SpdyClient.connect(url, V4)
     client.writer.write(syn(1, ERROR_STREAM))
     await client.until(lambda: 1 in client.replied)
@@ -85,8 +85,8 @@ async def test_violations_end_the_connection_with_goaway(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_a_violation_ends_a_running_session(offer: Offer) -> None:
-    url, opener = offer("sleep", "1000")
+async def test_a_violation_ends_a_running_session(pending: PendingStream) -> None:
+    url, opener = pending("sleep", "1000")
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdout", "stderr")
     await until(lambda: opener.session)
@@ -96,8 +96,8 @@ async def test_a_violation_ends_a_running_session(offer: Offer) -> None:
     await client.close()
 
 
-async def test_stream_errors_leave_the_connection_usable(offer: Offer) -> None:
-    url, _ = offer("cat", stdin=True)
+async def test_stream_errors_leave_the_connection_usable(pending: PendingStream) -> None:
+    url, _ = pending("cat", stdin=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdin", "stdout", "stderr")
     client.send(99, b"to a stream that never was")
@@ -126,13 +126,15 @@ async def test_stream_errors_leave_the_connection_usable(offer: Offer) -> None:
     await client.close()
 
 
-async def test_a_flood_of_pings_that_are_never_read_is_cut_off(offer: Offer, server: StreamServer) -> None:
-    url, opener = offer("sleep", "1000")
+async def test_a_flood_of_pings_that_are_never_read_is_cut_off(
+    pending: PendingStream, server: StreamServer
+) -> None:
+    url, opener = pending("sleep", "1000")
     client = await SpdyClient.connect(url, V4, limit=1024)
     await client.stdio("error", "stdout", "stderr")
     await until(lambda: opener.session)
     client.reading.clear()
-    (line,) = server._lines
+    (line,) = server._connections
     line._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     pings = control(6, struct.pack(">I", 1)) * 5000
     with pytest.raises(ConnectionError):
@@ -145,8 +147,8 @@ async def test_a_flood_of_pings_that_are_never_read_is_cut_off(offer: Offer, ser
     await client.close()
 
 
-async def test_input_that_nobody_reads_is_not_kept(offer: Offer) -> None:
-    url, opener = offer("sleep", "1000", stdin=True)
+async def test_input_that_nobody_reads_is_not_kept(pending: PendingStream) -> None:
+    url, opener = pending("sleep", "1000", stdin=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdin", "stdout", "stderr")
     await until(lambda: opener.session)
@@ -167,8 +169,10 @@ async def test_input_that_nobody_reads_is_not_kept(offer: Offer) -> None:
     # With so much in the sender's kernel no FIN comes through: the server's own end has to clean up.
 
 
-async def test_a_bug_ends_one_connection_only(offer: Offer, caplog: pytest.LogCaptureFixture) -> None:
-    url, opener = offer("sleep", "1000", tty=True, stdin=True)
+async def test_a_bug_ends_one_connection_only(
+    pending: PendingStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, opener = pending("sleep", "1000", tty=True, stdin=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdin", "stdout", "resize")
     await until(lambda: opener.session)
@@ -182,7 +186,7 @@ async def test_a_bug_ends_one_connection_only(offer: Offer, caplog: pytest.LogCa
     await until(lambda: opener.opened.closed == 1)
     await client.close()
     assert "a connection is dropped" in caplog.text
-    url, _ = offer("true")
+    url, _ = pending("true")
     other = await SpdyClient.connect(url, V4)
     assert other.status == 101
     await other.close()

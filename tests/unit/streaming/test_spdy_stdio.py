@@ -11,15 +11,15 @@ import pytest
 
 from phantom_cri.errors import NotFound
 from phantom_cri.streaming import StreamServer
-from tests.unit.streaming.conftest import Offer
+from tests.unit.streaming.conftest import PendingStream
 from tests.unit.streaming.sessions import Opener, until
 from tests.unit.streaming.spdy_client import SpdyClient
 
 V4 = "v4.channel.k8s.io"
 
 
-async def test_output_exit_code_and_goodbye(offer: Offer) -> None:
-    url, opener = offer("sh", "-c", "echo out; echo err >&2; exit 3")
+async def test_output_exit_code_and_goodbye(pending: PendingStream) -> None:
+    url, opener = pending("sh", "-c", "echo out; echo err >&2; exit 3")
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdout", "stderr")
     await client.until_closed()
@@ -33,8 +33,8 @@ async def test_output_exit_code_and_goodbye(offer: Offer) -> None:
     await until(lambda: opener.opened.closed == 1)
 
 
-async def test_success(offer: Offer) -> None:
-    url, _ = offer("true")
+async def test_success(pending: PendingStream) -> None:
+    url, _ = pending("true")
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdout", "stderr")
     await client.until_closed()
@@ -42,8 +42,8 @@ async def test_success(offer: Offer) -> None:
     await client.close()
 
 
-async def test_a_killed_process_is_128_and_its_signal(offer: Offer) -> None:
-    url, _ = offer("sh", "-c", "kill -KILL $$")
+async def test_a_killed_process_is_128_and_its_signal(pending: PendingStream) -> None:
+    url, _ = pending("sh", "-c", "kill -KILL $$")
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdout", "stderr")
     await client.until_closed()
@@ -51,8 +51,8 @@ async def test_a_killed_process_is_128_and_its_signal(offer: Offer) -> None:
     await client.close()
 
 
-async def test_input_ends_by_half_close(offer: Offer) -> None:
-    url, opener = offer("sh", "-c", "cat; echo done", stdin=True)
+async def test_input_ends_by_half_close(pending: PendingStream) -> None:
+    url, opener = pending("sh", "-c", "cat; echo done", stdin=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdin", "stdout", "stderr")
     client.send("stdin", b"one ")
@@ -64,8 +64,8 @@ async def test_input_ends_by_half_close(offer: Offer) -> None:
     await client.close()
 
 
-async def test_input_sent_before_the_process_runs_is_kept(offer: Offer) -> None:
-    url, _ = offer("cat", stdin=True)
+async def test_input_sent_before_the_process_runs_is_kept(pending: PendingStream) -> None:
+    url, _ = pending("cat", stdin=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdin")
     client.send("stdin", b"early", end=True)
@@ -75,8 +75,8 @@ async def test_input_sent_before_the_process_runs_is_kept(offer: Offer) -> None:
     await client.close()
 
 
-async def test_bytes_behind_the_request_belong_to_spdy(offer: Offer) -> None:
-    url, _ = offer("echo", "hello", stderr=False)
+async def test_bytes_behind_the_request_belong_to_spdy(pending: PendingStream) -> None:
+    url, _ = pending("echo", "hello", stderr=False)
     scratch = SpdyClient(None, None)  # type: ignore[arg-type]
     early = scratch.syn_frame(1, {"streamtype": "error"}) + scratch.syn_frame(3, {"streamtype": "stdout"})
     client = await SpdyClient.connect(url, V4, early=early)
@@ -85,8 +85,8 @@ async def test_bytes_behind_the_request_belong_to_spdy(offer: Offer) -> None:
     await client.close()
 
 
-async def test_nothing_is_opened_before_all_streams_are_there(offer: Offer) -> None:
-    url, opener = offer("true")
+async def test_nothing_is_opened_before_all_streams_are_there(pending: PendingStream) -> None:
+    url, opener = pending("true")
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdout")
     client.control(6, struct.pack(">I", 1))
@@ -98,8 +98,8 @@ async def test_nothing_is_opened_before_all_streams_are_there(offer: Offer) -> N
     await client.close()
 
 
-async def test_terminal_and_its_sizes(offer: Offer) -> None:
-    url, opener = offer("sh", "-c", "read line; stty size; echo $line", tty=True, stdin=True)
+async def test_terminal_and_its_sizes(pending: PendingStream) -> None:
+    url, opener = pending("sh", "-c", "read line; stty size; echo $line", tty=True, stdin=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdin", "stdout", "resize")
     client.send("resize", b'{"Width":80,"Hei')
@@ -114,8 +114,8 @@ async def test_terminal_and_its_sizes(offer: Offer) -> None:
 
 
 @pytest.mark.parametrize("nonsense", [b"x" * 5000, b"[]{}1 null", b'{"Width":"a","Height":-3}', b"[" * 4000])
-async def test_sizes_that_are_none_are_ignored(offer: Offer, nonsense: bytes) -> None:
-    url, opener = offer("cat", tty=True, stdin=True)
+async def test_sizes_that_are_none_are_ignored(pending: PendingStream, nonsense: bytes) -> None:
+    url, opener = pending("cat", tty=True, stdin=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdin", "stdout", "resize")
     client.send("resize", nonsense)
@@ -133,8 +133,10 @@ async def test_sizes_that_are_none_are_ignored(offer: Offer, nonsense: bytes) ->
         ("channel.k8s.io", b"command terminated with non-zero exit code"),
     ],
 )
-async def test_older_versions_tell_failures_in_words(offer: Offer, protocol: str, expected: bytes) -> None:
-    url, _ = offer("false")
+async def test_older_versions_tell_failures_in_words(
+    pending: PendingStream, protocol: str, expected: bytes
+) -> None:
+    url, _ = pending("false")
     client = await SpdyClient.connect(url, protocol)
     await client.stdio("error", "stdout", "stderr")
     await client.until_closed()
@@ -142,8 +144,8 @@ async def test_older_versions_tell_failures_in_words(offer: Offer, protocol: str
     await client.close()
 
 
-async def test_older_versions_are_silent_on_success_and_have_no_resize(offer: Offer) -> None:
-    url, _ = offer("echo", "hi", tty=True, stdin=True)
+async def test_older_versions_are_silent_on_success_and_have_no_resize(pending: PendingStream) -> None:
+    url, _ = pending("echo", "hi", tty=True, stdin=True)
     client = await SpdyClient.connect(url, "v2.channel.k8s.io")
     await client.stdio("error", "stdin", "stdout")
     await client.until_closed()
@@ -151,8 +153,8 @@ async def test_older_versions_are_silent_on_success_and_have_no_resize(offer: Of
     await client.close()
 
 
-async def test_the_clients_first_known_version_is_chosen(offer: Offer) -> None:
-    url, _ = offer("true")
+async def test_the_clients_first_known_version_is_chosen(pending: PendingStream) -> None:
+    url, _ = pending("true")
     client = await SpdyClient.connect(url, "v9.channel.k8s.io", "V3.channel.k8s.io,v4.channel.k8s.io")
     assert client.headers["x-stream-protocol-version"] == "v3.channel.k8s.io"
     await client.close()
@@ -171,8 +173,8 @@ async def test_what_cannot_be_opened_is_told(server: StreamServer) -> None:
     await client.close()
 
 
-async def test_attach_ends_with_success_whatever_the_code(offer: Offer) -> None:
-    url, _ = offer("sh", "-c", "echo last words; exit 7", attach=True)
+async def test_attach_ends_with_success_whatever_the_code(pending: PendingStream) -> None:
+    url, _ = pending("sh", "-c", "echo last words; exit 7", attach=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdout", "stderr")
     await client.until_closed()
@@ -181,8 +183,8 @@ async def test_attach_ends_with_success_whatever_the_code(offer: Offer) -> None:
     await client.close()
 
 
-async def test_a_client_that_leaves_ends_its_session(offer: Offer) -> None:
-    url, opener = offer("sleep", "1000")
+async def test_a_client_that_leaves_ends_its_session(pending: PendingStream) -> None:
+    url, opener = pending("sleep", "1000")
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdout", "stderr")
     await until(lambda: opener.session)
@@ -190,8 +192,8 @@ async def test_a_client_that_leaves_ends_its_session(offer: Offer) -> None:
     await until(lambda: opener.opened.closed == 1)
 
 
-async def test_a_client_that_gives_up_all_streams_ends_its_session(offer: Offer) -> None:
-    url, opener = offer("sleep", "1000")
+async def test_a_client_that_gives_up_all_streams_ends_its_session(pending: PendingStream) -> None:
+    url, opener = pending("sleep", "1000")
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdout", "stderr")
     await until(lambda: opener.session)
@@ -201,13 +203,15 @@ async def test_a_client_that_gives_up_all_streams_ends_its_session(offer: Offer)
     await client.close()
 
 
-async def test_a_client_that_leaves_while_its_input_is_not_read(offer: Offer, server: StreamServer) -> None:
+async def test_a_client_that_leaves_while_its_input_is_not_read(
+    pending: PendingStream, server: StreamServer
+) -> None:
     """The line is not read then: a disconnect has to be noticed in another way."""
-    url, opener = offer("sleep", "1000", stdin=True)
+    url, opener = pending("sleep", "1000", stdin=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdin", "stdout", "stderr")
     await until(lambda: opener.session)
-    (line,) = server._lines
+    (line,) = server._connections
     while not line._held:
         client.send("stdin", bytes(8 << 10))
         await asyncio.sleep(0.001)
@@ -215,8 +219,8 @@ async def test_a_client_that_leaves_while_its_input_is_not_read(offer: Offer, se
     await until(lambda: opener.opened.closed == 1)
 
 
-async def test_a_process_that_closes_its_input_does_not_hold_up_the_client(offer: Offer) -> None:
-    url, _ = offer("sh", "-c", "exec <&-; sleep 0.2; echo over", stdin=True)
+async def test_a_process_that_closes_its_input_does_not_hold_up_the_client(pending: PendingStream) -> None:
+    url, _ = pending("sh", "-c", "exec <&-; sleep 0.2; echo over", stdin=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdin", "stdout", "stderr")
     for _ in range(300):
@@ -226,14 +230,14 @@ async def test_a_process_that_closes_its_input_does_not_hold_up_the_client(offer
     await client.close()
 
 
-async def test_a_slow_client_gets_everything_and_holds_up_only_itself(offer: Offer) -> None:
+async def test_a_slow_client_gets_everything_and_holds_up_only_itself(pending: PendingStream) -> None:
     size = 30 << 20
-    url, opener = offer("head", "-c", str(size), "/dev/zero")
+    url, opener = pending("head", "-c", str(size), "/dev/zero")
     client = await SpdyClient.connect(url, V4, limit=4096)
     await client.stdio("error", "stdout", "stderr")
     await until(lambda: opener.session)
     client.reading.clear()
-    quick_url, _ = offer("echo", "quick")
+    quick_url, _ = pending("echo", "quick")
     quick = await SpdyClient.connect(quick_url, V4)
     await quick.stdio("error", "stdout", "stderr")
     await quick.until_closed()
@@ -247,8 +251,8 @@ async def test_a_slow_client_gets_everything_and_holds_up_only_itself(offer: Off
     await client.close()
 
 
-async def test_much_input_arrives_whole(offer: Offer) -> None:
-    url, _ = offer("sha256sum", stdin=True)
+async def test_much_input_arrives_whole(pending: PendingStream) -> None:
+    url, _ = pending("sha256sum", stdin=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdin", "stdout", "stderr")
     whole = os.urandom(1 << 20) * 20
@@ -261,9 +265,9 @@ async def test_much_input_arrives_whole(offer: Offer) -> None:
     await client.close()
 
 
-async def test_output_is_not_lost_when_the_client_keeps_sending(offer: Offer) -> None:
+async def test_output_is_not_lost_when_the_client_keeps_sending(pending: PendingStream) -> None:
     """Closing a socket with unread input resets it, and what the client has not read is lost."""
-    url, _ = offer("sh", "-c", "head -c 3000000 /dev/zero", stdin=True)
+    url, _ = pending("sh", "-c", "head -c 3000000 /dev/zero", stdin=True)
     client = await SpdyClient.connect(url, V4)
     await client.stdio("error", "stdin", "stdout", "stderr")
     client.reading.clear()

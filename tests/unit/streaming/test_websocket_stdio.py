@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 import pytest
 from wsproto.events import CloseConnection
 
-from tests.unit.streaming.conftest import Offer
+from tests.unit.streaming.conftest import PendingStream
 from tests.unit.streaming.sessions import until
 from tests.unit.streaming.websocket_client import WebSocketClient
 
@@ -17,8 +17,8 @@ BINARY = ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"]
 
 
 @pytest.mark.parametrize("protocol", [*BINARY, None])
-async def test_output_and_input(offer: Offer, protocol: str | None) -> None:
-    url, opener = offer("sh", "-c", "read line; echo out $line; echo err >&2", stdin=True)
+async def test_output_and_input(pending: PendingStream, protocol: str | None) -> None:
+    url, opener = pending("sh", "-c", "read line; echo out $line; echo err >&2", stdin=True)
     client = await WebSocketClient.connect(url, *([protocol] if protocol else []))
     assert client.subprotocol == protocol
     await client.until(lambda: client.messages)
@@ -32,8 +32,8 @@ async def test_output_and_input(offer: Offer, protocol: str | None) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["v4.base64.channel.k8s.io", "base64.channel.k8s.io"])
-async def test_base64(offer: Offer, protocol: str) -> None:
-    url, _ = offer("sh", "-c", "read line; echo $line; exit 4", stdin=True)
+async def test_base64(pending: PendingStream, protocol: str) -> None:
+    url, _ = pending("sh", "-c", "read line; echo $line; exit 4", stdin=True)
     client = await WebSocketClient.connect(url, protocol)
     text = "0" + b64encode(b"some input\n").decode()
     for at in range(0, len(text), 3):  # one message in fragments that are no multiple of four
@@ -49,26 +49,26 @@ async def test_base64(offer: Offer, protocol: str) -> None:
     await client.close()
 
 
-async def test_v4_status(offer: Offer) -> None:
-    url, _ = offer("sh", "-c", "exit 9")
+async def test_v4_status(pending: PendingStream) -> None:
+    url, _ = pending("sh", "-c", "exit 9")
     client = await WebSocketClient.connect(url, "v4.channel.k8s.io")
     await client.until_closed()
     assert client.result()["details"]["causes"][0]["message"] == "9"
     await client.close()
 
 
-async def test_older_versions_are_silent_on_success_and_plain_on_failure(offer: Offer) -> None:
+async def test_older_versions_are_silent_on_success_and_plain_on_failure(pending: PendingStream) -> None:
     failure = b"command terminated with non-zero exit code: exit code 1"
     for command, said in (("true", b""), ("false", failure)):
-        url, _ = offer(command)
+        url, _ = pending(command)
         client = await WebSocketClient.connect(url, "channel.k8s.io")
         await client.until_closed()
         assert client.channel(3) == said
         await client.close()
 
 
-async def test_v5_ends_the_input(offer: Offer) -> None:
-    url, _ = offer("sh", "-c", "cat; echo over", stdin=True)
+async def test_v5_ends_the_input(pending: PendingStream) -> None:
+    url, _ = pending("sh", "-c", "cat; echo over", stdin=True)
     client = await WebSocketClient.connect(url, "v5.channel.k8s.io")
     client.send(b"\x00all of it ")
     client.send(b"\xff\x00")
@@ -78,8 +78,8 @@ async def test_v5_ends_the_input(offer: Offer) -> None:
     await client.close()
 
 
-async def test_v4_knows_no_end_of_input(offer: Offer) -> None:
-    url, opener = offer("cat", stdin=True)
+async def test_v4_knows_no_end_of_input(pending: PendingStream) -> None:
+    url, opener = pending("cat", stdin=True)
     client = await WebSocketClient.connect(url, "v4.channel.k8s.io")
     client.send(b"\xff\x00")
     client.send(b"\x00still")
@@ -88,8 +88,8 @@ async def test_v4_knows_no_end_of_input(offer: Offer) -> None:
     await client.close()
 
 
-async def test_terminal_and_resize(offer: Offer) -> None:
-    url, opener = offer("sh", "-c", "read line; stty size", tty=True, stdin=True)
+async def test_terminal_and_resize(pending: PendingStream) -> None:
+    url, opener = pending("sh", "-c", "read line; stty size", tty=True, stdin=True)
     client = await WebSocketClient.connect(url, "v5.channel.k8s.io")
     client.send(b'\x04{"Width":100,')
     client.send(b'\x04"Height":30}\n')
@@ -101,8 +101,8 @@ async def test_terminal_and_resize(offer: Offer) -> None:
     await client.close()
 
 
-async def test_fragments_pings_and_what_is_of_no_use(offer: Offer) -> None:
-    url, _ = offer("cat", stdin=True)
+async def test_fragments_pings_and_what_is_of_no_use(pending: PendingStream) -> None:
+    url, _ = pending("cat", stdin=True)
     client = await WebSocketClient.connect(url, "v4.channel.k8s.io")
     client.send(b"")
     client.send(b"\x07unknown channel")
@@ -116,8 +116,8 @@ async def test_fragments_pings_and_what_is_of_no_use(offer: Offer) -> None:
     await client.close()
 
 
-async def test_big_messages_both_ways(offer: Offer) -> None:
-    url, _ = offer("cat", stdin=True)
+async def test_big_messages_both_ways(pending: PendingStream) -> None:
+    url, _ = pending("cat", stdin=True)
     client = await WebSocketClient.connect(url, "v5.channel.k8s.io")
     whole = bytes(range(256)) * 12_345
     client.send(b"\x00" + whole)
@@ -127,8 +127,8 @@ async def test_big_messages_both_ways(offer: Offer) -> None:
     await client.close()
 
 
-async def test_a_client_that_says_goodbye_ends_its_session(offer: Offer) -> None:
-    url, opener = offer("sleep", "1000")
+async def test_a_client_that_says_goodbye_ends_its_session(pending: PendingStream) -> None:
+    url, opener = pending("sleep", "1000")
     client = await WebSocketClient.connect(url, "v5.channel.k8s.io")
     await until(lambda: opener.session)
     client.writer.write(client.protocol.send(CloseConnection(code=1000)))
@@ -138,8 +138,8 @@ async def test_a_client_that_says_goodbye_ends_its_session(offer: Offer) -> None
     await client.close()
 
 
-async def test_malformed_base64_is_told(offer: Offer) -> None:
-    url, opener = offer("cat", stdin=True)
+async def test_malformed_base64_is_told(pending: PendingStream) -> None:
+    url, opener = pending("cat", stdin=True)
     client = await WebSocketClient.connect(url, "v4.base64.channel.k8s.io")
     await until(lambda: opener.session)
     client.send("0!!!!")
@@ -161,8 +161,10 @@ async def test_malformed_base64_is_told(offer: Offer) -> None:
     ],
     ids=["unmasked", "reserved bits", "continues nothing", "2^64-1 bytes", "not UTF-8", "short close"],
 )
-async def test_malformed_frames_are_answered_with_their_code(offer: Offer, frame: bytes, code: int) -> None:
-    url, opener = offer("sleep", "1000", stdin=True)
+async def test_malformed_frames_are_answered_with_their_code(
+    pending: PendingStream, frame: bytes, code: int
+) -> None:
+    url, opener = pending("sleep", "1000", stdin=True)
     client = await WebSocketClient.connect(url, "v5.channel.k8s.io")
     await until(lambda: opener.session)
     client.writer.write(frame)
@@ -172,8 +174,8 @@ async def test_malformed_frames_are_answered_with_their_code(offer: Offer, frame
     await client.close()
 
 
-async def test_a_flood_of_pings_that_are_never_read_is_cut_off(offer: Offer) -> None:
-    url, opener = offer("sleep", "1000")
+async def test_a_flood_of_pings_that_are_never_read_is_cut_off(pending: PendingStream) -> None:
+    url, opener = pending("sleep", "1000")
     client = await WebSocketClient.connect(url, "v5.channel.k8s.io")
     await until(lambda: opener.session)
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from phantom_cri.fragments import Figures
+from phantom_cri.fragments import ProcStat
 from phantom_cri.lifecycle.stats.measuring import has_own_cgroup
 from phantom_cri.lifecycle.stats.rates import LONGEST_NS, Rates
 from phantom_cri.lifecycle.stats.sums import add, of_process, time_only
@@ -73,6 +73,6 @@ def test_sums() -> None:
 
 
 def test_a_process_counts_like_a_cgroup() -> None:
-    found = of_process(Figures(1, 30, 12, 4096, 5, 1, 2))
+    found = of_process(ProcStat(1, 30, 12, 4096, 5, 1, 2))
     assert found.cpu == CpuUsage(42, 30, 12) and found.tasks.tasks == 2
     assert found.memory == MemoryUsage(4096, 4096, rss=4096, page_faults=5, major_page_faults=1)

@@ -1,4 +1,4 @@
-"""What clients may have at which URL: each offer is taken once, and soon."""
+"""Streams that wait for their client: each URL is good once, and for a short time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
 """Runs something that the server waits for before it is closed."""
 
 
-class Terms(NamedTuple):
+class Settings(NamedTuple):
     """What holds for every connection of a server."""
 
     spawn: Spawn
     creation_timeout_s: float
 
 
-class StdioOffer(NamedTuple):
+class PendingStdio(NamedTuple):
     """An exec or attach, as the CRI request said."""
 
     open_session: OpenSession
@@ -45,31 +45,31 @@ class StdioOffer(NamedTuple):
         return [channel for channel, wanted in asked.items() if wanted]
 
 
-class ForwardOffer(NamedTuple):
+class PendingForward(NamedTuple):
     dial: Dial
     ports: tuple[int, ...]
     pod_label: str
 
 
-Offer = StdioOffer | ForwardOffer
+PendingStream = PendingStdio | PendingForward
 
 
-class Offers:
+class PendingStreams:
     """Offers that wait for their client, under tokens that cannot be guessed."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, tuple[float, Offer]] = {}  # in the order in which they expire
+        self._waiting: dict[str, tuple[float, PendingStream]] = {}  # in the order in which they expire
 
-    def add(self, path: str, offer: Offer) -> str:
+    def add(self, path: str, pending: PendingStream) -> str:
         """The URL path that leads to it. Raises ResourceExhausted."""
         self._forget_expired()
         if len(self._waiting) >= MAX_WAITING:
             raise ResourceExhausted(f"streaming: {MAX_WAITING} URLs wait to be used, no more are given")
         whole = f"/{path}/{secrets.token_urlsafe(16)}"
-        self._waiting[whole] = time.monotonic() + LIFETIME_S, offer
+        self._waiting[whole] = time.monotonic() + LIFETIME_S, pending
         return whole
 
-    def take(self, path: str) -> Offer | None:
+    def take(self, path: str) -> PendingStream | None:
         """None for a path that was never given, was used, or is too old."""
         self._forget_expired()
         found = self._waiting.pop(path, None)

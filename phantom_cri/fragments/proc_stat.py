@@ -9,7 +9,7 @@ _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class Figures(NamedTuple):
+class ProcStat(NamedTuple):
     """Nanoseconds, bytes, counts; `start_time` (ticks since boot) tells a process from a later one."""
 
     start_time: int
@@ -21,20 +21,20 @@ class Figures(NamedTuple):
     threads: int
 
 
-def read_figures(pid: int) -> Figures:
+def read_proc_stat(pid: int) -> ProcStat:
     """Raises OSError for a process that is gone."""
     with open(f"/proc/{pid}/stat", "rb") as file:
-        return parse_figures(file.read())
+        return parse_proc_stat(file.read())
 
 
-def parse_figures(stat: bytes) -> Figures:
+def parse_proc_stat(stat: bytes) -> ProcStat:
     """The name in the second field may hold anything, so the fields are counted from its last parenthesis."""
     fields = stat[stat.rindex(b")") + 2 :].split()  # the first of them is field 3
 
     def field(number: int) -> int:
         return int(fields[number - 3])
 
-    return Figures(
+    return ProcStat(
         start_time=field(22),
         user_ns=field(14) * _TICK_NS,
         system_ns=field(15) * _TICK_NS,

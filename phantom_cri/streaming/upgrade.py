@@ -1,4 +1,4 @@
-"""The HTTP/1.1 request in front of every stream: whose offer it takes, and in which protocol it goes on."""
+"""The HTTP/1.1 request in front of every stream: which pending stream it is for, and in which protocol."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from wsproto.events import AcceptConnection
 from wsproto.utilities import RemoteProtocolError
 
 from phantom_cri.streaming import forward_spdy, forward_websocket, stdio_spdy, stdio_websocket
-from phantom_cri.streaming.line import Line, Speaker
-from phantom_cri.streaming.offers import ForwardOffer, Offer, Offers, Terms
+from phantom_cri.streaming.client_connection import ClientConnection, ProtocolHandler
+from phantom_cri.streaming.pending import PendingForward, PendingStream, PendingStreams, Settings
 from phantom_cri.streaming.spdy import Conversation, Spdy
 from phantom_cri.streaming.websocket import MessageTaker, WebSocket
 
@@ -29,13 +29,19 @@ class Refusal(Exception):
         self.headers = headers or []
 
 
-class Door:
+class UpgradeHandler:
     """A line's first speaker. `opened` is told when another speaker has taken over."""
 
-    def __init__(self, line: Line, offers: Offers, terms: Terms, opened: Callable[[Line], None]) -> None:
-        self._line = line
-        self._offers = offers
-        self._terms = terms
+    def __init__(
+        self,
+        connection: ClientConnection,
+        pending: PendingStreams,
+        settings: Settings,
+        opened: Callable[[ClientConnection], None],
+    ) -> None:
+        self._connection = connection
+        self._pending = pending
+        self._settings = settings
         self._opened = opened
         self._http = h11.Connection(h11.SERVER)
         self._request: h11.Request | None = None
@@ -58,7 +64,7 @@ class Door:
     def output_resumed(self) -> None: ...
 
     def shut_down(self) -> None:
-        self._line.finish()
+        self._connection.finish()
 
     def _whole_request(self) -> h11.Request | None:
         while True:
@@ -79,21 +85,21 @@ class Door:
             )
         # The query, as every header that is not read below, says nothing that the CRI request has not said.
         path = request.target.decode("ascii").partition("?")[0]
-        offer = self._offers.take(path)
-        if offer is None:
+        pending = self._pending.take(path)
+        if pending is None:
             raise Refusal(HTTPStatus.NOT_FOUND, "the URL is unknown, was used before or has expired")
         upgrades = _tokens(request, b"upgrade")
         if "upgrade" not in _tokens(request, b"connection") or not upgrades:
             raise Refusal(HTTPStatus.BAD_REQUEST, "the request must ask to upgrade to SPDY/3.1 or websocket")
         if "websocket" in upgrades:
-            self._to_websocket(request, offer)
+            self._to_websocket(request, pending)
         elif "spdy/3.1" in upgrades:
-            self._to_spdy(request, offer)
+            self._to_spdy(request, pending)
         else:
             raise Refusal(HTTPStatus.BAD_REQUEST, f"cannot upgrade to {upgrades[0]!r:.60}")
 
-    def _to_spdy(self, request: h11.Request, offer: Offer) -> None:
-        forwards = isinstance(offer, ForwardOffer)
+    def _to_spdy(self, request: h11.Request, pending: PendingStream) -> None:
+        forwards = isinstance(pending, PendingForward)
         spoken = (forward_spdy.PROTOCOL,) if forwards else stdio_spdy.PROTOCOLS
         asked = _values(request, b"x-stream-protocol-version")
         if not asked:
@@ -111,20 +117,20 @@ class Door:
                 ("X-Stream-Protocol-Version", protocol),
             ],
         )
-        spdy = Spdy(self._line)
-        self._line.write(self._http.send(answer) or b"")
-        spdy.conversation = self._conversation(offer, protocol, spdy)
+        spdy = Spdy(self._connection)
+        self._connection.write(self._http.send(answer) or b"")
+        spdy.conversation = self._conversation(pending, protocol, spdy)
         self._hand_over(spdy)
 
-    def _conversation(self, offer: Offer, protocol: str, spdy: Spdy) -> Conversation:
-        if isinstance(offer, ForwardOffer):
-            return forward_spdy.SpdyForward(offer, self._line, spdy, self._terms)
-        return stdio_spdy.SpdyStdio(offer, protocol, self._line, spdy, self._terms)
+    def _conversation(self, pending: PendingStream, protocol: str, spdy: Spdy) -> Conversation:
+        if isinstance(pending, PendingForward):
+            return forward_spdy.SpdyForward(pending, self._connection, spdy, self._settings)
+        return stdio_spdy.SpdyStdio(pending, protocol, self._connection, spdy, self._settings)
 
-    def _to_websocket(self, request: h11.Request, offer: Offer) -> None:
+    def _to_websocket(self, request: h11.Request, pending: PendingStream) -> None:
         if request.method != b"GET":
             raise Refusal(HTTPStatus.BAD_REQUEST, "a WebSocket begins with GET")
-        forwards = isinstance(offer, ForwardOffer)
+        forwards = isinstance(pending, PendingForward)
         spoken = forward_websocket.PROTOCOLS if forwards else stdio_websocket.PROTOCOLS
         protocol = _first_common(_values(request, b"sec-websocket-protocol") or [""], spoken)
         if protocol is None:
@@ -137,30 +143,32 @@ class Door:
         except ValueError:  # a Host that is no host name
             raise Refusal(HTTPStatus.BAD_REQUEST, "malformed header") from None
         list(connection.events())  # the request, which we have read already
-        self._line.write(connection.send(AcceptConnection(subprotocol=protocol or None)))
-        socket = WebSocket(self._line, connection)
-        socket.taker = self._taker(offer, protocol, socket)
+        self._connection.write(connection.send(AcceptConnection(subprotocol=protocol or None)))
+        socket = WebSocket(self._connection, connection)
+        socket.taker = self._taker(pending, protocol, socket)
         self._hand_over(socket)
 
-    def _taker(self, offer: Offer, protocol: str, socket: WebSocket) -> MessageTaker:
-        if not isinstance(offer, ForwardOffer):
-            return stdio_websocket.WebSocketStdio(offer, protocol, self._line, socket, self._terms)
+    def _taker(self, pending: PendingStream, protocol: str, socket: WebSocket) -> MessageTaker:
+        if not isinstance(pending, PendingForward):
+            return stdio_websocket.WebSocketStdio(pending, protocol, self._connection, socket, self._settings)
         if protocol != forward_websocket.TUNNEL:
-            return forward_websocket.WebSocketForward(offer, protocol, self._line, socket, self._terms)
-        tunnel = forward_websocket.Tunnel(self._line, socket)
+            return forward_websocket.WebSocketForward(
+                pending, protocol, self._connection, socket, self._settings
+            )
+        tunnel = forward_websocket.Tunnel(self._connection, socket)
         tunnel.spdy = Spdy(tunnel)
-        tunnel.spdy.conversation = forward_spdy.SpdyForward(offer, tunnel, tunnel.spdy, self._terms)
+        tunnel.spdy.conversation = forward_spdy.SpdyForward(pending, tunnel, tunnel.spdy, self._settings)
         return tunnel
 
-    def _hand_over(self, speaker: Speaker) -> None:
+    def _hand_over(self, handler: ProtocolHandler) -> None:
         """What the client sent right behind its request belongs to the new protocol."""
-        self._line.speaker = speaker
-        self._opened(self._line)
-        if isinstance(speaker, WebSocket):
-            speaker.taker.begin()
+        self._connection.handler = handler
+        self._opened(self._connection)
+        if isinstance(handler, WebSocket):
+            handler.taker.begin()
         rest, _ = self._http.trailing_data
         if rest:
-            self._line.take(memoryview(rest))
+            self._connection.take(memoryview(rest))
 
     def _refuse(self, refusal: Refusal) -> None:
         body = f"{refusal}\n".encode()
@@ -175,8 +183,8 @@ class Door:
         # A state of its own: the one that read the request may have seen an error, or no request at all.
         http = h11.Connection(h11.SERVER)
         parts = (http.send(answer), http.send(h11.Data(data=body)), http.send(h11.EndOfMessage()))
-        self._line.write(b"".join(part or b"" for part in parts))
-        self._line.finish()
+        self._connection.write(b"".join(part or b"" for part in parts))
+        self._connection.finish()
 
 
 def _values(request: h11.Request, name: bytes) -> list[str]:

@@ -11,7 +11,7 @@ from phantom_cri.images.threads import settled
 T = TypeVar("T")
 
 
-class Flights(Generic[T]):
+class SingleFlight(Generic[T]):
     """By key, what is under way. The work is cancelled when the last caller who waits for it is."""
 
     def __init__(self) -> None:
@@ -23,20 +23,20 @@ class Flights(Generic[T]):
             await asyncio.wait([flight.task])  # it still holds the files that the next one needs
         if flight is None:
             flight = self._flying[key] = _Flight(asyncio.ensure_future(work()))
-            flight.task.add_done_callback(lambda task: self._landed(key, task))
-        flight.passengers += 1
+            flight.task.add_done_callback(lambda task: self._finished(key, task))
+        flight.waiters += 1
         try:
             return await asyncio.shield(flight.task)
         except asyncio.CancelledError:
-            if flight.passengers == 1 and not flight.task.done():
+            if flight.waiters == 1 and not flight.task.done():
                 flight.abandoned = True
                 flight.task.cancel()
                 await settled(flight.task)
             raise
         finally:
-            flight.passengers -= 1
+            flight.waiters -= 1
 
-    def _landed(self, key: Hashable, task: asyncio.Future[T]) -> None:
+    def _finished(self, key: Hashable, task: asyncio.Future[T]) -> None:
         if not task.cancelled():
             task.exception()  # taken note of, in case nobody waits any more
         if (flight := self._flying.get(key)) is not None and flight.task is task:
@@ -46,7 +46,7 @@ class Flights(Generic[T]):
 class _Flight(Generic[T]):
     def __init__(self, task: asyncio.Future[T]) -> None:
         self.task = task
-        self.passengers = 0
+        self.waiters = 0
         self.abandoned = False
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the tests' harness is no installed package
 
-from tests.e2e.harness.daemon import Daemon  # noqa: E402
-from tests.e2e.harness.image import ImageConfig, build_image  # noqa: E402
-from tests.e2e.harness.registry import Registry  # noqa: E402
-from tests.e2e.harness.waiting import wait_until  # noqa: E402
+from harness.daemon import Daemon  # noqa: E402
+from harness.image import ImageConfig, build_image  # noqa: E402
+from harness.registry import Registry  # noqa: E402
+from harness.waiting import wait_until  # noqa: E402
 
 SCRIPT = 'echo "hello from $(hostname), pid $$, $(ip -4 -o addr show eth0 | awk "{print \\$4}")"'
 

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phantom_cri.errors import FailedPrecondition, ResourceExhausted, Unavailable
-from phantom_cri.streaming import StreamServer, offers
+from phantom_cri.streaming import StreamServer
+from phantom_cri.streaming.pending import MAX_WAITING
 from phantom_cri.streaming.server import MAX_UNASKED
-from tests.unit.streaming.conftest import Offer
+from tests.unit.streaming.conftest import PendingStream
 from tests.unit.streaming.sessions import Opener, dial, until
 from tests.unit.streaming.spdy_client import SpdyClient
 from tests.unit.streaming.websocket_client import WebSocketClient
@@ -39,8 +40,8 @@ async def say(url: str, request: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_url_is_good_once(offer: Offer, method: str) -> None:
-    url, _ = offer("true")
+async def test_a_url_is_good_once(pending: PendingStream, method: str) -> None:
+    url, _ = pending("true")
     client = await SpdyClient.connect(url, V4, method=method)
     assert client.status == 101
     await client.close()
@@ -49,9 +50,9 @@ async def test_a_url_is_good_once(offer: Offer, method: str) -> None:
     await again.close()
 
 
-async def test_a_url_is_good_for_a_minute(offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
-    young, _ = offer("true")
-    old, _ = offer("true")
+async def test_a_url_is_good_for_a_minute(pending: PendingStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    young, _ = pending("true")
+    old, _ = pending("true")
     now = time.monotonic()
     monkeypatch.setattr("time.monotonic", lambda: now + 59)
     client = await SpdyClient.connect(young, V4)
@@ -63,21 +64,21 @@ async def test_a_url_is_good_for_a_minute(offer: Offer, monkeypatch: pytest.Monk
     await client.close()
 
 
-async def test_a_thousand_urls_may_wait(offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _ in range(offers.MAX_WAITING):
-        offer("true")
+async def test_a_thousand_urls_may_wait(pending: PendingStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(MAX_WAITING):
+        pending("true")
     with pytest.raises(ResourceExhausted, match="1000 URLs"):
-        offer("true")
+        pending("true")
     now = time.monotonic()
     monkeypatch.setattr("time.monotonic", lambda: now + 61)
-    offer("true")
+    pending("true")
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/exec", "/exec/", "/exec/nonsense", "/attach/TOKEN", "/exec/TOKEN/", "//exec/TOKEN"]
 )
-async def test_other_paths_lead_nowhere(offer: Offer, path: str) -> None:
-    url, opener = offer("true")
+async def test_other_paths_lead_nowhere(pending: PendingStream, path: str) -> None:
+    url, opener = pending("true")
     token = url.rsplit("/", 1)[1]
     base = url[: url.index("/exec/")]
     client = await SpdyClient.connect(base + path.replace("TOKEN", token), V4)
@@ -86,8 +87,8 @@ async def test_other_paths_lead_nowhere(offer: Offer, path: str) -> None:
     await client.close()
 
 
-async def test_the_query_says_nothing(offer: Offer) -> None:
-    url, _ = offer("echo", "as asked", stderr=False)
+async def test_the_query_says_nothing(pending: PendingStream) -> None:
+    url, _ = pending("echo", "as asked", stderr=False)
     client = await SpdyClient.connect(f"{url}?command=rm&command=-rf&input=1&tty=1&error=1", V4)
     await client.stdio("error", "stdout")
     await client.until_closed()
@@ -109,9 +110,9 @@ async def test_the_query_says_nothing(offer: Offer) -> None:
     ],
 )
 async def test_requests_that_are_refused(
-    offer: Offer, method: str, headers: dict[str, str], protocols: list[str], status: int
+    pending: PendingStream, method: str, headers: dict[str, str], protocols: list[str], status: int
 ) -> None:
-    url, opener = offer("true")
+    url, opener = pending("true")
     client = await SpdyClient.connect(url, *protocols, method=method, headers=headers)
     assert client.status == status
     assert client.body.endswith(b"\n")
@@ -120,8 +121,8 @@ async def test_requests_that_are_refused(
     await client.close()
 
 
-async def test_what_is_spoken_is_told(offer: Offer, server: StreamServer) -> None:
-    url, _ = offer("true")
+async def test_what_is_spoken_is_told(pending: PendingStream, server: StreamServer) -> None:
+    url, _ = pending("true")
     client = await SpdyClient.connect(url, "nothing.we.know")
     accepted = "x-accepted-stream-protocol-versions"
     assert client.headers[accepted] == (
@@ -133,15 +134,15 @@ async def test_what_is_spoken_is_told(offer: Offer, server: StreamServer) -> Non
     await client.close()
 
 
-async def test_websocket_protocols_nobody_knows(offer: Offer, server: StreamServer) -> None:
-    for url in (offer("true")[0], server.offer_port_forward(dial, pod_label="x", ports=[1])):
+async def test_websocket_protocols_nobody_knows(pending: PendingStream, server: StreamServer) -> None:
+    for url in (pending("true")[0], server.offer_port_forward(dial, pod_label="x", ports=[1])):
         client = await WebSocketClient.connect(url, "v9.channel.k8s.io")
         assert client.status == 403
         await client.close()
 
 
-async def test_header_names_and_values_in_any_case(offer: Offer) -> None:
-    url, _ = offer("true")
+async def test_header_names_and_values_in_any_case(pending: PendingStream) -> None:
+    url, _ = pending("true")
     headers = {"Connection": "keep-alive, uPGRADE", "UPGRADE": "spdy/3.1"}
     request = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     path = urlsplit(url).path
@@ -167,15 +168,17 @@ async def test_header_names_and_values_in_any_case(offer: Offer) -> None:
         (b"GET /exec/%00 HTTP/1.1\r\nHost: \xff\r\n\r\n", b"404"),
     ],
 )
-async def test_malformed_requests_are_told_so(offer: Offer, request_text: bytes, status: bytes) -> None:
-    url, _ = offer("true")
+async def test_malformed_requests_are_told_so(
+    pending: PendingStream, request_text: bytes, status: bytes
+) -> None:
+    url, _ = pending("true")
     answer = await say(url, request_text)
     assert answer.split(b" ")[1] == status
     assert b"Traceback" not in answer
 
 
-async def test_a_host_that_is_none(offer: Offer) -> None:
-    url, _ = offer("true")
+async def test_a_host_that_is_none(pending: PendingStream) -> None:
+    url, _ = pending("true")
     head = f"GET {urlsplit(url).path} HTTP/1.1\r\n".encode()
     upgrade = b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     answer = await say(
@@ -198,8 +201,8 @@ def test_noise_is_answered_or_waited_for(noise: bytes) -> None:
     asyncio.run(scene())
 
 
-async def test_a_crowd_that_says_nothing_makes_room_for_who_does(offer: Offer) -> None:
-    url, _ = offer("true")
+async def test_a_crowd_that_says_nothing_makes_room_for_who_does(pending: PendingStream) -> None:
+    url, _ = pending("true")
     crowd = [await asyncio.open_connection("127.0.0.1", urlsplit(url).port) for _ in range(MAX_UNASKED + 20)]
     client = await SpdyClient.connect(url, V4)
     assert client.status == 101
@@ -220,9 +223,9 @@ async def test_who_says_nothing_is_closed_in_time() -> None:
     await server.close()
 
 
-async def test_a_server_that_closes_tells_its_clients(offer: Offer, server: StreamServer) -> None:
-    spdy_url, opener = offer("sleep", "1000")
-    websocket_url, other = offer("sleep", "1000")
+async def test_a_server_that_closes_tells_its_clients(pending: PendingStream, server: StreamServer) -> None:
+    spdy_url, opener = pending("sleep", "1000")
+    websocket_url, other = pending("sleep", "1000")
     spdy = await SpdyClient.connect(spdy_url, V4)
     await spdy.stdio("error", "stdout", "stderr")
     websocket = await WebSocketClient.connect(websocket_url, "v5.channel.k8s.io")
@@ -235,7 +238,7 @@ async def test_a_server_that_closes_tells_its_clients(offer: Offer, server: Stre
     for client in (spdy, websocket, forward):
         await client.close()
     with pytest.raises(Unavailable):
-        offer("true")
+        pending("true")
 
 
 async def test_an_address_that_is_taken_or_none(server: StreamServer) -> None:

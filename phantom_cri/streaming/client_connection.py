@@ -52,7 +52,7 @@ class Link(Protocol):
         ...
 
 
-class Speaker(Protocol):
+class ProtocolHandler(Protocol):
     """Who understands what comes over a link."""
 
     def receive(self, chunk: memoryview) -> None:
@@ -86,13 +86,16 @@ class _Silence:
     def shut_down(self) -> None: ...
 
 
-class Line(asyncio.BufferedProtocol):
+class ClientConnection(asyncio.BufferedProtocol):
     """An accepted connection. `greet` makes its first speaker; `ended` is called when all is closed."""
 
     def __init__(
-        self, greet: Callable[[Line], Speaker], ended: Callable[[Line], None], idle_timeout_s: float
+        self,
+        greet: Callable[[ClientConnection], ProtocolHandler],
+        ended: Callable[[ClientConnection], None],
+        idle_timeout_s: float,
     ) -> None:
-        self.speaker: Speaker = _Silence()
+        self.handler: ProtocolHandler = _Silence()
         self._greet = greet
         self._ended = ended
         self._loop = asyncio.get_running_loop()
@@ -112,7 +115,7 @@ class Line(asyncio.BufferedProtocol):
         self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if transport.get_extra_info("sslcontext") is None:
             self._fd = self._tcp.fileno()
-        self.speaker = self._greet(self)
+        self.handler = self._greet(self)
         self.idle_after(self._idle_timeout_s)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -125,7 +128,7 @@ class Line(asyncio.BufferedProtocol):
         """A bug of ours ends this one connection, not the others."""
         self._moved = self._loop.time()
         try:
-            self.speaker.receive(chunk)
+            self.handler.receive(chunk)
         except Exception:
             log.exception("streaming: a connection is dropped")
             self.abort()
@@ -144,11 +147,11 @@ class Line(asyncio.BufferedProtocol):
         self._ended(self)
 
     def pause_writing(self) -> None:
-        self.speaker.output_paused()
+        self.handler.output_paused()
 
     def resume_writing(self) -> None:
         self._moved = self._loop.time()
-        self.speaker.output_resumed()
+        self.handler.output_resumed()
 
     # the speaker's side
 
@@ -192,7 +195,7 @@ class Line(asyncio.BufferedProtocol):
         if self._finishing:
             return
         self._finishing = True
-        self.speaker = _Silence()
+        self.handler = _Silence()
         if self._held:
             self._drop_timer("held")
             self._transport.resume_reading()
@@ -221,8 +224,8 @@ class Line(asyncio.BufferedProtocol):
     # private
 
     def _leave(self) -> None:
-        speaker, self.speaker = self.speaker, _Silence()
-        speaker.gone()
+        handler, self.handler = self.handler, _Silence()
+        handler.gone()
 
     def _check_idle(self) -> None:
         left = self._moved + self._idle_timeout_s - self._loop.time()

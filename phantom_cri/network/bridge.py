@@ -1,4 +1,4 @@
-"""The ground that all pods share: the bridge with its addresses, forwarding, and what stands in the way.
+"""The host bridge that all pods share: its addresses, forwarding, and what stands in the way.
 
 Made or repaired at start. Nothing is touched that is not ours: the bridge carries its owner in its alias.
 """
@@ -22,7 +22,7 @@ _DEFAULT_MTU = 1500
 _OWNER = "phantom-cri "
 
 
-class Ground(NamedTuple):
+class HostBridge(NamedTuple):
     """What was found and made. `features` says of each part whether it is on, and why not."""
 
     bridge: int
@@ -32,7 +32,9 @@ class Ground(NamedTuple):
     features: dict[str, str]
 
 
-def lay(route: nl.NetlinkSocket, bridge: str, owner: str, subnets: Sequence[Subnet], mtu: int) -> Ground:
+def ensure_bridge(
+    route: nl.NetlinkSocket, bridge: str, owner: str, subnets: Sequence[Subnet], mtu: int
+) -> HostBridge:
     """Make or repair the bridge. Idempotent.
 
     owner: the alias that marks the bridge as ours. mtu: 0 takes the default route's.
@@ -48,7 +50,7 @@ def lay(route: nl.NetlinkSocket, bridge: str, owner: str, subnets: Sequence[Subn
         routed = subnet.version == 4 or forwarding.startswith("on")
         networks.append(links.PodSubnet(subnet.gateway, routed))
     features["bridge"] = f"on: {bridge}, mtu {mtu}"
-    return Ground(index, mtu, tuple(active), tuple(networks), features)
+    return HostBridge(index, mtu, tuple(active), tuple(networks), features)
 
 
 def _own_bridge(route: nl.NetlinkSocket, bridge: str, owner: str, mtu: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from phantom_cri.cdi import Registry
 from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config
-from phantom_cri.fragments.handle import Shell
+from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.images import ImageService
 from phantom_cri.lifecycle.durable import DurableRecords
 from phantom_cri.lifecycle.events import Events
@@ -37,7 +37,7 @@ class Handler:
 
 
 @dataclass(slots=True, eq=False)
-class Node:
+class Runtime:
     config: Config
     records: Records
     durable: DurableRecords
@@ -50,17 +50,17 @@ class Node:
     streams: StreamServer
     host_mounts: int  # fd of the mount namespace that host paths are meant in
     criu: Criu
-    home_cgroup: LaunchFds  # where fragments live: neither the daemon's cgroup nor a pod's
+    fragments_cgroup: LaunchFds  # where fragments live: neither the daemon's cgroup nor a pod's
     profiles: Sequence[Profile] = ()
-    pools: dict[str, Pool[Shell]] = field(default_factory=dict)
+    pools: dict[str, Pool[FragmentHandle]] = field(default_factory=dict)
     handlers: dict[str, Handler] = field(default_factory=dict)
     cdi: Registry = field(default_factory=lambda: Registry(()))
     events: Events = field(default_factory=Events)
     selinux: Selinux = field(default_factory=Selinux)
     tracing: Tracing | NoTracing = field(default_factory=NoTracing)
-    no_user_namespaces: str = "not tried yet"  # why pods cannot have them; "": they can
+    userns_unavailable: str = "not tried yet"  # why pods cannot have them; "": they can
 
-    def pool_of(self, pod: Pod) -> Pool[Shell] | None:
+    def pool_of(self, pod: Pod) -> Pool[FragmentHandle] | None:
         return self.pools.get(pod.record.pool)
 
     def stages(self, verb: str) -> Stages:

@@ -98,15 +98,15 @@ class Cgroups(ABC):
         It has no limits of its own and counts towards the container's. Raises NotFound, AlreadyExists.
         """
 
-    def usage(self, path: str, *, everything: bool = False) -> CgroupUsage:
+    def usage(self, path: str, *, detailed: bool = False) -> CgroupUsage:
         """What `path` and all below it use. Raises NotFound.
 
         `everything` adds what only metrics tell: peaks, events, io by device, huge pages, open files.
         """
         name = relative(path)
         try:
-            found = self._usage(name, everything)
-            if everything:
+            found = self._usage(name, detailed)
+            if detailed:
                 pids = self._process_tree.pids(name)
                 files, sockets = count_open_files(pids)
                 found = found._replace(
@@ -122,7 +122,7 @@ class Cgroups(ABC):
             raise kernel_error(f"cgroup {path}: read usage", error.errno or 0) from error
 
     @abstractmethod
-    def _usage(self, name: str, everything: bool) -> CgroupUsage:
+    def _usage(self, name: str, detailed: bool) -> CgroupUsage:
         """Raises OSError."""
 
     @abstractmethod
@@ -160,7 +160,7 @@ class Cgroups(ABC):
         """Where a container's cgroup is below its pod's. Raises InvalidArgument."""
         return pod_path(cgroup_parent, member_id)
 
-    def home(self, default_parent: str) -> str:
+    def fragments_path(self, default_parent: str) -> str:
         """Where the fragments themselves live."""
         return pod_path(default_parent, _FRAGMENTS)
 

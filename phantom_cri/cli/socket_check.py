@@ -11,7 +11,7 @@ class Unreachable(Failure):
     """Nobody answers at the socket."""
 
 
-def knock(host: str) -> str:
+def check_socket(host: str) -> str:
     """The path of a socket that somebody listens at. Raises Unreachable, or Failure for no address."""
     path = host.removeprefix("unix://")
     if path == host or not path.startswith("/"):

@@ -1,4 +1,4 @@
-"""Fragments as the pools and pods get them: born wired, ended without a trace."""
+"""Fragments as pools and pods get them: started with their network, ended without a trace."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import secrets
 
 from phantom_cri import codec, fragments, plans
 from phantom_cri.errors import PhantomError
-from phantom_cri.fragments.handle import END_TIMEOUT, Shell
+from phantom_cri.fragments.handle import END_TIMEOUT, FragmentHandle
 from phantom_cri.lifecycle.cleanup import remove_folder
-from phantom_cri.lifecycle.node import Node, log
+from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ProcessRef
 from phantom_cri.pools import Profile
@@ -19,65 +19,67 @@ PROCESS = "fragment.json"
 """Who the fragment of a pod's folder is: how a later daemon finds it."""
 
 
-async def birth(node: Node, profile: Profile, ids: plans.PodIds | None = None) -> Shell:
+async def spawn(runtime: Runtime, profile: Profile, ids: plans.PodIds | None = None) -> FragmentHandle:
     """A warm fragment, its network wired; `ids`: with the user namespace of the one pod that it is for."""
-    shell_id = secrets.token_hex(32)
-    folder = node.records.pod_folder(shell_id)
-    async with Undo("birth of a fragment") as undo:
+    fragment_id = secrets.token_hex(32)
+    folder = runtime.records.pod_folder(fragment_id)
+    async with Undo("start of a fragment") as undo:
         os.makedirs(os.path.join(folder, "containers"), mode=0o711)
         undo.push("folder", lambda: remove_folder(folder))
-        home = node.home_cgroup
-        born = await fragments.spawn(folder, clone_flags(profile, ids), cgroup_fd=home.clone_into)
-        undo.push("process", lambda: asyncio.to_thread(fragments.end, born.pidfd))
-        shell = Shell(shell_id, folder, born.process, born.pidfd)
-        undo.take_over("process", "fragment", shell.end)
-        shell.pool = profile.name
-        codec.write_atomically(os.path.join(folder, PROCESS), codec.to_json(born.process))
-        await shell.connect()
+        home = runtime.fragments_cgroup
+        spawned = await fragments.spawn(folder, clone_flags(profile, ids), cgroup_fd=home.clone_into)
+        undo.push("process", lambda: asyncio.to_thread(fragments.end, spawned.pidfd))
+        fragment = FragmentHandle(fragment_id, folder, spawned.process, spawned.pidfd)
+        undo.take_over("process", "fragment", fragment.end)
+        fragment.pool = profile.name
+        codec.write_atomically(os.path.join(folder, PROCESS), codec.to_json(spawned.process))
+        await fragment.connect()
         if ids:
-            await shell.fragment.adopt(plans.user_namespace_plan(ids))
+            await fragment.client.adopt(plans.user_namespace_plan(ids))
         batch = b""
         if not profile.host_network:
-            undo.push("network", lambda: node.network.release(shell_id))
-            batch = await wire(node, shell, ahead=bool(profile.name))
+            undo.push("network", lambda: runtime.network.release(fragment_id))
+            batch = await wire(runtime, fragment, ahead=bool(profile.name))
         # A user namespace's pod needs a /sys of its own, and the owners in /dev are others. With SELinux
         # mounts are labelled for their pod.
-        template = not profile.host_ipc and ids is None and node.selinux.contexts is None
+        template = not profile.host_ipc and ids is None and runtime.selinux.contexts is None
         with plans.Donations() as donations:
             for index, procs in enumerate(home.procs):
                 donations.lend(f"procs{index}", procs)
-            plan = plans.birth_plan(
+            plan = plans.spawn_plan(
                 batch,
                 len(home.procs),
-                ipv6=any(":" in ip for ip in shell.ips),
+                ipv6=any(":" in ip for ip in fragment.ips),
                 template=template,
                 ids=ids,
             )
-            await shell.fragment.adopt(plan, donations)
-            shell.has_template = template
+            await fragment.client.adopt(plan, donations)
+            fragment.has_template = template
         undo.keep()
-    return shell
+    return fragment
 
 
-async def wire(node: Node, shell: Shell, *, ahead: bool) -> bytes:
+async def wire(runtime: Runtime, fragment: FragmentHandle, *, ahead: bool) -> bytes:
     """Connect the fragment's network namespace; returns what it must send from inside."""
-    attachment = await node.network.attach(shell.id, f"/proc/{shell.process.pid}/ns/net", ahead=ahead)
-    shell.ips = attachment.ips
+    attachment = await runtime.network.attach(
+        fragment.id, f"/proc/{fragment.process.pid}/ns/net", ahead=ahead
+    )
+    fragment.ips = attachment.ips
     return attachment.pod_batch
 
 
-async def end(node: Node, shell: Shell) -> None:
+async def end(runtime: Runtime, fragment: FragmentHandle) -> None:
     """End a fragment that no pod uses and give back all it had; idempotent."""
-    await shell.end()
+    await fragment.end()
     try:
-        await node.network.release(shell.id)
+        await runtime.network.release(fragment.id)
     except PhantomError as error:  # the driver remembers, and tries again
-        log.warning("the network of unused fragment %s is not given back yet: %s", shell.id, error)
-    remove_folder(shell.folder)
+        log.warning("the network of unused fragment %s is not given back yet: %s", fragment.id, error)
+    remove_folder(fragment.folder)
 
 
 def stored_process(folder: str) -> ProcessRef | None:
-    """The fragment of this folder as recorded at its birth; None when it was not."""
+    """The fragment of this folder as recorded when it was started; None when it was not."""
     try:
         with open(os.path.join(folder, PROCESS), "rb") as file:
             return codec.from_json(file.read(), ProcessRef)
@@ -86,10 +88,10 @@ def stored_process(folder: str) -> ProcessRef | None:
 
 
 async def end_stranger(folder: str) -> None:
-    """End a fragment that was born but not recorded, if there is one: by its socket alone."""
+    """End a fragment that was started but not recorded, if there is one: by its socket alone."""
     gone = asyncio.Event()
     try:
-        fragment = fragments.Fragment.connect(
+        fragment = fragments.FragmentClient.connect(
             os.path.join(folder, fragments.SOCKET), lambda event: gone.set()
         )
     except PhantomError:
@@ -105,7 +107,7 @@ async def end_stranger(folder: str) -> None:
 
 
 def clone_flags(profile: Profile, ids: plans.PodIds | None) -> int:
-    """The namespaces that a fragment of this profile is born in; those of a user namespace come with that."""
+    """The namespaces that a fragment of this profile gets; those of a user namespace come with that."""
     if ids:
         return plans.CLONE_NEWNS | plans.CLONE_NEWPID
     flags = plans.CLONE_NEWNS

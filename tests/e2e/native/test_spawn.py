@@ -1,4 +1,4 @@
-"""What a fragment is born with, and what it makes of it."""
+"""What a fragment is started with, and what it makes of it."""
 
 from __future__ import annotations
 
