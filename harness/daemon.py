@@ -136,8 +136,13 @@ class Daemon:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def snapshot(self) -> Snapshot:
-        """What this daemon has on the host now."""
+        """What this daemon has on the host now; removed files that it is deleting just then don't count."""
+        with contextlib.suppress(TimeoutError):
+            wait_until(self._trash_is_empty, "an empty trash", timeout=5)
         return Snapshot.take(self.folder, self.running.pid, self.cgroup, self.bridge)
+
+    def _trash_is_empty(self) -> bool:
+        return not any(path.iterdir()) if (path := self.root / "trash").exists() else True
 
     def wait_for_no_traces(self, before: Snapshot, timeout: float = 30.0) -> None:
         """Waits until all is as it was `before`; raises AssertionError with what is left and what is missing.

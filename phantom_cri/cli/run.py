@@ -29,6 +29,9 @@ T = TypeVar("T")
 INTERRUPT_GRACE = 2
 """Seconds between SIGTERM and SIGKILL for a container whose user pressed Ctrl-C."""
 
+DAEMON_GONE = (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
+"""What a call gets when the daemon stops: before it was sent, and in the middle of it."""
+
 POLL_SECONDS = (0.002, 0.1)
 """Shortest and longest pause between two looks at log and state."""
 
@@ -182,7 +185,7 @@ async def _status(daemon: Daemon, container_id: str) -> cri.ContainerStatus:
     try:
         return (await daemon.runtime.ContainerStatus(message)).status
     except RpcError as error:
-        if error.code() is not StatusCode.UNAVAILABLE:
+        if error.code() not in DAEMON_GONE:
             raise
     call = daemon.runtime.ContainerStatus(message, wait_for_ready=True, timeout=RESTART_SECONDS)
     return (await call).status

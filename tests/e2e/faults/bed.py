@@ -303,9 +303,11 @@ def _open_files(folder: Path) -> Iterator[str]:
 
 
 def _files(top: Path) -> Iterator[str]:
-    """All below `top`, but what is made ahead or waits to be deleted."""
+    """All below `top`, but what is made ahead, waits to be deleted, or is kept: compiled policies."""
     for path, folders, files in os.walk(top):
-        folders[:] = [name for name in folders if not name.startswith(".spare-") and name != "trash"]
+        folders[:] = [
+            name for name in folders if not name.startswith(".spare-") and name not in ("trash", "policies")
+        ]
         # The folder of exit records comes with the first of them, and is the pod's.
         yield from (os.path.join(path, name) for name in (*folders, *files) if name != "exits")
 

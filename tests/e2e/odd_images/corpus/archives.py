@@ -252,7 +252,7 @@ ATTRIBUTES = (
         [layers(Layer().directory("./", 0o751).file("f", "f").finish())],
         "stat -c %a /",
         prints("755"),
-        Better(prints("751"), "the root has the mode that its archive says, as docker and CRI-O have it"),
+        Better(prints("751"), "the root has the mode that its archive says"),
     ),
     Case(
         "root-directory-is-a-file",
