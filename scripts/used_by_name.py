@@ -88,7 +88,6 @@ _.enable_cmt
 _.enable_mbm
 
 # Flags of an op that the tests of the fragment use; what planners ask whose op not every fragment knows.
-_.OVERLAY_VOLATILE
 _.OVERLAY_JOINED
 _.OVERLAY_CLASSIC
 _.knows

@@ -22,9 +22,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from phantom_cri.codec import Record, from_json, to_json, write_atomically
+from phantom_cri.codec import Record, from_json, sync_folder, to_json, write_atomically
 from phantom_cri.errors import DataLoss, Internal, kernel_error
-from phantom_cri.images.content import sync_folder
 from phantom_cri.images.layertar import LayerStream
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import DECODE_ERRORS
@@ -153,7 +152,7 @@ class LayerStore:
     def _show(self, record: LayerRecord) -> None:
         path = self._record_path(record.name)
         try:
-            sync_folder(self._folder)
+            sync_folder(str(self._folder))
             write_atomically(path, to_json(record), durable=True)
         except BaseException:
             path.unlink(missing_ok=True)

@@ -16,6 +16,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
+from harness.cgroups import groups_below
+from harness.daemon import Daemon
+from harness.host import mounts_below
+from harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
+from harness.tools import tool
 from phantom_cri import codec, config
 from phantom_cri.__main__ import compose, leave
 from phantom_cri.lifecycle import user_namespaces
@@ -37,11 +42,6 @@ from phantom_cri.model import (
 from phantom_cri.network.builtin import BuiltinNetwork
 from phantom_cri.telemetry.metrics import Metrics
 from phantom_cri.telemetry.tracing import NoTracing
-from tests.e2e.harness.cgroups import groups_below
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.host import mounts_below
-from tests.e2e.harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
-from tests.e2e.harness.tools import tool
 
 T = TypeVar("T")
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness.crictl import Crictl
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.host import Snapshot
-from tests.e2e.harness.waiting import wait_until
+from harness.crictl import Crictl
+from harness.daemon import Daemon
+from harness.host import Snapshot
+from harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod
 
 PodMaker = Callable[..., Pod]
