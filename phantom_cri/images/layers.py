@@ -86,6 +86,14 @@ class LayerStore:
             if not name.endswith(".json") and name not in self._records:
                 self._trash.discard(self.path(name))
 
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def holds(self) -> int:
+        """How often layers are held: twice for two layers of one holder, and for one layer of two."""
+        return sum(self._counts.values())
+
     def path(self, name: str) -> str:
         return self._prefix + name
 

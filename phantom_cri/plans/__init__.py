@@ -1,4 +1,4 @@
-"""The plan language: what a fragment shall do, as frozen values that print themselves and become bytes.
+"""The plan language: what a fragment shall do, as frozen values that describe themselves and become bytes.
 
 `ContainerSpec` is what a container's plan is made from; `container_plan`, `exec_plan`, `claim_plan` and
 `birth_plan` make plans; `Donations` owns the fds that travel along.

@@ -498,7 +498,7 @@ OPS: dict[int, type[Op]] = {op.number: op for op in (*Op.__subclasses__(), *Over
 
 
 def check_table() -> None:
-    """Raises Internal when a class differs from ops.def; gives each class its encoders and known flags."""
+    """Raises Internal when a class differs from ops.def; gives each class the rest of its row."""
     theirs = read_table()
     for number in sorted(OPS.keys() | theirs.keys()):
         row, ours = theirs.get(number), _row_of(number)
@@ -506,6 +506,7 @@ def check_table() -> None:
             raise Internal(f"op {number}: ops.def says {row}, ops.py {ours}")
         kind = OPS[number]
         encoders = [ENCODERS[letter] for letter in kind.signature]
+        kind.op_name = row.name
         kind.layout = tuple(zip(kind.__struct_fields__, encoders, strict=True))
         kind.known_flags = sum(getattr(constants, flag.removeprefix("PH_OP_")) for flag in row.flags)
 
