@@ -226,6 +226,26 @@ class PolicyReport(Record, frozen=True):
     containers: int
 
 
+class PlannedOp(Record, frozen=True):
+    """One op of a plan. `name`: as in native/ops.def; `text`: what it does, in words."""
+
+    name: str
+    text: str
+
+
+class PlanReport(Record, frozen=True):
+    """A container's plan. `is_sent`: as its fragment got it; else made again from the container's record.
+
+    facts: (name, words) of what the process is and is held to.
+    """
+
+    container_id: str
+    sandbox_id: str
+    is_sent: bool
+    ops: tuple[PlannedOp, ...]
+    facts: tuple[tuple[str, str], ...]
+
+
 class ContainerMetadata(Stored, frozen=True):
     name: str
     attempt: int = 0

@@ -23,9 +23,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from phantom_cri.codec import NewerSchema, Stored, from_stored, to_json, write_atomically
+from phantom_cri.codec import NewerSchema, Stored, from_stored, sync_folder, to_json, write_atomically
 from phantom_cri.errors import DataLoss, Internal, kernel_error
-from phantom_cri.images.content import sync_folder
 from phantom_cri.images.layertar import LayerStream
 from phantom_cri.images.limits import Limits
 from phantom_cri.images.manifest import DECODE_ERRORS
@@ -100,6 +99,14 @@ class LayerStore:
             if not name.endswith(".json") and name not in self._records.keys() | self._others:
                 self._trash.discard(self.path(name))
 
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def holds(self) -> int:
+        """How often layers are held: twice for two layers of one holder, and for one layer of two."""
+        return sum(self._counts.values())
+
     def path(self, name: str) -> str:
         return self._prefix + name
 
@@ -158,7 +165,7 @@ class LayerStore:
     def _show(self, record: LayerRecord) -> None:
         path = self._record_path(record.name)
         try:
-            sync_folder(self._folder)
+            sync_folder(str(self._folder))
             write_atomically(path, to_json(record), durable=True)
         except BaseException:
             path.unlink(missing_ok=True)

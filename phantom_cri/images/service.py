@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, ParamSpec, TypeVar
 
-from phantom_cri.codec import replace
+from phantom_cri.codec import Record, replace
 from phantom_cri.errors import (
     DataLoss,
     FailedPrecondition,
@@ -72,6 +72,19 @@ def _disk_errors(work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             raise kernel_error("image store", error.errno or 0) from error
 
     return named
+
+
+class ImageStatistics(Record, frozen=True):
+    """`holds`: of images, containers and pulls on layers; `pulls`: and loads, under way; `awaited`: images
+    whose pull somebody waits for; `writing`: blobs that are being fetched.
+    """
+
+    images: int
+    layers: int
+    holds: int
+    pulls: int
+    awaited: int
+    writing: int
 
 
 def _nobody(digest: str, state: LayerState, done: int, total: int) -> None:
@@ -194,6 +207,16 @@ class ImageService:
             return self._images.images()
         found = self.find(name)
         return (found,) if found else ()
+
+    def statistics(self) -> ImageStatistics:
+        return ImageStatistics(
+            images=len(self._images.images()),
+            layers=len(self._layers),
+            holds=self._layers.holds,
+            pulls=len(self._busy),
+            awaited=len(self._audiences),
+            writing=self._content.writing,
+        )
 
     def image(self, image_id: str) -> Image:
         """By its full id; raises NotFound."""

@@ -14,10 +14,17 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from phantom_cri.codec import NewerSchema, Stored, from_stored, replace, to_json, write_atomically
+from phantom_cri.codec import (
+    NewerSchema,
+    Stored,
+    from_stored,
+    replace,
+    sync_folder,
+    to_json,
+    write_atomically,
+)
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.images import reference
-from phantom_cri.images.content import sync_folder
 from phantom_cri.images.manifest import DECODE_ERRORS
 from phantom_cri.model import Image, ImageConfig
 
@@ -154,7 +161,7 @@ class ImageStore:
 
     def erase(self, image_id: str) -> None:
         self._path(image_id).unlink(missing_ok=True)
-        sync_folder(self._folder)
+        sync_folder(str(self._folder))
 
     def _leave(self, file: Path, why: str) -> None:
         log.error("image %s is not used and left as it is: %s", file.stem, why)

@@ -67,10 +67,11 @@ def exec_launch(
 ) -> plans.ExecLaunch:
     record = container.record
     security = record.config.security
+    process = process_of(pod, container)
+    env = requests.with_terminal(process.env) if tty else process.env
     return plans.ExecLaunch(
         container_id=record.id,
-        command=tuple(command),
-        process=process_of(pod, container),
+        process=codec.replace(process, args=tuple(command), env=env),
         user=record.user,
         policy=policy_of(runtime, pod, container),
         own_pid_namespace=security.namespaces.pid in ("container", "target"),

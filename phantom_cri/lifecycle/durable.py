@@ -40,6 +40,11 @@ class DurableRecords:
         self._writing: asyncio.Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="records")
 
+    @property
+    def pending(self) -> int:
+        """Changes that are not on their way to the disk yet."""
+        return len(self._pending)
+
     def read(self) -> list[AnyRecord]:
         """What an earlier daemon has left. Blocks."""
         return self._file.read()

@@ -33,6 +33,7 @@ class Container:
     policy: CompiledPolicy | None = None  # None: an earlier daemon made the container, and nobody asked yet
     resolved: Resolved | None = None  # None: likewise
     preparation: asyncio.Task[Plan] | None = None  # until it is used, or given up
+    plan: Plan | None = None  # as last sent to the fragment; None: an earlier daemon sent it, or none was yet
 
     @property
     def id(self) -> str:

@@ -42,6 +42,17 @@ _CONTAINER_HEAD: codec.Head = {
 T = TypeVar("T")
 
 
+class RecordStatistics(codec.Record, frozen=True):
+    """`names`: of pods, that nobody else can take; `unclaimed`: made by an earlier daemon and not used since,
+    so that the same request once more means them.
+    """
+
+    pods: int
+    containers: int
+    names: int
+    unclaimed: int
+
+
 class Records:
     def __init__(self, state: str, on_change: Callable[[str, AnyRecord | None], None] | None = None) -> None:
         """`on_change`: hears an id with its record, or with None when that is gone; must not wait."""
@@ -84,6 +95,9 @@ class Records:
             yield pod.record
         for container in self.containers.values():
             yield container.record
+
+    def statistics(self) -> RecordStatistics:
+        return RecordStatistics(len(self.pods), len(self.containers), len(self._names), len(self._before))
 
     # --- names ------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from phantom_cri.lifecycle.remove_container import remove_container
 from phantom_cri.lifecycle.run_pod_sandbox import run_pod_sandbox
 from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.start_container import start_container
+from phantom_cri.lifecycle.statistics import statistics
 from phantom_cri.lifecycle.stats.verbs import StatsVerbs
 from phantom_cri.lifecycle.stop_container import stop_container
 from phantom_cri.lifecycle.stop_pod_sandbox import remove_pod_sandbox, stop_pod_sandbox
@@ -84,7 +85,7 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
                 "cgroupVersion": runtime.cgroups.version,
                 "cgroups": runtime.cgroups.features(),
                 "network": runtime.network.features(),
-                "pools": [pool.report() for pool in runtime.pools.values()],
+                "statistics": statistics(runtime),
                 "configuration": runtime.config,
             },
         )

@@ -25,6 +25,17 @@ class Attachment(NamedTuple):
     pod_batch: bytes
 
 
+class NetworkStatistics(Record, frozen=True):
+    """`attachments`: sandboxes that are wired, in pools too; `addresses`, `host_ports`: taken, with CNI 0 as
+    its plugins keep them; `leaving`: sandboxes whose network is not given back yet.
+    """
+
+    attachments: int
+    addresses: int
+    host_ports: int
+    leaving: int
+
+
 class NetworkConfig(Record, frozen=True):
     """The built-in driver's settings.
 
@@ -90,6 +101,8 @@ class NetworkDriver(Protocol):
     async def close(self) -> None:
         """Let go of what the daemon holds; pods keep their network."""
         ...
+
+    def statistics(self) -> NetworkStatistics: ...
 
     def features(self) -> dict[str, str]:
         """Feature → "on", "on: …" or "off: why"."""

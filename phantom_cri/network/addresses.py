@@ -53,6 +53,10 @@ class Subnet:
     def capacity(self) -> int:
         return self._last - self._first
 
+    @property
+    def used(self) -> int:
+        return len(self._used)
+
     def take(self) -> bytes:
         """The next free address, packed. Raises ResourceExhausted naming the subnet."""
         if len(self._used) >= self.capacity:

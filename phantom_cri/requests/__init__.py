@@ -7,7 +7,7 @@ from phantom_cri.requests.devices import DeviceRule, device_rules, resolve_devic
 from phantom_cri.requests.mountinfo import parts_mounted
 from phantom_cri.requests.mounts import volume_folder
 from phantom_cri.requests.pod import checked_hostname, checked_sysctls
-from phantom_cri.requests.process import merged
+from phantom_cri.requests.process import merged, with_terminal
 from phantom_cri.requests.user_namespace import check_mapped, check_pod_user, pod_ids
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "resolve",
     "resolve_devices",
     "volume_folder",
+    "with_terminal",
 ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from phantom_cri import codec, errors
 from phantom_cri.concurrency import Background, to_the_end
 from phantom_cri.model import SandboxConfig
-from phantom_cri.network import Attachment, links
+from phantom_cri.network import Attachment, NetworkStatistics, links
 from phantom_cri.network.cni import CniConfig, capabilities, prewire
 from phantom_cri.network.cni.attachments import Cache
 from phantom_cri.network.cni.chain import Chain
@@ -194,6 +194,9 @@ class CniNetwork:
         for wiring in self._wirings.values():
             wiring.let_go()
         self._wirings.clear()
+
+    def statistics(self) -> NetworkStatistics:
+        return NetworkStatistics(len(self._wirings), 0, 0, len(self._retried))
 
     def features(self) -> dict[str, str]:
         network = self._folder.network()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.image import ImageConfig, LayerBuilder, write_layout
 from phantom_cri.images import ImageService
-from tests.e2e.harness.image import ImageConfig, LayerBuilder, write_layout
 from tests.e2e.images.spec_registry import SpecRegistry
 
 Start = Callable[..., Awaitable[ImageService]]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from harness.image import LayerBuilder
 from phantom_cri.model import ImageSpec
-from tests.e2e.harness.image import LayerBuilder
 from tests.e2e.images.conftest import Start
 from tests.e2e.images.manifests import config_of, manifest_of, serve
 from tests.e2e.images.spec_registry import SpecRegistry

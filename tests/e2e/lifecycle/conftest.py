@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from harness.crictl import Crictl
+from harness.daemon import Daemon
+from harness.host import Snapshot
+from harness.waiting import wait_until
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.crictl import Crictl
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.host import Snapshot
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod
 from tests.e2e.lifecycle.releases import Release
 

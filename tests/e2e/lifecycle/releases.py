@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.daemon import Daemon
+from harness.tools import ROOT
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.native.build import NATIVE, build_fragment
 from tests.conftest import refuse
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.tools import ROOT
 from tests.e2e.lifecycle.client import Container, Cri, Pod
 
 PACKAGE = NATIVE.parent

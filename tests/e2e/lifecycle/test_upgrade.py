@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from harness.daemon import Daemon, free_port
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.daemon import Daemon, free_port
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri, Pod
 from tests.e2e.lifecycle.conftest import StartRelease, warmed_up
 from tests.e2e.lifecycle.releases import Release, build_commit, started

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from harness.crictl import Crictl
+from harness.daemon import Daemon
+from harness.reboot import go_down
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.crictl import Crictl
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.reboot import go_down
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri
 from tests.e2e.reboot.test_reboot import reboot
 

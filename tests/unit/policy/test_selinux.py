@@ -199,13 +199,13 @@ def test_a_level_is_free_when_its_last_pod_is_gone(selinux: Selinux, monkeypatch
 
 
 def _held(selinux: Selinux) -> set[str]:
-    return {str(CONTEXTS.process._replace(level=level)) for level in selinux._holders}
+    return {str(CONTEXTS.process._replace(level=level)) for level in selinux.held_levels}
 
 
 def test_a_refused_pod_holds_nothing(selinux: Selinux) -> None:
     with pytest.raises(PhantomError):
         pod_of(selinux, level="s0:c1,c2", type="nope_t")
-    assert not selinux._holders
+    assert not selinux.held_levels
 
 
 def test_a_policy_without_levels() -> None:
