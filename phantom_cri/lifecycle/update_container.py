@@ -23,6 +23,7 @@ async def update_container_resources(runtime: Runtime, container_id: str, change
     async with container.lock:
         runtime.records.container(container.id)  # it may have been removed while this call waited
         states.next_container_state(container.record.state, "update", container.id)
+        runtime.records.pod_of(container).check_records()
         if container.record.state == "running":
             # Each process has inherited its own by now (proc(5)): there is no longer one value to change.
             change = codec.replace(change, oom_score_adj=0)
@@ -50,6 +51,7 @@ async def update_pod_sandbox_resources(
     """Note what the pod may use from now on. Its cgroup is the kubelet's own, who changes it by itself."""
     pod = runtime.records.pod(sandbox_id)
     async with pod.lock:
+        pod.check_records()
         for value in filter(None, (overhead, resources)):
             runtime.cgroups.check(value)
         pod.record = codec.replace(

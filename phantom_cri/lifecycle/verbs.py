@@ -78,6 +78,9 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
                 "durableRecords": f"off: {runtime.durable.unavailable_reason}"
                 if runtime.durable.unavailable_reason
                 else "on",
+                "podsOfOtherReleases": {
+                    pod.id: pod.other_version for pod in runtime.records.pods.values() if pod.other_version
+                },
                 "cgroupDriver": runtime.config.cgroup.driver,
                 "cgroupVersion": runtime.cgroups.version,
                 "cgroups": runtime.cgroups.features(),

@@ -55,6 +55,7 @@ class CniNetwork:
         for attachment in self._cache.read():
             wiring = Wiring.found(self._cache, self._chain, self._told_by_node, attachment)
             self._wirings[attachment.sandbox_id] = wiring
+        self._unwell.update(self._cache.newer)
         kept = [wiring for wiring in self._wirings.values() if wiring.sandbox_id in live]
         gone = [wiring for wiring in self._wirings.values() if wiring.sandbox_id not in live]
         await asyncio.to_thread(end_orphans, {wiring.sandbox_id for wiring in gone})
@@ -73,7 +74,7 @@ class CniNetwork:
 
     async def _collect_garbage(self, kept: Sequence[Wiring]) -> None:
         network = self._folder.network()
-        if network is None:
+        if network is None or self._cache.newer:  # plugins would take what those hold for garbage
             return
         try:
             version = await self._chain.version(network)
