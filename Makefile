@@ -10,7 +10,7 @@ WARNINGS := -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -Iphantom_cri/native
 ## run: a pod from an image, on a daemon and a registry of its own; leaves nothing behind
 run:
 	@scripts/setup run
-	@$(PYTHON_BIN) scripts/demo
+	@$(PYTHON_BIN) -m harness.demo
 
 ## test: every everyday test
 test: check

@@ -19,8 +19,8 @@ from bench.report import Report
 from bench.stages import Stage, Stages, measure_floor
 from bench.streams import measure_streams
 from bench.workload import Samples, measure_burst, measure_serial
-from tests.e2e.harness.registry import Registry
-from tests.e2e.harness.tools import ROOT
+from harness.registry import Registry
+from harness.tools import ROOT
 
 WORKERS = 8
 POOL_SIZE = 16

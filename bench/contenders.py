@@ -12,16 +12,16 @@ from typing import Protocol
 
 from bench.client import CriClient
 from bench.workload import PodMaker
+from harness import containerd
+from harness.cgroups import remove_cgroups
+from harness.child import Child
+from harness.containerd import Choices
+from harness.daemon import Daemon
+from harness.host import unmount_below
+from harness.registry import serve_from
+from harness.tools import tool
 from phantom_cri import __version__
 from phantom_cri.api.cri.v1 import api_pb2 as cri
-from tests.e2e.harness import containerd
-from tests.e2e.harness.cgroups import remove_cgroups
-from tests.e2e.harness.child import Child
-from tests.e2e.harness.containerd import Choices
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.host import unmount_below
-from tests.e2e.harness.registry import serve_from
-from tests.e2e.harness.tools import tool
 
 CGROUPS = Path("/sys/fs/cgroup")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bench.contenders import Images
 from bench.workload import WORKLOAD
-from tests.e2e.harness.image import PAUSE_SOURCE, ImageConfig, build_image, program_layer, write_layout
-from tests.e2e.harness.registry import Registry
+from harness.image import PAUSE_SOURCE, ImageConfig, build_image, program_layer, write_layout
+from harness.registry import Registry
 
 
 def publish_images(folder: Path, registry: Registry) -> Images:

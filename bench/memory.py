@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.workload import WORKLOAD, PodMaker
-from tests.e2e.harness.waiting import wait_until
+from harness.waiting import wait_until
 
 PROC = Path("/proc")
 

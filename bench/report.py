@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.numbers import Result, Summary, targets
 from bench.stages import Stage
-from tests.e2e.harness.cgroups import MOUNT
+from harness.cgroups import MOUNT
 
 ROWS = (
     ("pod", "pod: Run + Create + Start"),

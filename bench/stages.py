@@ -16,8 +16,8 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.numbers import Summary
+from harness.image import busybox_layer
 from phantom_cri.native.build import NATIVE, WARNINGS
-from tests.e2e.harness.image import busybox_layer
 
 METRIC = "phantom_pod_start_seconds"
 SUM = "sum"

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.workload import Pod, PodMaker, Samples
+from harness.child import Child
+from harness.tools import tool
 from phantom_cri.api.cri.v1 import api_pb2 as cri
-from tests.e2e.harness.child import Child
-from tests.e2e.harness.tools import tool
 
 MIB = 1 << 20
 EXEC_BYTES = 256 * MIB

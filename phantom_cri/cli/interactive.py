@@ -68,7 +68,17 @@ async def _feed(daemon: Daemon, args: Namespace, container_id: str) -> None:
             if ended and ended.failure:
                 raise Failure(ended.failure)
     except Failure as failure:
-        print(f"phantom: standard input: {failure}", file=sys.stderr)
+        if not await _has_ended(daemon, container_id):  # a container may end before it was attached to
+            print(f"phantom: standard input: {failure}", file=sys.stderr)
+
+
+async def _has_ended(daemon: Daemon, container_id: str) -> bool:
+    request = cri.ContainerStatusRequest(container_id=container_id)
+    try:
+        answer = await daemon.runtime.ContainerStatus(request, wait_for_ready=True, timeout=RESTART_SECONDS)
+    except RpcError:
+        return False
+    return bool(answer.status.state == cri.ContainerState.CONTAINER_EXITED)
 
 
 async def _attach(daemon: Daemon, container_id: str, *, tty: bool) -> str:

@@ -9,12 +9,13 @@ All methods block: call them in a thread, but for `has`, `size`, `path`, `ingest
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from phantom_cri.errors import DataLoss, ResourceExhausted
@@ -52,6 +53,11 @@ class ContentStore:
     @property
     def count(self) -> int:
         return len(self._known)
+
+    @property
+    def writing(self) -> int:
+        """Blobs that are being fetched."""
+        return len(self._writing)
 
     def digests(self) -> tuple[str, ...]:
         return tuple(self._known)
@@ -201,19 +207,22 @@ class Ingest:
             self.abort()
             raise DataLoss(f"blob {self.digest}: content has digest {found}")
         os.fsync(self._file.fileno())
-        os.rename(self._part, self._target)
-        sync_folder(self._target.parent)
+        with opened_folder(self._target.parent) as folder:
+            os.rename(self._part, self._target)
+            os.fsync(folder)
         self._store.record(self.digest, self._size)
 
     def abort(self) -> None:
         self._part.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power loss (fsync(2), on the directory)."""
+@contextlib.contextmanager
+def opened_folder(folder: Path) -> Iterator[int]:
+    """Its fd: fsync(2) on it makes a rename inside survive a power loss. Opened before the rename, which an
+    open that fails would leave behind."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        yield fd
     finally:
         os.close(fd)
 

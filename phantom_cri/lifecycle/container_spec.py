@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from phantom_cri import cgroups, plans, requests
+from phantom_cri import cgroups, codec, plans, requests
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.lifecycle.confinement import policy_of
 from phantom_cri.lifecycle.live import Container, Pod
@@ -53,10 +53,11 @@ def exec_launch(
 ) -> plans.ExecLaunch:
     record = container.record
     security = record.config.security
+    process = process_of(pod, container)
+    env = requests.with_terminal(process.env) if tty else process.env
     return plans.ExecLaunch(
         container_id=record.id,
-        command=tuple(command),
-        process=process_of(pod, container),
+        process=codec.replace(process, args=tuple(command), env=env),
         user=record.user,
         policy=policy_of(runtime, pod, container),
         own_pid_namespace=security.namespaces.pid in ("container", "target"),

@@ -20,6 +20,7 @@ async def update_container_resources(runtime: Runtime, container_id: str, change
     async with container.lock:
         runtime.records.container(container.id)  # it may have been removed while this call waited
         states.next_container_state(container.record.state, "update", container.id)
+        runtime.records.pod_of(container).check_records()
         if container.record.state == "running":
             # Each process has inherited its own by now (proc(5)): there is no longer one value to change.
             change = codec.replace(change, oom_score_adj=0)

@@ -14,6 +14,7 @@ async def update_pod_sandbox_resources(
     """Note what the pod may use from now on. Its cgroup is the kubelet's own, who changes it by itself."""
     pod = runtime.records.pod(sandbox_id)
     async with pod.lock:
+        pod.check_records()
         for value in filter(None, (overhead, resources)):
             runtime.cgroups.check(value)
         pod.record = codec.replace(

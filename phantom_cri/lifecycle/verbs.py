@@ -15,6 +15,7 @@ from phantom_cri.lifecycle.reopen_container_log import reopen_container_log
 from phantom_cri.lifecycle.run_pod_sandbox import run_pod_sandbox
 from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.start_container import start_container
+from phantom_cri.lifecycle.statistics import statistics
 from phantom_cri.lifecycle.stats.verbs import StatsVerbs
 from phantom_cri.lifecycle.stop_container import stop_container
 from phantom_cri.lifecycle.stop_pod_sandbox import stop_pod_sandbox
@@ -79,11 +80,14 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
                 "durableRecords": f"off: {runtime.durable.unavailable_reason}"
                 if runtime.durable.unavailable_reason
                 else "on",
+                "podsOfOtherReleases": {
+                    pod.id: pod.other_version for pod in runtime.records.pods.values() if pod.other_version
+                },
                 "cgroupDriver": runtime.config.cgroup.driver,
                 "cgroupVersion": runtime.cgroups.version,
                 "cgroups": runtime.cgroups.features(),
                 "network": runtime.network.features(),
-                "pools": [pool.report() for pool in runtime.pools.values()],
+                "statistics": statistics(runtime),
                 "configuration": runtime.config,
             },
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from phantom_cri.codec import Record
 from phantom_cri.model import SandboxConfig
 
 
@@ -22,6 +23,17 @@ class Attachment(NamedTuple):
 
     ips: tuple[str, ...]
     pod_batch: bytes
+
+
+class NetworkStatistics(Record, frozen=True):
+    """`attachments`: sandboxes that are wired, in pools too; `addresses`, `host_ports`: taken, with CNI 0 as
+    its plugins keep them; `leaving`: sandboxes whose network is not given back yet.
+    """
+
+    attachments: int
+    addresses: int
+    host_ports: int
+    leaving: int
 
 
 class NetworkDriver(Protocol):
@@ -70,6 +82,8 @@ class NetworkDriver(Protocol):
     async def close(self) -> None:
         """Let go of what the daemon holds; pods keep their network."""
         ...
+
+    def statistics(self) -> NetworkStatistics: ...
 
     def features(self) -> dict[str, str]:
         """Feature → "on", "on: …" or "off: why"."""

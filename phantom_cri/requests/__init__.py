@@ -10,7 +10,7 @@ from phantom_cri.requests.injection import all_devices, effective, injected
 from phantom_cri.requests.mountinfo import parts_mounted
 from phantom_cri.requests.mounts import volume_folder
 from phantom_cri.requests.pod import check_pod, checked_sysctls
-from phantom_cri.requests.process import merged
+from phantom_cri.requests.process import merged, with_terminal
 from phantom_cri.requests.resources import with_changes
 from phantom_cri.requests.signals import signal_name, signal_number
 from phantom_cri.requests.user_namespace import pod_ids
@@ -38,4 +38,5 @@ __all__ = [
     "volume_folder",
     "warn_unsupported",
     "with_changes",
+    "with_terminal",
 ]

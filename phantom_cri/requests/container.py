@@ -103,7 +103,7 @@ def container_spec(resolved: Resolved, given: Surroundings) -> ContainerSpec:
         root=given.root,
         readonly_root=security.readonly_rootfs,
         privileged=security.privileged,
-        io=Io(terminal=config.tty, stdin=config.stdin),
+        io=Io("terminal" if config.tty else "pipes", config.stdin),
         namespaces=Namespaces(
             pid="own" if modes.pid == "container" else "target" if modes.pid == "target" else "pod",
             pid_of=given.pid_of if modes.pid == "target" else "",

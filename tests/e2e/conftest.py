@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness.crictl import Crictl
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.image import ImageConfig, build_image
-from tests.e2e.harness.registry import Registry
+from harness.crictl import Crictl
+from harness.daemon import Daemon
+from harness.image import ImageConfig, build_image
+from harness.registry import Registry
 
 DaemonMaker = Callable[..., Daemon]
 

@@ -15,7 +15,7 @@ from phantom_cri import codec, errors
 from phantom_cri.concurrency import Background, to_the_end
 from phantom_cri.config import CniConfig
 from phantom_cri.model import SandboxConfig
-from phantom_cri.network import Attachment, links
+from phantom_cri.network import Attachment, NetworkStatistics, links
 from phantom_cri.network.cni import capabilities, prewire
 from phantom_cri.network.cni.attachments import Cache
 from phantom_cri.network.cni.chain import Chain
@@ -59,6 +59,7 @@ class CniNetwork:
         for attachment in self._cache.read():
             wiring = Wiring.found(self._cache, self._chain, self._told_by_node, attachment)
             self._wirings[attachment.sandbox_id] = wiring
+        self._unwell.update(self._cache.newer)
         kept = [wiring for wiring in self._wirings.values() if wiring.sandbox_id in live]
         gone = [wiring for wiring in self._wirings.values() if wiring.sandbox_id not in live]
         await asyncio.to_thread(end_orphans, {wiring.sandbox_id for wiring in gone})
@@ -77,7 +78,7 @@ class CniNetwork:
 
     async def _collect_garbage(self, kept: Sequence[Wiring]) -> None:
         network = self._folder.network()
-        if network is None:
+        if network is None or self._cache.newer:  # plugins would take what those hold for garbage
             return
         try:
             version = await self._chain.version(network)
@@ -197,6 +198,9 @@ class CniNetwork:
         for wiring in self._wirings.values():
             wiring.let_go()
         self._wirings.clear()
+
+    def statistics(self) -> NetworkStatistics:
+        return NetworkStatistics(len(self._wirings), 0, 0, len(self._retried))
 
     def features(self) -> dict[str, str]:
         network = self._folder.network()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness.cgroups import hierarchies
-from tests.e2e.harness.tools import ROOT
+from harness.cgroups import hierarchies
+from harness.tools import ROOT
 
 
 def bench_traces() -> set[str]:

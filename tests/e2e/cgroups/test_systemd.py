@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 import pytest
 
+from harness.daemon import Daemon
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri, Pod, limited, refusal
 
 MIB = 1 << 20

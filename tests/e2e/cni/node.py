@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.harness.daemon import Daemon
+from harness.daemon import Daemon
 from tests.e2e.lifecycle.client import Cri
 
 PLUGINS = "/usr/lib/cni"

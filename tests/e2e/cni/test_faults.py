@@ -60,7 +60,7 @@ class Bed:
     async def clear(self, sandbox_id: str) -> None:
         await self.network.release(sandbox_id)
         assert os.listdir(self.folder / "cache") == []
-        assert not self.network._wirings
+        assert self.network.statistics().attachments == 0
         lines = self.calls.read_text().splitlines() if self.calls.exists() else []
         asked = [line.split()[0] for line in lines if line.endswith(f" {sandbox_id}")]
         assert not asked or asked[-1] == "DEL", asked

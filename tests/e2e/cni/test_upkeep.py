@@ -11,14 +11,14 @@ from pathlib import Path
 import grpc
 import pytest
 
+from harness.daemon import free_port
+from harness.host import pids
+from harness.reboot import go_down
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.cni_plugins import Plugins
 from tests.e2e.cni.conftest import NodeMaker
 from tests.e2e.cni.node import CniNode
-from tests.e2e.harness.daemon import free_port
-from tests.e2e.harness.host import pids
-from tests.e2e.harness.reboot import go_down
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod, refusal
 
 pytestmark = pytest.mark.root

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from harness.cgroups import remove_cgroups
+from harness.containerd import Choices, Containerd
+from harness.daemon import Daemon
+from harness.registry import Registry
+from harness.tools import tool
 from tests.e2e.crictl_walk.compare import Reader, Side, compare
 from tests.e2e.crictl_walk.differences import BLANKS, EXPECTED, RULES, Expected, unexpected
 from tests.e2e.crictl_walk.steps import walk
 from tests.e2e.crictl_walk.walker import Output, Walker
 from tests.e2e.critest.images import REGISTRIES, SANDBOX, published
-from tests.e2e.harness.cgroups import remove_cgroups
-from tests.e2e.harness.containerd import Choices, Containerd
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.registry import Registry
-from tests.e2e.harness.tools import tool
 
 pytestmark = pytest.mark.root
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.tools import tool
+from harness.waiting import wait_until
 from tests.e2e.crictl_walk.inputs import write_files
 from tests.e2e.crictl_walk.steps import Step
-from tests.e2e.harness.tools import tool
-from tests.e2e.harness.waiting import wait_until
 
 LONGEST_STEP_SECONDS = 60
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tests.e2e.harness import image as image_module
-from tests.e2e.harness.image import (
+from harness import image as image_module
+from harness.image import (
     BUSYBOX,
     GROUP,
     PASSWD,
@@ -28,8 +28,8 @@ from tests.e2e.harness.image import (
     shared_libraries,
     write_layout,
 )
-from tests.e2e.harness.registry import Registry
-from tests.e2e.harness.tools import tool
+from harness.registry import Registry
+from harness.tools import tool
 
 REGISTRIES = ("registry.k8s.io", "k8s.gcr.io", "gcr.io")
 E2E = "e2e-test-images"

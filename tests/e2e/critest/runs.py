@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.cni import CNI_PLUGINS, write_bridge_network
+from harness.containerd import Choices, Containerd
+from harness.crictl import Crictl
+from harness.daemon import Daemon
+from harness.host import Snapshot
+from harness.registry import Registry
 from tests.e2e.critest.images import REGISTRIES, SANDBOX, published
 from tests.e2e.critest.suite import Report, run_critest
-from tests.e2e.harness.cni import CNI_PLUGINS, write_bridge_network
-from tests.e2e.harness.containerd import Choices, Containerd
-from tests.e2e.harness.crictl import Crictl
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.host import Snapshot
-from tests.e2e.harness.registry import Registry
 
 POOL = 4
 WEBSOCKET = ("-websocket-exec", "-websocket-attach", "-websocket-portforward")

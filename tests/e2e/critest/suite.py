@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.e2e.harness.tools import tool
+from harness.tools import tool
 
 Outcome = Literal["passed", "failed", "skipped"]
 TIME_LIMIT_SECONDS = 540

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness.child import Child
-from tests.e2e.harness.tools import ROOT
-from tests.e2e.harness.waiting import wait_until
+from harness.child import Child
+from harness.tools import ROOT
+from harness.waiting import wait_until
 
 DEMO = [sys.executable, str(ROOT / "scripts" / "demo")]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
+from harness.registry import Registry
+from harness.waiting import wait_until
 from tests.e2e.faults.bed import Bed
 from tests.e2e.faults.feature_scenarios import describe_device
 from tests.e2e.faults.injection import wired
 from tests.e2e.faults.scenarios import PullImage
-from tests.e2e.harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
-from tests.e2e.harness.registry import Registry
-from tests.e2e.harness.waiting import wait_until
 
 
 async def all_addresses_back(bed: Bed) -> None:

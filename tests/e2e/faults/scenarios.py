@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from harness.image import ImageConfig
 from phantom_cri import codec
 from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle import node_fragments
@@ -28,7 +29,6 @@ from phantom_cri.model import (
     SecurityProfile,
 )
 from tests.e2e.faults.bed import Bed
-from tests.e2e.harness.image import ImageConfig
 
 ALL_OF_IT = ContainerSecurity(
     namespaces=NamespaceOptions(pid="container"),

@@ -14,11 +14,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from harness.cgroups import MOUNT
+from harness.daemon import Daemon
+from harness.host import open_files
+from harness.waiting import wait_until
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.cgroups import MOUNT
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.host import open_files
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri, Pod
 
 pytestmark = pytest.mark.root

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.harness.daemon import Daemon
+from harness.daemon import Daemon
 from tests.e2e.lifecycle.conftest import PodMaker
 
 pytestmark = pytest.mark.root

@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import pytest
 
+from harness.daemon import Daemon
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.daemon import Daemon
 from tests.e2e.lifecycle.client import Cri, Pod, linux, refusal
 
 pytestmark = pytest.mark.root

@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 import pytest
 
+from harness.daemon import Daemon
+from harness.image import LayerBuilder, write_layout
+from harness.registry import Registry
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.image import LayerBuilder, write_layout
-from tests.e2e.harness.registry import Registry
 from tests.e2e.lifecycle.client import Cri, Pod, refusal
 
 pytestmark = pytest.mark.root

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness.child import Child
-from tests.e2e.harness.host import Snapshot, kill_below, mounts_below, unmount_below
-from tests.e2e.harness.image import Compression, LayerBuilder, build_image, write_layout
-from tests.e2e.harness.registry import Registry
+from harness.child import Child
+from harness.host import Snapshot, kill_below, mounts_below, unmount_below
+from harness.image import Compression, LayerBuilder, build_image, write_layout
+from harness.registry import Registry
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])

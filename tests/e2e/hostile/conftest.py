@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness.daemon import Daemon
+from harness.daemon import Daemon
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from harness.daemon import Daemon
+from harness.waiting import PATIENCE, wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.waiting import PATIENCE, wait_until
 from tests.e2e.lifecycle.client import Cri, Pod
 from tests.e2e.lifecycle.conftest import settled, warmed_up
 

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import grpc
 import pytest
 
+from harness.daemon import Daemon
+from harness.waiting import PATIENCE
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.waiting import PATIENCE
 from tests.e2e.hostile.test_requests import FAULTLESS
 from tests.e2e.lifecycle.client import Cri, Pod, refusal
 from tests.e2e.lifecycle.conftest import settled, warmed_up

@@ -12,14 +12,14 @@ from pathlib import Path
 import grpc
 import pytest
 
+from harness.daemon import Daemon
+from harness.image import build_image
+from harness.registry import Registry
+from harness.tools import tool
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.e2e.conftest import DaemonMaker
 from tests.e2e.faults.test_exhaustion import filled, small
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.image import build_image
-from tests.e2e.harness.registry import Registry
-from tests.e2e.harness.tools import tool
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri, Pod, refusal
 
 pytestmark = pytest.mark.root

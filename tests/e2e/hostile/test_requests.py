@@ -15,9 +15,9 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, Phase, given, settings
 
+from harness.daemon import Daemon
+from harness.registry import serve_from
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.registry import serve_from
 from tests.e2e.hostile.mutation import mutated
 from tests.e2e.lifecycle.client import Container, Cri, Pod, refusal
 from tests.e2e.lifecycle.conftest import settled, warmed_up

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.image import ImageConfig, LayerBuilder, write_layout
 from phantom_cri.images import ImageService
-from tests.e2e.harness.image import ImageConfig, LayerBuilder, write_layout
 from tests.e2e.images.spec_registry import SpecRegistry
 
 Start = Callable[..., Awaitable[ImageService]]
@@ -20,12 +20,14 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts a service on `tmp_path/root` (again, if asked twice: as after a restart)."""
     running: list[ImageService] = []
 
-    async def begin(in_use: dict[str, tuple[str, ...]] | None = None, **options: object) -> ImageService:
+    async def begin(
+        in_use: dict[str, tuple[str, ...]] | None = None, *, spare: bool = False, **options: object
+    ) -> ImageService:
         for service in running:
             await service.close()
         service = ImageService(tmp_path / "root", **options)  # type: ignore[arg-type]
         running[:] = [service]
-        await service.start(in_use or {})
+        await service.start(in_use or {}, spare=spare)
         return service
 
     yield begin

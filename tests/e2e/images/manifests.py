@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tests.e2e.harness.image import digest_of
+from harness.image import digest_of
 from tests.e2e.images.spec_registry import SpecRegistry
 
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"

@@ -25,7 +25,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.e2e.harness.image import LayerBuilder
+from harness.image import LayerBuilder
 
 Member = tuple[str, bytes, dict[str, Any]]
 FOLDER, FILE, LINK, HARD = tarfile.DIRTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from harness.containerd import Choices, Containerd
+from harness.host import unmount_below
+from harness.image import LayerBuilder, write_layout
+from harness.tools import tool
 from phantom_cri.images import ImageService
-from tests.e2e.harness.containerd import Choices, Containerd
-from tests.e2e.harness.host import unmount_below
-from tests.e2e.harness.image import LayerBuilder, write_layout
-from tests.e2e.harness.tools import tool
 from tests.e2e.images.random_images import RandomLayer, images
 
 pytestmark = pytest.mark.root

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from harness.image import LayerBuilder, digest_of
 from phantom_cri.codec import from_json, replace, to_json
 from phantom_cri.errors import DataLoss, FailedPrecondition, NotFound, PhantomError, RegistryUnavailable
 from phantom_cri.images import ImageService, Limits, rootfs
 from phantom_cri.images.store import ImageRecord
 from phantom_cri.model import AuthConfig, ImageSpec
-from tests.e2e.harness.image import LayerBuilder, digest_of
 from tests.e2e.images.conftest import Start
 from tests.e2e.images.manifests import (
     OCI_CONFIG,

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.image import ImageConfig, LayerBuilder, write_layout
 from phantom_cri.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
 from phantom_cri.images import rootfs
 from phantom_cri.images.layers import measure
 from phantom_cri.model import ImageSpec
-from tests.e2e.harness.image import ImageConfig, LayerBuilder, write_layout
 from tests.e2e.images.conftest import Start, layout, tree
 from tests.e2e.images.spec_registry import SpecRegistry
 from tests.e2e.images.test_pull import layers_of

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.image import ImageConfig, LayerBuilder, build_image, write_layout
+from harness.registry import Registry
 from phantom_cri.errors import DataLoss, InvalidArgument, NotFound, PhantomError, Unauthenticated, Unavailable
 from phantom_cri.images import ImageService, Limits, rootfs
 from phantom_cri.model import AuthConfig, ImageSpec
-from tests.e2e.harness.image import ImageConfig, LayerBuilder, build_image, write_layout
-from tests.e2e.harness.registry import Registry
 from tests.e2e.images.conftest import Start, layout, tree
 from tests.e2e.images.spec_registry import IDENTITY, PASSWORD, TOKEN, USER, Behaviour, SpecRegistry
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.image import LayerBuilder
 from phantom_cri.errors import ResourceExhausted
 from phantom_cri.images import ImageService, Limits, rootfs
 from phantom_cri.images.volumes import stack
 from phantom_cri.model import ImageSpec
-from tests.e2e.harness.image import LayerBuilder
 from tests.e2e.images.conftest import Start
 from tests.e2e.images.manifests import config_of, manifest_of, serve
 from tests.e2e.images.spec_registry import SpecRegistry

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.image import busybox_layer
 from phantom_cri.cgroups import Cgroups, detect
-from tests.e2e.harness.image import busybox_layer
 from tests.e2e.launch.pod import Pod, running_pod
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import wait_until
 from phantom_cri import fragments, plans, requests
 from phantom_cri.cgroups import Cgroups
 from phantom_cri.errors import AlreadyExists, NotFound
 from phantom_cri.fragments import Exit, Phase, State
 from phantom_cri.model import NamespaceOptions, User
 from phantom_cri.plans import KIND_CONTAINER
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.launch.pod import IMAGE, USUAL_CAPABILITIES, Pod, config, own_pids, running_pod
 
 pytestmark = pytest.mark.root
@@ -263,7 +263,7 @@ async def test_an_exec_has_no_stdin(pod: Pod) -> None:
 async def test_no_working_folder_outside(pod: Pod, fd: int) -> None:
     """CVE-2024-21626: a folder's fd that is still open is a way out of the new root."""
     made = pod.request("a", config("ls / /proc/self/cwd/ | sort | tr '\\n' ' '", working_dir="/way"))
-    (Path(made.root.upper) / "way").symlink_to(f"/proc/self/fd/{fd}")
+    (pod.upper("a") / "way").symlink_to(f"/proc/self/fd/{fd}")
     with pytest.raises(fragments.LaunchError):
         _, lines = await pod.run("a", made)
         pytest.fail(f"entered fd {fd}: {lines}")

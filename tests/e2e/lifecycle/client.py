@@ -11,10 +11,10 @@ from typing import Any
 
 import grpc
 
+from harness.waiting import PATIENCE, wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.api.cri.v1 import api_pb2_grpc
 from phantom_cri.api.phantom.v1 import node_pb2, node_pb2_grpc
-from tests.e2e.harness.waiting import PATIENCE, wait_until
 
 MESSAGE_LIMIT = 40 << 20
 LONGEST_CALL_SECONDS = 60.0 * PATIENCE

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from harness.crictl import Crictl, CrictlError
+from harness.image import ImageConfig, build_image
+from harness.registry import Registry
+from harness.waiting import wait_until
 from phantom_cri import __version__
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.crictl import Crictl, CrictlError
-from tests.e2e.harness.image import ImageConfig, build_image
-from tests.e2e.harness.registry import Registry
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri
 
 pytestmark = pytest.mark.root

@@ -8,8 +8,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Pod, limited, linux, refusal
 
 pytestmark = pytest.mark.root

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
+from harness.registry import Registry
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
-from tests.e2e.harness.registry import Registry
 from tests.e2e.lifecycle.client import Container, Cri, Pod, linux, refusal
 
 pytestmark = pytest.mark.root

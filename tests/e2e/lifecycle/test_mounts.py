@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
+from harness.host import mounts_below, unmount_below
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.host import mounts_below, unmount_below
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod, linux, refusal
 
 pytestmark = pytest.mark.root

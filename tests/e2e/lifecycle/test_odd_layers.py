@@ -9,8 +9,8 @@ from itertools import count as numbers
 import grpc
 import pytest
 
+from harness.image import LayerBuilder, busybox_layer
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.image import LayerBuilder, busybox_layer
 from tests.e2e.images.manifests import config_of, manifest_of, serve
 from tests.e2e.images.spec_registry import SpecRegistry
 from tests.e2e.lifecycle.client import Cri, Pod, linux, refusal

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
+from harness.image import busybox_layer, digest_of
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.image import busybox_layer, digest_of
 from tests.e2e.images.manifests import OCTETS, TAR, WASM, config_of, manifest_of, serve
 from tests.e2e.images.spec_registry import SpecRegistry
 from tests.e2e.lifecycle.client import Cri, Pod, refusal

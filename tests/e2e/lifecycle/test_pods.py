@@ -13,10 +13,10 @@ from typing import Any
 import grpc
 import pytest
 
+from harness.cgroups import processes_in, remove_cgroups
+from harness.daemon import free_port
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.cgroups import processes_in, remove_cgroups
-from tests.e2e.harness.daemon import free_port
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod, linux, refusal
 from tests.e2e.lifecycle.conftest import PodMaker
 

@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 import pytest
 
+from harness.cgroups import hierarchies
+from harness.daemon import DRIVER, Daemon
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.cgroups import hierarchies
-from tests.e2e.harness.daemon import DRIVER, Daemon
 from tests.e2e.lifecycle.client import Container, Cri, Pod, limited, refusal
 from tests.e2e.lifecycle.conftest import PodMaker
 

@@ -17,12 +17,12 @@ from typing import Any
 import grpc
 import pytest
 
+from harness.cgroups import groups_below, remove_cgroups
+from harness.daemon import Daemon, free_port
+from harness.host import kill_below, processes_below
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.cgroups import groups_below, remove_cgroups
-from tests.e2e.harness.daemon import Daemon, free_port
-from tests.e2e.harness.host import kill_below, processes_below
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri, Pod, limited, refusal
 from tests.e2e.lifecycle.conftest import warmed_up
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.daemon import Daemon, free_port
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.daemon import Daemon, free_port
 from tests.e2e.lifecycle.client import Cri, Pod, limited, linux
 from tests.e2e.lifecycle.conftest import warmed_up
 

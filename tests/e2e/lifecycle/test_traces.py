@@ -15,9 +15,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, refusal
 
 pytestmark = pytest.mark.root

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from harness.daemon import Daemon, free_port
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.api.phantom.v1 import node_pb2
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.daemon import Daemon, free_port
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod
 
 pytestmark = pytest.mark.root

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.harness.image import ARCHITECTURE, busybox_layer, digest_of, program_layer
-from tests.e2e.harness.image import LayerBuilder as Layer
+from harness.image import ARCHITECTURE, busybox_layer, digest_of, program_layer
+from harness.image import LayerBuilder as Layer
 from tests.e2e.images.spec_registry import SpecRegistry
 
 OCI = "application/vnd.oci.image"

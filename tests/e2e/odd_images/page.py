@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.e2e.harness.tools import ROOT
+from harness.tools import ROOT
 from tests.e2e.odd_images.case import Case, Outcome
 from tests.e2e.odd_images.corpus import CASES, TOPICS
 
@@ -12,12 +12,12 @@ PAGE = ROOT / "docs" / "images.md"
 HEADING = "## Odd images that are tested"
 LONGEST = 90
 INTRODUCTION = """
-{count} images, built by the tests in `tests/e2e/odd_images`, are pulled and run. Each is sane but for what
-is said of it. What it has to come to is what containerd 2.3.4 with runc comes to (`-m long` asks it), but for
-{better} images whose outcome is better: those say why. Compared is what was printed (`⏎` ends a line) and the
-exit code, or else the step that refused it and the class of the gRPC code. `look` is a program in the image
-that prints a tree, with modes and owners where they are unusual. `python -m tests.e2e.odd_images` writes this
-list; a test fails when it is not the corpus.
+{count} images, built by the tests in `tests/e2e/odd_images`, are pulled and run. Each is normal except for
+the oddity that is listed. The expected outcome is that of containerd 2.3.4 with runc (`-m long` checks it),
+except for {better} images of which another outcome is better: those say why. Compared are the output (`⏎`
+ends a line) and the exit code, or else the step that failed and the class of its gRPC code. `look` is a
+program in the image that prints a tree, with modes and owners where they are unusual. `python -m
+tests.e2e.odd_images` writes this list; a test fails if it differs from the corpus.
 """
 
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import grpc
 
+from harness.waiting import PATIENCE
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.waiting import PATIENCE
 from tests.e2e.lifecycle.client import Container, Cri, Pod
 from tests.e2e.odd_images.case import PULL_ONLY, STATUS, STOPPED, Case, Outcome
 

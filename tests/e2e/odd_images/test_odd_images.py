@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness.containerd import Choices, Containerd
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.image import PAUSE_SOURCE, program_layer
-from tests.e2e.harness.registry import serve_from
+from harness.containerd import Choices, Containerd
+from harness.daemon import Daemon
+from harness.image import PAUSE_SOURCE, program_layer
+from harness.registry import serve_from
 from tests.e2e.images.spec_registry import SpecRegistry
 from tests.e2e.lifecycle.client import Cri
 from tests.e2e.odd_images.case import Case, Outcome

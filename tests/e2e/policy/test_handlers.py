@@ -13,10 +13,10 @@ from typing import Any
 import grpc
 import pytest
 
+from harness.daemon import Daemon
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.api.phantom.v1 import node_pb2
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.daemon import Daemon
 from tests.e2e.lifecycle.client import Container, Cri, refusal
 
 pytestmark = pytest.mark.root

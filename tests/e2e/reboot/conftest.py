@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.daemon import Daemon
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.daemon import Daemon
 from tests.e2e.lifecycle.client import Cri
 
 

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
+from harness.cgroups import remove_cgroups
+from harness.containerd import Choices, Containerd
+from harness.daemon import DRIVER, Daemon
+from harness.host import kill_below, unmount_below
+from harness.image import PAUSE_SOURCE, ImageConfig, program_layer, write_layout
+from harness.reboot import go_down
+from harness.registry import Registry, serve_from
+from harness.tools import tool
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.cgroups import remove_cgroups
-from tests.e2e.harness.containerd import Choices, Containerd
-from tests.e2e.harness.daemon import DRIVER, Daemon
-from tests.e2e.harness.host import kill_below, unmount_below
-from tests.e2e.harness.image import PAUSE_SOURCE, ImageConfig, program_layer, write_layout
-from tests.e2e.harness.reboot import go_down
-from tests.e2e.harness.registry import Registry, serve_from
-from tests.e2e.harness.tools import tool
 from tests.e2e.lifecycle.client import Container, Cri, Pod, limited, refusal
 
 pytestmark = [

@@ -13,10 +13,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from harness.daemon import Daemon
+from harness.reboot import go_down
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.reboot import go_down
 from tests.e2e.lifecycle.client import Container, Cri, Pod
 from tests.e2e.lifecycle.conftest import warmed_up
 from tests.e2e.reboot.test_reboot import WINDOW_S

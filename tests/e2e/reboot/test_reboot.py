@@ -12,11 +12,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from harness.crictl import Crictl
+from harness.daemon import Daemon, free_port
+from harness.reboot import go_down
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.crictl import Crictl
-from tests.e2e.harness.daemon import Daemon, free_port
-from tests.e2e.harness.reboot import go_down
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri, Pod, limited, refusal
 from tests.e2e.lifecycle.conftest import settled, warmed_up
 

@@ -17,13 +17,13 @@ from typing import Any
 import grpc
 import pytest
 
+from harness.crictl import Crictl
+from harness.daemon import Daemon
+from harness.tools import tool
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.api.cri.v1 import api_pb2_grpc
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.crictl import Crictl
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.tools import tool
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod, refusal
 
 pytestmark = pytest.mark.root

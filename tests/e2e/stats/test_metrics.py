@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod, limited
 
 pytestmark = pytest.mark.root

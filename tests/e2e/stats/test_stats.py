@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 import pytest
 
+from harness.cgroups import remove_cgroups
+from harness.crictl import Crictl
+from harness.daemon import Daemon
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.cgroups import remove_cgroups
-from tests.e2e.harness.crictl import Crictl
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri, Pod, limited, refusal
 from tests.e2e.lifecycle.conftest import PodMaker
 
@@ -208,5 +208,5 @@ def test_crictl_info(crictl: Crictl, node: Daemon) -> None:
     assert (config["stateDir"], config["rootDir"]) == (str(node.state), str(node.root))
     assert config["cgroupVersion"] in ("v1", "hybrid", "v2") and config["cgroupDriver"] == "cgroupfs"
     assert config["configuration"]["listen"] == node.endpoint
-    assert [pool["name"] for pool in config["pools"]] == ["default"]
+    assert [pool["name"] for pool in config["statistics"]["pools"]] == ["default"]
     assert {one["type"]: one["status"] for one in info["status"]["conditions"]}["RuntimeReady"]

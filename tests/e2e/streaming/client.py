@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.e2e.harness.tools import tool
+from harness.tools import tool
 
 PATIENCE_SECONDS = 30.0
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.harness.daemon import Daemon
+from harness.daemon import Daemon
 from tests.e2e.lifecycle.client import Container, Pod
 from tests.e2e.lifecycle.conftest import cri, make_pod, node, pod, shared
 from tests.e2e.streaming.client import StreamClient

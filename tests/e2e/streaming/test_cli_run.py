@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.daemon import Daemon
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri
 from tests.e2e.streaming.phantom_client import PhantomClient
 

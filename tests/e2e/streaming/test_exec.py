@@ -11,9 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from harness.daemon import Daemon
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri, Pod, linux, refusal
 from tests.e2e.lifecycle.conftest import Shared
 from tests.e2e.streaming.client import StreamClient

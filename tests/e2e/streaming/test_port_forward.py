@@ -16,8 +16,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from harness.daemon import Daemon, free_port
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.daemon import Daemon, free_port
 from tests.e2e.lifecycle.client import Container, Cri, Pod, refusal
 from tests.e2e.lifecycle.conftest import PodMaker, Shared
 from tests.e2e.streaming.client import Running, StreamClient

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from harness.daemon import Daemon, free_port
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.daemon import Daemon, free_port
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri
 from tests.e2e.streaming.client import StreamClient
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from harness.daemon import Daemon
+from harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
+from harness.registry import Registry
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
-from tests.e2e.harness.registry import Registry
 from tests.e2e.lifecycle.client import Cri, Pod, linux, refusal
 from tests.e2e.lifecycle.conftest import PodMaker
 from tests.e2e.userns.conftest import (

@@ -9,10 +9,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from harness.image import LayerBuilder, write_layout
+from harness.registry import Registry
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.image import LayerBuilder, write_layout
-from tests.e2e.harness.registry import Registry
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri, Pod, refusal
 from tests.e2e.userns.conftest import COUNT, FIRST, id_mapping, inside, mapped_mount, owner
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from harness.daemon import Daemon
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.api.phantom.v1 import node_pb2
 from tests.e2e.conftest import DaemonMaker
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Cri, Pod, refusal
 from tests.e2e.lifecycle.conftest import PodMaker, warmed_up
 from tests.e2e.streaming.client import StreamClient

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from harness.daemon import Daemon
+from harness.image import ImageConfig, build_image
+from harness.registry import Registry
+from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.image import ImageConfig, build_image
-from tests.e2e.harness.registry import Registry
-from tests.e2e.harness.waiting import wait_until
 from tests.e2e.lifecycle.client import Container, Cri
 
 ON_DISK_S = 3.0

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from tests.e2e.harness.tools import ROOT
+from harness.tools import ROOT
 from tests.e2e.vm.initramfs import initramfs
 from tests.e2e.vm.kernels import Kernel
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness.tools import ROOT
+from harness.tools import ROOT
 from tests.e2e.vm import selinux
 from tests.e2e.vm.kernels import RELEASES, kernel
 from tests.e2e.vm.machine import Machine

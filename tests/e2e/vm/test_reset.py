@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness.tools import ROOT
-from tests.e2e.harness.waiting import wait_until
+from harness.tools import ROOT
+from harness.waiting import wait_until
 from tests.e2e.vm.job import ON_DISK_S
 from tests.e2e.vm.kernels import RELEASES, kernel
 from tests.e2e.vm.machine import Machine

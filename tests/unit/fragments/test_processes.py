@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import wait_until
 from phantom_cri.errors import NotFound
 from phantom_cri.fragments import identify, open_process, reap, watch_death
 from phantom_cri.fragments.processes import start_time_of
 from phantom_cri.model import ProcessRef
-from tests.e2e.harness.waiting import wait_until
 
 
 @pytest.fixture

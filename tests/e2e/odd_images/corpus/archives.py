@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.harness.image import LayerBuilder as Layer
+from harness.image import LayerBuilder as Layer
 from tests.e2e.odd_images.case import Better, Case, prints, refused
 from tests.e2e.odd_images.draft import layers
 from tests.e2e.odd_images.tars import (
@@ -252,7 +252,7 @@ ATTRIBUTES = (
         [layers(Layer().directory("./", 0o751).file("f", "f").finish())],
         "stat -c %a /",
         prints("755"),
-        Better(prints("751"), "the root has the mode that its archive says, as docker and CRI-O have it"),
+        Better(prints("751"), "the root has the mode that its archive says"),
     ),
     Case(
         "root-directory-is-a-file",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.e2e.harness.image import LayerBuilder as Layer
+from harness.image import LayerBuilder as Layer
 from tests.e2e.odd_images.case import Better, Case, exits, prints, refused
 from tests.e2e.odd_images.draft import config, config_file, having, layers
 

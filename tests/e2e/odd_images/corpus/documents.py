@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.e2e.harness.image import digest_of
+from harness.image import digest_of
 from tests.e2e.odd_images.case import PULL_ONLY, STATUS, Better, Case, prints, refused
 from tests.e2e.odd_images.draft import (
     DOCKER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.e2e.harness.image import ARCHITECTURE, digest_of
+from harness.image import ARCHITECTURE, digest_of
 from tests.e2e.images.spec_registry import SpecRegistry
 from tests.e2e.odd_images.case import Better, Case, prints, refused
 from tests.e2e.odd_images.draft import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.harness.image import LayerBuilder as Layer
+from harness.image import LayerBuilder as Layer
 from tests.e2e.odd_images.case import Better, Case, prints, refused
 from tests.e2e.odd_images.draft import Draft, layers
 from tests.e2e.odd_images.tars import archive, member

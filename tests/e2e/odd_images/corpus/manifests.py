@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from tests.e2e.harness.image import LayerBuilder as Layer
-from tests.e2e.harness.image import digest_of
+from harness.image import LayerBuilder as Layer
+from harness.image import digest_of
 from tests.e2e.odd_images.case import Better, Case, prints, refused
 from tests.e2e.odd_images.draft import (
     DOCKER,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.e2e.harness.image import LayerBuilder as Layer
+from harness.image import LayerBuilder as Layer
 from tests.e2e.odd_images.case import STOPPED, Better, Case, prints, refused
 from tests.e2e.odd_images.draft import Change, config, layers
 

@@ -10,7 +10,7 @@ import struct
 
 import zstandard
 
-from tests.e2e.harness.image import LayerBuilder as Layer
+from harness.image import LayerBuilder as Layer
 from tests.e2e.odd_images.case import Better, Case, prints, refused
 from tests.e2e.odd_images.draft import DOCKER, TAR_LAYER, ZSTD_LAYER, layers, sent
 from tests.e2e.odd_images.tars import END, archive, member

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.e2e.harness.waiting import wait_until
+from harness.waiting import wait_until
 
 
 class Child:

@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.harness.cgroups import remove_cgroups
-from tests.e2e.harness.child import Child
-from tests.e2e.harness.host import Snapshot, kill_below, unmount_below
-from tests.e2e.harness.tools import ROOT
-from tests.e2e.harness.waiting import wait_until
+from harness.cgroups import remove_cgroups
+from harness.child import Child
+from harness.host import Snapshot, kill_below, unmount_below
+from harness.tools import ROOT
+from harness.waiting import wait_until
 
 DRIVER = os.environ.get("PHANTOM_TEST_CGROUP_DRIVER", "cgroupfs")
 """Which cgroup driver the tests' daemons use: every test runs with either."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.harness.tools import tool
+from harness.tools import tool
 
 
 class CrictlError(Exception):

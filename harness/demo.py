@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The main job, start to end, on paths of its own.
 
 An image from what Debian ships, a registry on loopback, phantom-cri, a pull and a pod: prints the pod's
@@ -14,13 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # the tests' harness is no installed package
-
-from tests.e2e.harness.daemon import Daemon  # noqa: E402
-from tests.e2e.harness.image import ImageConfig, build_image  # noqa: E402
-from tests.e2e.harness.registry import Registry  # noqa: E402
-from tests.e2e.harness.waiting import wait_until  # noqa: E402
+from harness.daemon import Daemon
+from harness.image import ImageConfig, build_image
+from harness.registry import Registry
+from harness.tools import ROOT
+from harness.waiting import wait_until
 
 SCRIPT = 'echo "hello from $(hostname), pid $$, $(ip -4 -o addr show eth0 | awk "{print \\$4}")"'
 

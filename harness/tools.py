@@ -6,7 +6,7 @@ import functools
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[1]
 INSTALLER = ROOT / "tests" / "tools" / "install"
 
 

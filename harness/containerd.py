@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from tests.e2e.harness.cgroups import hierarchies
-from tests.e2e.harness.child import Child
-from tests.e2e.harness.cni import CNI_PLUGINS, write_bridge_network
-from tests.e2e.harness.crictl import Crictl
-from tests.e2e.harness.host import kill_below, unmount_below
-from tests.e2e.harness.tools import tool
+from harness.cgroups import hierarchies
+from harness.child import Child
+from harness.cni import CNI_PLUGINS, write_bridge_network
+from harness.crictl import Crictl
+from harness.host import kill_below, unmount_below
+from harness.tools import tool
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-from tests.e2e.harness.child import Child
+from harness.child import Child
 
 CONFIG = """\
 version: 0.1

@@ -6,9 +6,9 @@ import contextlib
 import shutil
 import subprocess
 
-from tests.e2e.harness.cgroups import remove_cgroups
-from tests.e2e.harness.daemon import Daemon
-from tests.e2e.harness.host import kill_below, unmount_below
+from harness.cgroups import remove_cgroups
+from harness.daemon import Daemon
+from harness.host import kill_below, unmount_below
 
 
 def go_down(daemon: Daemon) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.harness.cgroups import groups_below
-from tests.e2e.harness.waiting import wait_until
+from harness.cgroups import groups_below
+from harness.waiting import wait_until
 
 PROC = Path("/proc")
 

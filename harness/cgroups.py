@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.e2e.harness.waiting import wait_until
+from harness.waiting import wait_until
 
 MOUNT = Path("/sys/fs/cgroup")
 
