@@ -213,7 +213,10 @@ class PolicyRef(Stored, frozen=True):
 
 
 class PolicyReport(Record, frozen=True):
-    """A policy that is loaded. `digest`: of what it says; `containers`: those created under its name."""
+    """A policy that is loaded. `digest`: of what it says; `containers`: those created under its name.
+
+    handlers: runtime handlers whose pods' containers get it, "" is the default one.
+    """
 
     name: str
     digest: str
@@ -224,6 +227,7 @@ class PolicyReport(Record, frozen=True):
     capabilities: tuple[str, ...]
     no_new_privs: bool
     containers: int
+    handlers: tuple[str, ...]
 
 
 class PlannedOp(Record, frozen=True):
@@ -409,6 +413,7 @@ class ContainerRecord(Stored, frozen=True):
     image_mounts: tuple[ImageMount, ...] = ()  # one for each of config.mounts with an image, in their order
     selinux: SelinuxLabels | None = None
     policy: PolicyRef | None = None  # None: of a daemon that recorded none
+    driver: str = "native"  # the runtime driver that it was created with
 
 
 class ContainerEvent(Record, frozen=True):

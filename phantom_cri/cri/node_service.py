@@ -210,6 +210,7 @@ def _policy(policy: PolicyReport) -> wire.Policy:
         capabilities=policy.capabilities,
         no_new_privs=policy.no_new_privs,
         containers=policy.containers,
+        handlers=policy.handlers,
     )
 
 

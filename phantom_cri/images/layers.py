@@ -14,7 +14,6 @@ layers alive (`image:…`, `container:…`, `pull:…`); whoever lets go of the 
 from __future__ import annotations
 
 import base64
-import ctypes
 import hashlib
 import itertools
 import logging
@@ -23,6 +22,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from phantom_cri import native
 from phantom_cri.codec import NewerSchema, Stored, from_stored, sync_folder, to_json, write_atomically
 from phantom_cri.errors import DataLoss, Internal, kernel_error
 from phantom_cri.images.layertar import LayerStream
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 WASM = "application/wasm"
 
 _SNIFF_LIMIT = 1 << 20
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LayerRecord(Stored, frozen=True):
@@ -288,10 +287,11 @@ def measure(folder: str) -> tuple[int, int]:
 
 
 def sync_filesystem(folder: Path) -> None:
-    """syncfs(2): thousands of small files reach the disk with one call. Python has no name for it."""
+    """Thousands of small files reach the disk with one call."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if _libc.syncfs(fd) != 0:
-            raise kernel_error(f"syncfs {folder}", ctypes.get_errno())
+        native.syncfs(fd)
+    except OSError as error:
+        raise kernel_error(f"syncfs {folder}", error.errno or 0) from error
     finally:
         os.close(fd)

@@ -10,15 +10,15 @@ and its own error counts.
 from __future__ import annotations
 
 import asyncio
-import os
 
 from phantom_cri import codec, plans
 from phantom_cri.cgroups import ABSENT, LaunchFds
-from phantom_cri.errors import PhantomError, kernel_error
+from phantom_cri.errors import PhantomError
 from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle import cleanup
 from phantom_cri.lifecycle.container_spec import allowed_devices, container_spec, resolved_of
 from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.log_file import open_log
 from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerRecord, Resources
@@ -59,7 +59,7 @@ async def prepare(runtime: Runtime, pod: Pod, fragment: FragmentHandle, containe
         with stages.stage("cgroup"):
             undo.push("cgroup", lambda: cleanup.release_cgroup(runtime, container))
             container.has_cgroup = True
-            rules = allowed_devices(record, resolved_of(pod, container).devices)
+            rules = allowed_devices(record, resolved_of(runtime, pod, container).devices)
             await runtime.cgroups.create_async(record.cgroup, limits(runtime, record), rules)
         with plans.Donations() as donations, runtime.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):
@@ -98,16 +98,3 @@ def lendable(runtime: Runtime, fds: LaunchFds) -> dict[str, int]:
     if fds.clone_into is not None:
         found["cgroup"] = fds.clone_into
     return found | {f"procs{index}": procs for index, procs in enumerate(fds.procs)}
-
-
-def open_log(path: str) -> int:
-    """Open or make a log file for appending; its folder is made, as CRI-O does.
-
-    Raises Internal, ResourceExhausted.
-    """
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(path, flags, 0o640)
-    except OSError as error:
-        raise kernel_error(f"log_path {path}", error.errno or 0) from error

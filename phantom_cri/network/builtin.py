@@ -15,7 +15,6 @@ import functools
 import hashlib
 import logging
 import os
-import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,9 @@ from typing import ParamSpec, TypeVar
 from phantom_cri import errors
 from phantom_cri.codec import replace
 from phantom_cri.concurrency import to_the_end
+from phantom_cri.config import NetworkConfig
 from phantom_cri.model import PortMapping, SandboxConfig
-from phantom_cri.network import Attachment, NetworkConfig, NetworkStatistics, bridge, links, listing
+from phantom_cri.network import Attachment, NetworkStatistics, bridge, links, listing
 from phantom_cri.network import netlink as nl
 from phantom_cri.network.addresses import AddressBook, PodNetwork, Subnet, parse_subnets
 from phantom_cri.network.firewall import Firewall
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_BRIDGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 _SWEEP_AFTER = 2.0  # seconds; the kernel takes well under one to take a namespace down
 _INDEX_BLOCK = 1 << 20
 _ATTEMPTS = 4
@@ -49,13 +48,7 @@ class BuiltinNetwork:
     """A `NetworkDriver`. All methods are called in one event loop; `close` ends its threads."""
 
     def __init__(self, config: NetworkConfig, state: Path) -> None:
-        """state: the daemon's state directory; records go to state/network. Raises InvalidArgument."""
-        if not _BRIDGE_NAME.fullmatch(config.bridge):
-            raise errors.InvalidArgument(
-                f"network.bridge: {config.bridge!r} is not a name of at most 15 characters"
-            )
-        if config.mtu and not 1280 <= config.mtu <= 65535:
-            raise errors.InvalidArgument(f"network.mtu: {config.mtu} is not 0 or within 1280…65535")
+        """state: the daemon's state directory; records go to state/network."""
         self._config = config
         self._subnets = parse_subnets(config.subnets)
         self._owner = bridge.owner_of(state)

@@ -23,9 +23,9 @@ from harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
 from harness.tools import tool
 from phantom_cri import codec, config
 from phantom_cri.__main__ import compose, leave
-from phantom_cri.lifecycle import user_namespaces
+from phantom_cri.daemon import user_namespaces
+from phantom_cri.daemon.recover import recover
 from phantom_cri.lifecycle.live import Container
-from phantom_cri.lifecycle.recover import recover
 from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.statistics import statistics
 from phantom_cri.lifecycle.verbs import PodVerbs

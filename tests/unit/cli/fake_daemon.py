@@ -206,6 +206,7 @@ class FakeDaemon:
                 capabilities=("CHOWN", "KILL"),
                 no_new_privs=strict,
                 containers=containers,
+                handlers=("", "phantom") if strict else (),
             )
 
         return [report("default", "/proc/kcore", 0), report("strict", "/proc/kallsyms", 3)]

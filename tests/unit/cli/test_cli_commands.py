@@ -272,12 +272,13 @@ async def test_pools_shows_stock_and_trouble(node: Node) -> None:
 async def test_policies_and_a_run_under_the_default_one(node: Node) -> None:
     outcome = await node.phantom("policies")
     assert outcome.out.splitlines() == [
-        "POLICY    DEFAULT   CONTAINERS   MASKED   READ-ONLY   UNMASK    CAPABILITIES   NEW PRIVILEGES   DIGEST",  # noqa: E501
-        "default   -         0            1        2           allowed   2              allowed          ababababababa",  # noqa: E501
-        "strict    yes       3            1        2           never     2              never            ababababababa",  # noqa: E501
+        "POLICY    DEFAULT   HANDLERS      CONTAINERS   MASKED   READ-ONLY   UNMASK    CAPABILITIES   NEW PRIVILEGES   DIGEST",  # noqa: E501
+        "default   -         -             0            1        2           allowed   2              allowed          ababababababa",  # noqa: E501
+        'strict    yes       "", phantom   3            1        2           never     2              never            ababababababa',  # noqa: E501
     ]  # fmt: skip
     strict = json.loads((await node.phantom("policies", "--json")).out)[1]
     assert (strict["masked_paths"], strict["capabilities"]) == (["/proc/kallsyms"], ["CHOWN", "KILL"])
+    assert strict["handlers"] == ["", "phantom"]
     assert (strict["can_unmask"], strict["no_new_privs"], strict["default"]) == (False, True, True)
     await node.phantom("run", BUSYBOX)
     (config,) = node.daemon.configs

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from phantom_cri import codec, errors, native
+from phantom_cri.config import CniConfig, Prewire
 from phantom_cri.model import PortMapping, SandboxConfig, SandboxMetadata
-from phantom_cri.network.cni import CniConfig, Prewire, driver
+from phantom_cri.network.cni import driver
 from phantom_cri.network.cni.attachments import Cache
 from phantom_cri.network.cni.driver import CniNetwork
 from tests.cni_plugins import RESULT, Plugins
@@ -44,9 +45,10 @@ class Bench:
         half.rename(path)
         return path
 
-    async def start(self, *live: str, prewire: Prewire = "always", timeout_s: float = 5.0) -> CniNetwork:
-        config = CniConfig(self.cache_dir, self.conf_dir, (self.plugins.bin_dir,), prewire, timeout_s)
-        self.network = CniNetwork(config, self.folder / "state")
+    async def start(self, *live: str, prewire: Prewire = "always") -> CniNetwork:
+        conf_dir, bin_dirs = str(self.conf_dir), (str(self.plugins.bin_dir),)
+        config = CniConfig(conf_dir, bin_dirs, str(self.cache_dir), prewire, "5s")
+        self.network = CniNetwork(config, self.folder, self.folder / "state")
         await self.network.start(dict.fromkeys(live, IPS))
         return self.network
 

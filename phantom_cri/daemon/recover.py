@@ -15,13 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phantom_cri import codec, fragments
+from phantom_cri.daemon import reboot, unmanaged
+from phantom_cri.daemon.orphans import end_orphans
+from phantom_cri.daemon.strays import end_strays
 from phantom_cri.errors import NotFound, PhantomError
+from phantom_cri.fragments.folder import end_stranger, stored_process
 from phantom_cri.fragments.handle import FragmentHandle
-from phantom_cri.lifecycle import endings, node_fragments, reboot, unmanaged
-from phantom_cri.lifecycle.checkpoint_container import thaw_all
+from phantom_cri.lifecycle import endings
+from phantom_cri.lifecycle.checkpoints import thaw_all
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.orphans import end_orphans
 from phantom_cri.lifecycle.records import (
     drop_unfinished,
     stored_container_ids,
@@ -29,7 +32,6 @@ from phantom_cri.lifecycle.records import (
     stored_pod,
 )
 from phantom_cri.lifecycle.runtime import Runtime, log
-from phantom_cri.lifecycle.strays import end_strays
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
 STARTING_TIMEOUT = 5.0
@@ -104,9 +106,9 @@ async def look(folder: str) -> Found:
 
 async def find_fragment(folder: str) -> FragmentHandle | None:
     """The folder's fragment, connected; one that lives but does not answer is ended."""
-    process = node_fragments.stored_process(folder)
+    process = stored_process(folder)
     if process is None:
-        await node_fragments.end_stranger(folder)
+        await end_stranger(folder)
         return None
     try:
         fragment = FragmentHandle(os.path.basename(folder), folder, process, fragments.open_process(process))

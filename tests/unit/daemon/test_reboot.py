@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from phantom_cri import codec, native
+from phantom_cri.daemon import reboot
 from phantom_cri.errors import PhantomError
-from phantom_cri.lifecycle import reboot
 from phantom_cri.lifecycle.records import (
     AnyRecord,
     Records,
