@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,23 +18,25 @@ from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config, PoolConfig, StreamingConfig
 from phantom_cri.cri.server import cri_server
+from phantom_cri.daemon import gauges, user_namespaces
+from phantom_cri.daemon.ownership import Ownership
+from phantom_cri.daemon.recover import recover
+from phantom_cri.drivers import Driver
+from phantom_cri.drivers.native import NativeDriver
 from phantom_cri.errors import PhantomError
 from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.images import ImageService, Limits
-from phantom_cri.lifecycle import confinement, gauges, node_fragments, user_namespaces
+from phantom_cri.lifecycle import confinement, node_fragments
 from phantom_cri.lifecycle.durable import DurableRecords
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.labelling import label_layers
 from phantom_cri.lifecycle.node_verbs import NodeVerbs
-from phantom_cri.lifecycle.ownership import Ownership
 from phantom_cri.lifecycle.record_file import RecordFile
 from phantom_cri.lifecycle.records import Records
-from phantom_cri.lifecycle.recover import recover
 from phantom_cri.lifecycle.runtime import Handler, Runtime
 from phantom_cri.lifecycle.verbs import PodVerbs
-from phantom_cri.network import NetworkConfig, NetworkDriver
+from phantom_cri.network import NetworkDriver
 from phantom_cri.network.builtin import BuiltinNetwork
-from phantom_cri.network.cni import CniConfig
 from phantom_cri.network.cni.driver import CniNetwork
 from phantom_cri.policy import AppArmor, KeptPolicies, PolicyBook, Selinux, apparmor
 from phantom_cri.pools import Pool, Profile
@@ -82,16 +85,19 @@ async def compose(
     settings: Config, numbers: metrics.Metrics, traces: tracing.Tracing | tracing.NoTracing
 ) -> Runtime:
     """All objects of one daemon, wired together; nothing is started."""
+    policies, profiles = load_policies(settings), make_profiles(settings)
+    handlers = make_handlers(settings, policies, profiles)  # a wrong one is refused before anything is made
     tree = await cgroups.detect_systemd() if settings.cgroup.driver == "systemd" else cgroups.detect()
     durable = DurableRecords(RecordFile(os.path.join(settings.root, "records")))
+    images = make_images(settings)
     runtime = Runtime(
         config=settings,
         records=Records(settings.state, durable.note),
         durable=durable,
-        images=make_images(settings),
+        images=images,
         network=make_network(settings),
         cgroups=tree,
-        policies=load_policies(settings),
+        policies=policies,
         kept_policies=KeptPolicies(os.path.join(settings.state, "policies")),
         metrics=numbers,
         streams=make_streams(settings.streaming),
@@ -101,8 +107,12 @@ async def compose(
         host_mounts=os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),
         criu=Criu(settings.checkpoint.criu),
         fragments_cgroup=await fragments_cgroup(settings, tree),
+        profiles=tuple(profiles.values()),
+        drivers=make_drivers(images),
+        handlers=handlers,
     )
-    add_pools_and_handlers(runtime)
+    for pool in settings.pools:
+        runtime.pools[pool.name] = make_pool(runtime, profiles[pool.name], pool)
     for policy in runtime.policies:
         numbers.policy_loaded(policy.name, policy.digest, policy is runtime.policies.default)
     return runtime
@@ -162,32 +172,10 @@ def load_selinux() -> Selinux:
 
 def make_network(settings: Config) -> NetworkDriver:
     """The driver that `network.driver` names."""
-    state = Path(settings.state)
-    if settings.network.driver == "cni":
-        return CniNetwork(make_cni_config(settings), state)
-    return BuiltinNetwork(make_network_config(settings), state)
-
-
-def make_cni_config(settings: Config) -> CniConfig:
-    wanted = settings.network.cni
-    return CniConfig(
-        cache_dir=Path(wanted.cache_dir or os.path.join(settings.root, "cni")),
-        conf_dir=Path(wanted.conf_dir),
-        bin_dirs=tuple(map(Path, wanted.bin_dirs)),
-        prewire=wanted.prewire,
-        timeout_s=wanted.timeout_seconds,
-    )
-
-
-def make_network_config(settings: Config) -> NetworkConfig:
-    wanted = settings.network
-    return NetworkConfig(
-        bridge=wanted.bridge,
-        subnets=wanted.subnets,
-        mtu=wanted.mtu,
-        masquerade=wanted.masquerade,
-        host_ports=wanted.host_ports,
-    )
+    wanted, state = settings.network, Path(settings.state)
+    if wanted.driver == "cni":
+        return CniNetwork(wanted.cni, Path(settings.root), state)
+    return BuiltinNetwork(wanted, state)
 
 
 async def fragments_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:
@@ -197,23 +185,31 @@ async def fragments_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:
     return tree.launch_fds(path)
 
 
-def add_pools_and_handlers(runtime: Runtime) -> None:
-    """One pool for each of the configuration, and the handlers whose pods take fragments from them."""
-    profiles: dict[str, Profile] = {}
-    for settings in runtime.config.pools:
-        spaces = settings.namespaces
-        profile = Profile(
-            name=settings.name,
-            host_network=spaces.host_network,
-            host_pid=spaces.host_pid,
-            host_ipc=spaces.host_ipc,
+def make_drivers(images: ImageService) -> dict[str, Driver]:
+    """By the names that `handlers[].driver` knows them by."""
+    return {"native": NativeDriver(images)}
+
+
+def make_handlers(
+    settings: Config, policies: PolicyBook, profiles: Mapping[str, Profile]
+) -> dict[str, Handler]:
+    """Raises ConfigError for a policy that is not there, naming those that are."""
+    places = {handler.name: f"handlers[{index}]" for index, handler in enumerate(settings.handlers)}
+    return {
+        name: Handler(
+            name,
+            tuple(profiles[pool.name] for pool in settings.pools_of(wanted)),
+            wanted.driver,
+            policies.get(wanted.policy, f"{places[name]}.policy") if wanted.policy else policies.default,
         )
-        profiles[profile.name] = profile
-        runtime.pools[profile.name] = make_pool(runtime, profile, settings)
-    runtime.profiles = tuple(profiles.values())
-    for name, handler in runtime.config.handlers_by_name().items():
-        own = tuple(profiles[pool.name] for pool in runtime.config.pools_of(handler))
-        runtime.handlers[name] = Handler(name, own)
+        for name, wanted in settings.handlers_by_name().items()
+    }
+
+
+def make_profiles(settings: Config) -> dict[str, Profile]:
+    """What the fragments of each pool are born with."""
+    spaces = {pool.name: pool.namespaces for pool in settings.pools}
+    return {name: Profile(name, one.host_network, one.host_pid, one.host_ipc) for name, one in spaces.items()}
 
 
 def make_pool(runtime: Runtime, profile: Profile, settings: PoolConfig) -> Pool[FragmentHandle]:

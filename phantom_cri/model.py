@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from phantom_cri.codec import Noun, Record
+from phantom_cri.codec import Record, Stored
 
 NamespaceMode = Literal["pod", "container", "node", "target"]
 Propagation = Literal["private", "host_to_container", "bidirectional"]
@@ -19,33 +19,33 @@ CgroupDriver = Literal["cgroupfs", "systemd"]
 EventKind = Literal["created", "started", "stopped", "deleted"]
 
 
-class SandboxMetadata(Noun, frozen=True):
+class SandboxMetadata(Stored, frozen=True):
     name: str
     uid: str = ""
     namespace: str = ""
     attempt: int = 0
 
 
-class DnsConfig(Noun, frozen=True):
+class DnsConfig(Stored, frozen=True):
     servers: tuple[str, ...] = ()
     searches: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
 
-class PortMapping(Noun, frozen=True):
+class PortMapping(Stored, frozen=True):
     protocol: Literal["tcp", "udp", "sctp"] = "tcp"
     container_port: int = 0
     host_port: int = 0  # 0: not exposed on the host
     host_ip: str = ""
 
 
-class IdMapping(Noun, frozen=True):
+class IdMapping(Stored, frozen=True):
     host_id: int
     container_id: int
     length: int
 
 
-class NamespaceOptions(Noun, frozen=True):
+class NamespaceOptions(Stored, frozen=True):
     network: NamespaceMode = "pod"
     pid: NamespaceMode = "pod"
     ipc: NamespaceMode = "pod"
@@ -55,33 +55,33 @@ class NamespaceOptions(Noun, frozen=True):
     gids: tuple[IdMapping, ...] = ()
 
 
-class SecurityProfile(Noun, frozen=True):
+class SecurityProfile(Stored, frozen=True):
     """A seccomp or AppArmor choice. `None` in its place means unconfined (CRI: nil)."""
 
     kind: Literal["runtime_default", "unconfined", "localhost"] = "runtime_default"
     localhost_ref: str = ""
 
 
-class SelinuxOptions(Noun, frozen=True):
+class SelinuxOptions(Stored, frozen=True):
     user: str = ""
     role: str = ""
     type: str = ""
     level: str = ""
 
 
-class SelinuxLabels(Noun, frozen=True):
+class SelinuxLabels(Stored, frozen=True):
     """Contexts as the kernel writes them: of processes ("": they get none), and of files made for them."""
 
     process: str
     mount: str
 
 
-class HugepageLimit(Noun, frozen=True):
+class HugepageLimit(Stored, frozen=True):
     page_size: str
     limit: int
 
 
-class Resources(Noun, frozen=True):
+class Resources(Stored, frozen=True):
     """CRI LinuxContainerResources. 0 or empty: not set; `cpu_quota` -1: unlimited."""
 
     cpu_period: int = 0
@@ -97,7 +97,7 @@ class Resources(Noun, frozen=True):
     unified: dict[str, str] = {}
 
 
-class SandboxSecurity(Noun, frozen=True):
+class SandboxSecurity(Stored, frozen=True):
     namespaces: NamespaceOptions = NamespaceOptions()
     selinux: SelinuxOptions | None = None
     run_as_user: int | None = None
@@ -109,7 +109,7 @@ class SandboxSecurity(Noun, frozen=True):
     apparmor: SecurityProfile | None = None
 
 
-class SandboxConfig(Noun, frozen=True):
+class SandboxConfig(Stored, frozen=True):
     metadata: SandboxMetadata
     hostname: str = ""
     log_directory: str = ""
@@ -124,7 +124,7 @@ class SandboxConfig(Noun, frozen=True):
     resources: Resources | None = None
 
 
-class ImageSpec(Noun, frozen=True):
+class ImageSpec(Stored, frozen=True):
     image: str = ""
     annotations: dict[str, str] = {}
     user_specified_image: str = ""
@@ -132,7 +132,7 @@ class ImageSpec(Noun, frozen=True):
     image_ref: str = ""
 
 
-class Mount(Noun, frozen=True):
+class Mount(Stored, frozen=True):
     container_path: str
     host_path: str = ""
     readonly: bool = False
@@ -146,19 +146,19 @@ class Mount(Noun, frozen=True):
     options: tuple[str, ...] = ()  # of CDI's: nosuid, nodev, noexec, noatime, strictatime; bind: no submounts
 
 
-class Device(Noun, frozen=True):
+class Device(Stored, frozen=True):
     host_path: str
     container_path: str = ""  # empty: the same as on the host
     permissions: str = "rwm"
 
 
-class Capabilities(Noun, frozen=True):
+class Capabilities(Stored, frozen=True):
     add: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     add_ambient: tuple[str, ...] = ()
 
 
-class ContainerSecurity(Noun, frozen=True):
+class ContainerSecurity(Stored, frozen=True):
     capabilities: Capabilities = Capabilities()
     privileged: bool = False
     namespaces: NamespaceOptions = NamespaceOptions()
@@ -189,6 +189,8 @@ class CapabilitySets(Record, frozen=True):
 class CompiledPolicy(Record, frozen=True):
     """All that a policy says about the processes of one container. Paths that an image lacks are skipped.
 
+    On disk too, and read strictly: a restriction that is not known here cannot be applied.
+
     seccomp: struct sock_filter[], empty for none; seccomp_flags: SECCOMP_FILTER_FLAG_*.
     apparmor: name of a loaded profile, empty for unconfined.
     """
@@ -203,7 +205,7 @@ class CompiledPolicy(Record, frozen=True):
     apparmor: str = ""
 
 
-class PolicyRef(Noun, frozen=True):
+class PolicyRef(Stored, frozen=True):
     """Which policy holds a container. `hash`: of the whole CompiledPolicy, SHA-256 in hex."""
 
     name: str
@@ -211,7 +213,10 @@ class PolicyRef(Noun, frozen=True):
 
 
 class PolicyReport(Record, frozen=True):
-    """A policy that is loaded. `digest`: of what it says; `containers`: those created under its name."""
+    """A policy that is loaded. `digest`: of what it says; `containers`: those created under its name.
+
+    handlers: runtime handlers whose pods' containers get it, "" is the default one.
+    """
 
     name: str
     digest: str
@@ -222,14 +227,35 @@ class PolicyReport(Record, frozen=True):
     capabilities: tuple[str, ...]
     no_new_privs: bool
     containers: int
+    handlers: tuple[str, ...]
 
 
-class ContainerMetadata(Noun, frozen=True):
+class PlannedOp(Record, frozen=True):
+    """One op of a plan. `name`: as in native/ops.def; `text`: what it does, in words."""
+
+    name: str
+    text: str
+
+
+class PlanReport(Record, frozen=True):
+    """A container's plan. `is_sent`: as its fragment got it; else made again from the container's record.
+
+    facts: (name, words) of what the process is and is held to.
+    """
+
+    container_id: str
+    sandbox_id: str
+    is_sent: bool
+    ops: tuple[PlannedOp, ...]
+    facts: tuple[tuple[str, str], ...]
+
+
+class ContainerMetadata(Stored, frozen=True):
     name: str
     attempt: int = 0
 
 
-class EnvVar(Noun, frozen=True):
+class EnvVar(Stored, frozen=True):
     """A variable of a process. CRI 1.36 allows any bytes: `raw` holds a value that is not UTF-8."""
 
     name: str
@@ -242,7 +268,7 @@ class EnvVar(Noun, frozen=True):
         return self.value or self.raw.decode("utf-8", "surrogateescape")
 
 
-class ContainerConfig(Noun, frozen=True):
+class ContainerConfig(Stored, frozen=True):
     metadata: ContainerMetadata
     image: ImageSpec
     command: tuple[str, ...] = ()
@@ -263,7 +289,7 @@ class ContainerConfig(Noun, frozen=True):
     stop_signal: str = ""  # empty: the image's, else SIGTERM; "SIGTERM", "SIGRTMIN+3"
 
 
-class User(Noun, frozen=True):
+class User(Stored, frozen=True):
     """Who a container's process is, as resolved in its image. `groups` includes `gid`."""
 
     uid: int = 0
@@ -272,7 +298,7 @@ class User(Noun, frozen=True):
     home: str = "/"
 
 
-class ProcessRef(Noun, frozen=True):
+class ProcessRef(Stored, frozen=True):
     """A process that cannot be mistaken for a later one with the same pid.
 
     `start_time`: field 22 of /proc/PID/stat, in clock ticks since boot (proc_pid_stat(5)).
@@ -282,7 +308,7 @@ class ProcessRef(Noun, frozen=True):
     start_time: int
 
 
-class SandboxRecord(Noun, frozen=True):
+class SandboxRecord(Stored, frozen=True):
     """All that is known of a pod. `state` is what the kernel was last seen to say."""
 
     id: str
@@ -302,7 +328,7 @@ class SandboxRecord(Noun, frozen=True):
     selinux: SelinuxLabels | None = None  # what its containers have unless they ask for more
 
 
-class ImageConfig(Noun, frozen=True):
+class ImageConfig(Stored, frozen=True):
     """What an image says of the process to run in it (OCI image config, `config`)."""
 
     user: str = ""
@@ -315,7 +341,7 @@ class ImageConfig(Noun, frozen=True):
     labels: dict[str, str] = {}
 
 
-class InjectedDevice(Noun, frozen=True):
+class InjectedDevice(Stored, frozen=True):
     """A node to make: `mode` carries S_IFCHR, S_IFBLK or S_IFIFO; `access`: of r, w, m, empty for none.
 
     `uid`, `gid`: None for those of the container's process.
@@ -330,7 +356,7 @@ class InjectedDevice(Noun, frozen=True):
     access: str
 
 
-class InjectedHook(Noun, frozen=True):
+class InjectedHook(Stored, frozen=True):
     """A program of the node to run for a container. `name`: OCI's; `timeout`: seconds, 0 for none."""
 
     name: str
@@ -340,7 +366,7 @@ class InjectedHook(Noun, frozen=True):
     timeout: int
 
 
-class Injection(Noun, frozen=True):
+class Injection(Stored, frozen=True):
     """What CDI devices add to a container."""
 
     devices: tuple[InjectedDevice, ...] = ()
@@ -350,7 +376,7 @@ class Injection(Noun, frozen=True):
     hooks: tuple[InjectedHook, ...] = ()
 
 
-class ImageMount(Noun, frozen=True):
+class ImageMount(Stored, frozen=True):
     """What a mount of an image came to. `stack`: folders top first, or one file: the image at its sub path.
 
     `layers`: the image's, which must stay as long as the container does.
@@ -361,7 +387,7 @@ class ImageMount(Noun, frozen=True):
     layers: tuple[str, ...]
 
 
-class ContainerRecord(Noun, frozen=True):
+class ContainerRecord(Stored, frozen=True):
     id: str
     sandbox_id: str
     config: ContainerConfig
@@ -387,9 +413,10 @@ class ContainerRecord(Noun, frozen=True):
     image_mounts: tuple[ImageMount, ...] = ()  # one for each of config.mounts with an image, in their order
     selinux: SelinuxLabels | None = None
     policy: PolicyRef | None = None  # None: of a daemon that recorded none
+    driver: str = "native"  # the runtime driver that it was created with
 
 
-class ContainerEvent(Noun, frozen=True):
+class ContainerEvent(Record, frozen=True):
     """What happened to a container, or to a pod (`object_id` is the pod's then) and its state right after."""
 
     kind: EventKind
@@ -399,7 +426,7 @@ class ContainerEvent(Noun, frozen=True):
     containers: tuple[ContainerRecord, ...]
 
 
-class Image(Noun, frozen=True):
+class Image(Record, frozen=True):
     """One image as CRI reports it: `id` is the config digest, names are canonical."""
 
     id: str
@@ -410,7 +437,7 @@ class Image(Noun, frozen=True):
     pinned: bool = False
 
 
-class AuthConfig(Noun, frozen=True):
+class AuthConfig(Record, frozen=True):
     """Credentials of one request: never logged, never stored. `repr` hides them."""
 
     username: str = ""
@@ -424,14 +451,14 @@ class AuthConfig(Noun, frozen=True):
         return f"AuthConfig(username={self.username!r}, server_address={self.server_address!r}, …)"
 
 
-class FilesystemUsage(Noun, frozen=True):
+class FilesystemUsage(Record, frozen=True):
     timestamp: int
     mountpoint: str
     used_bytes: int
     inodes_used: int
 
 
-class Streams(Noun, frozen=True):
+class Streams(Record, frozen=True):
     """What a client of Exec or Attach has of a process; with a terminal there is no stderr."""
 
     tty: bool = False
@@ -440,7 +467,7 @@ class Streams(Noun, frozen=True):
     stderr: bool = False
 
 
-class ExecResult(Noun, frozen=True):
+class ExecResult(Record, frozen=True):
     """What an ExecSync left behind; a non-zero `exit_code` is no error."""
 
     stdout: bytes
@@ -448,14 +475,14 @@ class ExecResult(Noun, frozen=True):
     exit_code: int
 
 
-class RuntimeVersion(Noun, frozen=True):
+class RuntimeVersion(Record, frozen=True):
     """`name` prefixes the kubelet's container ids for ever; `version` has at least two numbers."""
 
     name: str
     version: str
 
 
-class RuntimeCondition(Noun, frozen=True):
+class RuntimeCondition(Record, frozen=True):
     """`RuntimeReady` and `NetworkReady` must be among them; `reason` is one CamelCase word."""
 
     type: str
@@ -464,7 +491,7 @@ class RuntimeCondition(Noun, frozen=True):
     message: str = ""
 
 
-class RuntimeHandler(Noun, frozen=True):
+class RuntimeHandler(Record, frozen=True):
     """One value of a pod's runtime class; `name` "" is the default."""
 
     name: str
@@ -472,7 +499,7 @@ class RuntimeHandler(Noun, frozen=True):
     user_namespaces: bool = False
 
 
-class RuntimeStatus(Noun, frozen=True):
+class RuntimeStatus(Record, frozen=True):
     """What this node can do now. `details` is shown by `crictl info` as it is."""
 
     conditions: tuple[RuntimeCondition, ...]

@@ -60,6 +60,20 @@ _.envp
 _.dropped_lines
 _.phase
 
+# Sent as counts: each room's statistics in a verbose Status.
+_.attached
+_.early_exits
+_.pulls
+_.awaited
+_.unclaimed
+_.event_readers
+_.unwritten_records
+_.leaving
+_.selinux_levels
+_.urls
+_.unasked
+_.sleepers
+
 # Values that the fragment sends (native/protocol.h).
 _.WARM
 _.CLAIMED
@@ -74,7 +88,6 @@ _.enable_cmt
 _.enable_mbm
 
 # Flags of an op that the tests of the fragment use; what planners ask whose op not every fragment knows.
-_.OVERLAY_VOLATILE
 _.OVERLAY_JOINED
 _.OVERLAY_CLASSIC
 _.knows

@@ -22,6 +22,10 @@ def _systemd() -> bool:
     return Path("/run/systemd/system").is_dir()  # sd_booted(3)
 
 
+def _loop_devices() -> bool:
+    return Path("/dev/loop-control").exists()
+
+
 def _overlayfs() -> bool:
     return "\toverlay" in Path("/proc/filesystems").read_text()
 
@@ -73,6 +77,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "cgroup_v1": _cgroup_v1,
     "cgroup_v2": _cgroup_v2,
     "ipv6": _ipv6,
+    "loop_devices": _loop_devices,
     "nftables": _nftables,
     "overlayfs": _overlayfs,
     "pidfd": _pidfd,

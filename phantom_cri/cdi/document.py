@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from phantom_cri.cdi.names import is_device, is_kind
 from phantom_cri.codec import Record
@@ -82,6 +82,14 @@ class Document(Record, frozen=True, rename="camel"):
     devices: tuple[Device, ...]
     container_edits: Edits = Edits()
     annotations: dict[str, str] = {}
+
+
+class Described(NamedTuple):
+    """A device, and the file that describes it: that file's own edits come along with it, once."""
+
+    path: str
+    document: Document
+    device: Device
 
 
 def check(document: Document) -> None:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from phantom_cri.cdi.document import DeviceNode, Edits, Mount
+from phantom_cri.cdi.document import Described, DeviceNode, Edits, Mount
 from phantom_cri.errors import FailedPrecondition, Unimplemented
 from phantom_cri.model import InjectedDevice, Injection, Propagation
 from phantom_cri.model import InjectedHook as ModelHook
 from phantom_cri.model import Mount as ModelMount
-
-if TYPE_CHECKING:
-    from phantom_cri.cdi.registry import Described
 
 _KINDS = {"b": stat.S_IFBLK, "c": stat.S_IFCHR, "u": stat.S_IFCHR, "p": stat.S_IFIFO}
 _PROPAGATIONS: dict[str, Propagation] = {

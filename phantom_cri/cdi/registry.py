@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from threading import Lock
 from typing import NamedTuple
 
-from phantom_cri.cdi.document import Device, Document, check
+from phantom_cri.cdi.document import Described, Document, check
 from phantom_cri.cdi.edits import merged
 from phantom_cri.codec import DecodeError, from_json, from_yaml
 from phantom_cri.errors import SHORTAGES, FailedPrecondition, kernel_error
@@ -28,14 +28,6 @@ class _Stamp(NamedTuple):
     size: int
     mtime_ns: int
     ctime_ns: int
-
-
-class Described(NamedTuple):
-    """A device, and the file that describes it: that file's own edits come along with it, once."""
-
-    path: str
-    document: Document
-    device: Device
 
 
 class Registry:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from phantom_cri.cgroups.base import ABSENT, Cgroups, LaunchFds
+from phantom_cri.cgroups.base import ABSENT, Cgroups, CgroupStatistics, LaunchFds
 from phantom_cri.cgroups.detect import detect, detect_systemd
 from phantom_cri.cgroups.devices import DEFAULT_RULES, DeviceRule
 from phantom_cri.cgroups.open_files import open_files_limit
@@ -15,6 +15,7 @@ __all__ = [
     "ABSENT",
     "DEFAULT_PARENT",
     "DEFAULT_RULES",
+    "CgroupStatistics",
     "Cgroups",
     "DeviceRule",
     "LaunchFds",

@@ -25,6 +25,7 @@ from phantom_cri.cgroups.paths import DEFAULT_PARENT, exec_name, pod_path, relat
 from phantom_cri.cgroups.processes import deadline_after, wait_until_empty
 from phantom_cri.cgroups.settings import missing_controller, replace_values, write_values
 from phantom_cri.cgroups.tree import Tree
+from phantom_cri.codec import Record
 from phantom_cri.errors import AlreadyExists, FailedPrecondition, NotFound, kernel_error
 from phantom_cri.model import CgroupDriver, Resources
 from phantom_cri.usage import CgroupUsage, HugePages
@@ -68,6 +69,15 @@ class LaunchFds(NamedTuple):
         self.close()
 
 
+class CgroupStatistics(Record, frozen=True):
+    """What is held between calls, which is something with systemd only. `jobs`: of units, that somebody waits
+    for; `sleepers`: processes of ours that keep scopes.
+    """
+
+    jobs: int
+    sleepers: int
+
+
 class Cgroups(ABC):
     """One node's cgroups. `controllers` are those that can be used, whichever hierarchy they are in."""
 
@@ -79,6 +89,9 @@ class Cgroups(ABC):
     @abstractmethod
     def features(self) -> dict[str, bool]:
         """What was found by trying, for `phantom doctor` and CRI Status."""
+
+    def statistics(self) -> CgroupStatistics:
+        return CgroupStatistics(0, 0)
 
     @abstractmethod
     def launch_fds(self, path: str) -> LaunchFds:
@@ -175,6 +188,10 @@ class Cgroups(ABC):
                 raise missing_controller(setting)
         if resources.cpuset_cpus or resources.cpuset_mems or resources.hugepage_limits or resources.unified:
             check_host(resources, *self._processors_and_memory())
+
+    def limits(self, resources: Resources) -> list[str]:
+        """What `create` writes for them: "memory.max 1048576" for each file. Raises InvalidArgument."""
+        return [f"{setting.file} {setting.value}" for setting in self._settings(resources, fresh=True)]
 
     def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] | None) -> None:
         """Make the cgroup with its limits; missing parents are made too. All of it, or nothing.

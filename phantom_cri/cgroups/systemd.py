@@ -16,7 +16,7 @@ import logging
 import subprocess
 from collections.abc import Sequence
 
-from phantom_cri.cgroups.base import REMOVE_TIMEOUT_S
+from phantom_cri.cgroups.base import REMOVE_TIMEOUT_S, CgroupStatistics
 from phantom_cri.cgroups.devices import DeviceRule
 from phantom_cri.cgroups.paths import member_name, relative
 from phantom_cri.cgroups.processes import deadline_after, kill_listed, wait_until_empty
@@ -41,6 +41,9 @@ class SystemdCgroups(V2Cgroups):
         super().__init__(tree)
         self._units = units
         self._holders: dict[str, subprocess.Popen[bytes]] = {}
+
+    def statistics(self) -> CgroupStatistics:
+        return CgroupStatistics(self._units.jobs, len(self._holders))
 
     def parent(self, cgroup_parent: str) -> str:
         return slice_path(slice_of(cgroup_parent))

@@ -33,6 +33,11 @@ class Units:
         self._connecting = asyncio.Lock()
         self._jobs: dict[str, list[asyncio.Future[str]]] = {}  # by unit: who waits for its job's end
 
+    @property
+    def jobs(self) -> int:
+        """Units whose job's end somebody waits for."""
+        return len(self._jobs)
+
     async def start_scope(self, unit: str, slice_name: str, pid: int, limits: Sequence[Property]) -> None:
         """A delegated scope around one process; on return its cgroup is there and the process is in it.
 

@@ -29,6 +29,7 @@ _COMMANDS = {
     "pull": ("images", "pull"),
     "load": ("images", "load"),
     "rmi": ("images", "remove"),
+    "plan": ("plan", "plan"),
     "pools": ("node", "pools"),
     "policies": ("node", "policies"),
     "doctor": ("node", "doctor"),

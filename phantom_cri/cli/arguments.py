@@ -90,7 +90,8 @@ def _inner_flags(command: Any) -> None:
         "--since", type=_since, default=None, metavar="TIME", help="as 10m, or 2026-01-02T03:04:05Z"
     )
     logs.add_argument("-t", "--timestamps", action="store_true", help="show when each line was written")
-    for one in (exec_, attach, logs):
+    plan = command("plan", "Show what starts a container, step by step, and what it is held to")
+    for one in (exec_, attach, logs, plan):
         one.add_argument("-c", "--container", default="", metavar="NAME", help="which one of the pod")
         one.add_argument("pod", metavar="POD", help="id of a pod or of a container in it, or a name")
     for one in (exec_, attach):

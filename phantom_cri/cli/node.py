@@ -99,7 +99,7 @@ async def policies(args: Namespace) -> int:
 
 
 def _policy_described(policy: Any) -> dict[str, Any]:
-    lists = ("masked_paths", "readonly_paths", "capabilities")
+    lists = ("handlers", "masked_paths", "readonly_paths", "capabilities")
     plain = ("name", "digest", "default", "can_unmask", "no_new_privs", "containers")
     return {
         **{name: getattr(policy, name) for name in plain},
@@ -111,6 +111,7 @@ def policies_table(found: Any) -> str:
     header = (
         "POLICY",
         "DEFAULT",
+        "HANDLERS",
         "CONTAINERS",
         "MASKED",
         "READ-ONLY",
@@ -123,6 +124,7 @@ def policies_table(found: Any) -> str:
         (
             policy.name,
             "yes" if policy.default else "-",
+            ", ".join(name or '""' for name in policy.handlers) or "-",
             *(
                 str(number)
                 for number in (policy.containers, len(policy.masked_paths), len(policy.readonly_paths))

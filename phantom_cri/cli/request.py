@@ -57,8 +57,8 @@ def pod_config(args: Namespace) -> cri.PodSandboxConfig:
 def container_config(args: Namespace, image_id: str, name: str, policy: wire.Policy) -> cri.ContainerConfig:
     """What follows IMAGE replaces the image's cmd, as docker's does: CRI's args, not its command.
 
-    `policy`: the node's default one. Its paths are asked for, as a kubelet asks for its own: a request
-    without any means procMount Unmasked.
+    `policy`: that of the pod's runtime handler. Its paths are asked for, as a kubelet asks for its own: a
+    request without any means procMount Unmasked.
     """
     return cri.ContainerConfig(
         metadata=cri.ContainerMetadata(name=name),

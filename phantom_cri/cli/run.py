@@ -118,18 +118,19 @@ async def _answer(call: Awaitable[T]) -> T:
 async def _create(
     daemon: Daemon, args: Namespace, config: cri.PodSandboxConfig, sandbox_id: str, image_id: str
 ) -> str:
-    container = request.container_config(args, image_id, config.metadata.name, await _default_policy(daemon))
+    policy = await _policy_of(daemon, args.runtime_handler)
+    container = request.container_config(args, image_id, config.metadata.name, policy)
     created = await daemon.runtime.CreateContainer(
         cri.CreateContainerRequest(pod_sandbox_id=sandbox_id, config=container, sandbox_config=config)
     )
     return created.container_id
 
 
-async def _default_policy(daemon: Daemon) -> wire.Policy:
+async def _policy_of(daemon: Daemon, handler: str) -> wire.Policy:
     for policy in (await daemon.node.ListPolicies(wire.ListPoliciesRequest())).policies:
-        if policy.default:
+        if handler in policy.handlers:
             return policy
-    raise Failure("the daemon names no default policy, so no paths could be masked")
+    raise Failure(f"the daemon names no policy for runtime handler {handler!r}, so no paths could be masked")
 
 
 async def _start(daemon: Daemon, container_id: str) -> None:

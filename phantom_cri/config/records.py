@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from phantom_cri.codec import Record
+from phantom_cri.config.handlers import DEFAULT_HANDLERS, HandlerConfig, PoolConfig, PoolNamespaces
+from phantom_cri.config.network import NetworkConfig
 from phantom_cri.config.rules import (
-    INTERFACE_NAME,
-    IPV6_MIN_MTU,
     byte_count,
     check,
     is_absolute,
@@ -22,7 +22,6 @@ from phantom_cri.config.rules import (
     is_label,
     is_socket,
     seconds,
-    subnet_family,
 )
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -68,97 +67,6 @@ class CdiConfig(Record, frozen=True):
     def __post_init__(self) -> None:
         for folder in self.spec_dirs:
             check(is_absolute(folder), "spec_dirs", folder, "absolute paths")
-
-
-class PoolNamespaces(Record, frozen=True):
-    """Which of the node's namespaces a pool's fragments keep instead of having their own."""
-
-    host_network: bool = False
-    host_pid: bool = False
-    host_ipc: bool = False
-
-
-class HandlerConfig(Record, frozen=True):
-    """What a RuntimeClass's `handler` can name. `pools`: names, in order; empty: all."""
-
-    name: str
-    pools: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        fits = self.name == "" or is_label(self.name)
-        check(fits, "name", self.name, "1 to 63 of a-z, 0-9 and -, or empty for the default")
-
-
-class PoolConfig(Record, frozen=True):
-    """`size` warm fragments are kept for pods with these namespaces."""
-
-    name: str
-    size: int = 8
-    max_age: str = "1h"
-    namespaces: PoolNamespaces = PoolNamespaces()
-
-    def __post_init__(self) -> None:
-        check(is_label(self.name), "name", self.name, "1 to 63 of a-z, 0-9 and -")
-        check(0 <= self.size <= 4096, "size", self.size, "between 0 and 4096")
-        check(seconds(self.max_age, "max_age") >= 1, "max_age", self.max_age, "1s or longer")
-
-    @property
-    def max_age_seconds(self) -> float:
-        return seconds(self.max_age, "max_age")
-
-
-class CniConfig(Record, frozen=True):
-    conf_dir: str = "/etc/cni/net.d"
-    bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
-    cache_dir: str = ""
-    prewire: Literal["auto", "always", "never"] = "auto"
-    timeout: str = "60s"
-
-    def __post_init__(self) -> None:
-        check(is_absolute(self.conf_dir), "conf_dir", self.conf_dir, "an absolute path")
-        check(len(self.bin_dirs) > 0, "bin_dirs", list(self.bin_dirs), "one folder or more")
-        for index, folder in enumerate(self.bin_dirs):
-            fits = is_absolute(folder) and ":" not in folder  # CNI_PATH is a list divided by colons
-            check(fits, f"bin_dirs[{index}]", folder, "an absolute path without colons")
-        cache = self.cache_dir
-        check(cache == "" or is_absolute(cache), "cache_dir", cache, "an absolute path or empty")
-        check(seconds(self.timeout, "timeout") >= 1, "timeout", self.timeout, "1s or longer")
-
-    @property
-    def timeout_seconds(self) -> float:
-        return seconds(self.timeout, "timeout")
-
-
-class NetworkConfig(Record, frozen=True):
-    driver: Literal["bridge", "cni"] = "bridge"
-    bridge: str = "phantom0"
-    subnets: tuple[str, ...] = ("10.88.0.0/16", "fd70:6861:6e74::/64")
-    mtu: int = 0
-    masquerade: bool = True
-    host_ports: bool = True
-    cni: CniConfig = CniConfig()
-
-    def __post_init__(self) -> None:
-        name = self.bridge
-        check(
-            0 < len(name.encode()) <= INTERFACE_NAME
-            and name not in (".", "..")
-            and not re.search(r"[\s/:]", name),
-            "bridge",
-            name,
-            "an interface name of at most 15 bytes",
-        )
-        families = [subnet_family(subnet, f"subnets[{index}]") for index, subnet in enumerate(self.subnets)]
-        check(
-            len(families) > 0 and len(set(families)) == len(families),
-            "subnets",
-            list(self.subnets),
-            "one range for IPv4, one for IPv6, or one of them",
-        )
-        lowest = IPV6_MIN_MTU if 6 in families else 68
-        check(
-            self.mtu == 0 or lowest <= self.mtu <= 65535, "mtu", self.mtu, f"0 or between {lowest} and 65535"
-        )
 
 
 class ImagesConfig(Record, frozen=True):
@@ -261,10 +169,6 @@ class CheckpointConfig(Record, frozen=True):
     def __post_init__(self) -> None:
         is_name = self.criu != "" and "/" not in self.criu
         check(is_name or is_absolute(self.criu), "criu", self.criu, "a program's name or absolute path")
-
-
-DEFAULT_HANDLERS = (HandlerConfig(""), HandlerConfig("phantom"))
-"""Pods without a RuntimeClass, and those of the RuntimeClass that the documentation and the chart use."""
 
 
 class Config(Record, frozen=True):

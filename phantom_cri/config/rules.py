@@ -8,8 +8,6 @@ from ipaddress import ip_address, ip_network
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SUN_PATH = 107  # unix(7): sun_path holds 108 bytes with the closing zero
-INTERFACE_NAME = 15  # IFNAMSIZ with the closing zero is 16
-IPV6_MIN_MTU = 1280  # RFC 8200, 5
 
 
 def seconds(text: str, key: str) -> float:
@@ -69,4 +67,6 @@ def subnet_family(text: str, key: str) -> int:
         raise ValueError(f"{key}: must be a range such as 10.88.0.0/16, got {text!r} ({error})") from None
     # A bridge, a pod and (IPv4) the two addresses that no host may have.
     check(network.num_addresses >= 4, key, text, "a range of 4 addresses or more")
+    is_for_hosts = not (network.is_multicast or network.is_loopback)
+    check(is_for_hosts, key, text, "a range that is neither multicast nor loopback")
     return network.version

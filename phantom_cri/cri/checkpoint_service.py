@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from phantom_cri.cri.convert.common import in_range
-from phantom_cri.errors import InvalidArgument
+from phantom_cri.cri.convert.common import container_id_from, in_range
 
 
 class CheckpointVerbs(Protocol):
@@ -23,8 +22,8 @@ class CheckpointService:
     async def CheckpointContainer(
         self, request: pb.CheckpointContainerRequest
     ) -> pb.CheckpointContainerResponse:
-        if not request.container_id:
-            raise InvalidArgument("container_id: must not be empty")
         timeout_s = in_range(request.timeout, 0, 2**31 - 1, "timeout")
-        await self._verbs.checkpoint_container(request.container_id, request.location, timeout_s)
+        await self._verbs.checkpoint_container(
+            container_id_from(request.container_id), request.location, timeout_s
+        )
         return pb.CheckpointContainerResponse()

@@ -1,4 +1,4 @@
-"""The node service on the wire (`api/phantom/v1/node.proto`): pools, starts, policies, progress, doctor.
+"""The node service on the wire (`api/phantom/v1/node.proto`): what is beyond CRI.
 
 The shapes below are what the verbs answer; the records of the rooms fit them as they are,
 so that neither side imports the other.
@@ -14,7 +14,7 @@ from phantom_cri.api.phantom.v1 import node_pb2 as wire
 from phantom_cri.cri.convert.common import image_spec_from
 from phantom_cri.cri.convert.image import auth_from, image_name_from
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.model import AuthConfig, Image, ImageSpec, PolicyReport, SandboxRecord
+from phantom_cri.model import AuthConfig, Image, ImageSpec, PlanReport, PolicyReport, SandboxRecord
 
 LayerState = Literal["waiting", "downloading", "unpacking", "done", "exists"]
 
@@ -86,6 +86,8 @@ class NodeVerbs(Protocol):
 
     async def list_policies(self) -> Iterable[PolicyReport]: ...
 
+    async def show_plan(self, container_id: str) -> PlanReport: ...
+
     async def pull_with_progress(
         self, spec: ImageSpec, auth: AuthConfig | None, report: LayerReport
     ) -> Image: ...
@@ -113,6 +115,9 @@ class NodeService:
 
     async def ListPolicies(self, request: wire.ListPoliciesRequest) -> wire.ListPoliciesResponse:
         return wire.ListPoliciesResponse(policies=map(_policy, await self._verbs.list_policies()))
+
+    async def ShowPlan(self, request: wire.ShowPlanRequest) -> wire.ShowPlanResponse:
+        return _plan(await self._verbs.show_plan(request.container_id))
 
     async def Pull(self, request: wire.PullRequest) -> AsyncIterator[wire.Progress]:
         image_name_from(request.image)
@@ -205,6 +210,17 @@ def _policy(policy: PolicyReport) -> wire.Policy:
         capabilities=policy.capabilities,
         no_new_privs=policy.no_new_privs,
         containers=policy.containers,
+        handlers=policy.handlers,
+    )
+
+
+def _plan(plan: PlanReport) -> wire.ShowPlanResponse:
+    return wire.ShowPlanResponse(
+        container_id=plan.container_id,
+        pod_sandbox_id=plan.sandbox_id,
+        sent=plan.is_sent,
+        ops=[wire.PlannedOp(name=op.name, text=op.text) for op in plan.ops],
+        facts=[wire.PlanFact(name=name, text=text) for name, text in plan.facts],
     )
 
 

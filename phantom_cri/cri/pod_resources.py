@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from phantom_cri.cri.convert.common import resources_from
-from phantom_cri.errors import InvalidArgument
+from phantom_cri.cri.convert.common import resources_from, sandbox_id_from
 from phantom_cri.model import Resources
 
 
@@ -26,9 +25,9 @@ class PodResourcesService:
     async def UpdatePodSandboxResources(
         self, request: pb.UpdatePodSandboxResourcesRequest
     ) -> pb.UpdatePodSandboxResourcesResponse:
-        if not request.pod_sandbox_id:
-            raise InvalidArgument("pod_sandbox_id: must not be empty")
         overhead = resources_from(request.overhead, "overhead") if request.HasField("overhead") else None
         resources = resources_from(request.resources, "resources") if request.HasField("resources") else None
-        await self._verbs.update_pod_sandbox_resources(request.pod_sandbox_id, overhead, resources)
+        await self._verbs.update_pod_sandbox_resources(
+            sandbox_id_from(request.pod_sandbox_id), overhead, resources
+        )
         return pb.UpdatePodSandboxResourcesResponse()

@@ -12,7 +12,14 @@ from collections.abc import AsyncIterator, Iterable
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.cri.checkpoint_service import CheckpointService
 from phantom_cri.cri.chunks import chunks
-from phantom_cri.cri.convert.common import CGROUP_DRIVERS, in_range, refuse_nul, resources_from
+from phantom_cri.cri.convert.common import (
+    CGROUP_DRIVERS,
+    command_from,
+    container_id_from,
+    in_range,
+    resources_from,
+    sandbox_id_from,
+)
 from phantom_cri.cri.convert.container import (
     container_config_from,
     container_messages,
@@ -33,7 +40,6 @@ from phantom_cri.cri.runtime_config import RuntimeConfigService
 from phantom_cri.cri.stats_service import StatsService
 from phantom_cri.cri.streaming_service import StreamingService
 from phantom_cri.cri.verbs import RuntimeVerbs
-from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
 # The kubelet's own version of the interface, and the name of its package.
@@ -71,15 +77,15 @@ class RuntimeService(
         return pb.RunPodSandboxResponse(pod_sandbox_id=sandbox_id)
 
     async def StopPodSandbox(self, request: pb.StopPodSandboxRequest) -> pb.StopPodSandboxResponse:
-        await self._verbs.stop_pod_sandbox(_sandbox_id(request.pod_sandbox_id))
+        await self._verbs.stop_pod_sandbox(sandbox_id_from(request.pod_sandbox_id))
         return pb.StopPodSandboxResponse()
 
     async def RemovePodSandbox(self, request: pb.RemovePodSandboxRequest) -> pb.RemovePodSandboxResponse:
-        await self._verbs.remove_pod_sandbox(_sandbox_id(request.pod_sandbox_id))
+        await self._verbs.remove_pod_sandbox(sandbox_id_from(request.pod_sandbox_id))
         return pb.RemovePodSandboxResponse()
 
     async def PodSandboxStatus(self, request: pb.PodSandboxStatusRequest) -> pb.PodSandboxStatusResponse:
-        record = await self._verbs.pod_sandbox_status(_sandbox_id(request.pod_sandbox_id))
+        record = await self._verbs.pod_sandbox_status(sandbox_id_from(request.pod_sandbox_id))
         details = sandbox_details(record) if request.verbose else {}
         containers = await self._verbs.pod_containers(record.id)
         return pb.PodSandboxStatusResponse(
@@ -107,23 +113,25 @@ class RuntimeService(
         config = container_config_from(request.config)
         has_pod = request.HasField("sandbox_config")
         pod = sandbox_config_from(request.sandbox_config, "sandbox_config") if has_pod else None
-        container_id = await self._verbs.create_container(_sandbox_id(request.pod_sandbox_id), config, pod)
+        container_id = await self._verbs.create_container(
+            sandbox_id_from(request.pod_sandbox_id), config, pod
+        )
         return pb.CreateContainerResponse(container_id=container_id)
 
     async def StartContainer(self, request: pb.StartContainerRequest) -> pb.StartContainerResponse:
-        await self._verbs.start_container(_container_id(request.container_id))
+        await self._verbs.start_container(container_id_from(request.container_id))
         return pb.StartContainerResponse()
 
     async def StopContainer(self, request: pb.StopContainerRequest) -> pb.StopContainerResponse:
-        await self._verbs.stop_container(_container_id(request.container_id), max(request.timeout, 0))
+        await self._verbs.stop_container(container_id_from(request.container_id), max(request.timeout, 0))
         return pb.StopContainerResponse()
 
     async def RemoveContainer(self, request: pb.RemoveContainerRequest) -> pb.RemoveContainerResponse:
-        await self._verbs.remove_container(_container_id(request.container_id))
+        await self._verbs.remove_container(container_id_from(request.container_id))
         return pb.RemoveContainerResponse()
 
     async def ContainerStatus(self, request: pb.ContainerStatusRequest) -> pb.ContainerStatusResponse:
-        record = await self._verbs.container_status(_container_id(request.container_id))
+        record = await self._verbs.container_status(container_id_from(request.container_id))
         details = container_details(record) if request.verbose else {}
         return pb.ContainerStatusResponse(status=container_status_message(record), info=details)
 
@@ -143,41 +151,21 @@ class RuntimeService(
         return await self._verbs.list_containers(wanted.id, wanted.pod_sandbox_id, state, labels)
 
     async def ExecSync(self, request: pb.ExecSyncRequest) -> pb.ExecSyncResponse:
-        command = _command(request.cmd)
+        command = command_from(request.cmd)
         timeout_s = in_range(request.timeout, 0, 2**63 - 1, "timeout")
-        result = await self._verbs.exec_sync(_container_id(request.container_id), command, timeout_s)
+        result = await self._verbs.exec_sync(container_id_from(request.container_id), command, timeout_s)
         return pb.ExecSyncResponse(stdout=result.stdout, stderr=result.stderr, exit_code=result.exit_code)
 
     async def UpdateContainerResources(
         self, request: pb.UpdateContainerResourcesRequest
     ) -> pb.UpdateContainerResourcesResponse:
         resources, annotations = resources_from(request.linux, "linux"), dict(request.annotations)
-        container_id = _container_id(request.container_id)
+        container_id = container_id_from(request.container_id)
         await self._verbs.update_container_resources(container_id, resources, annotations)
         return pb.UpdateContainerResourcesResponse()
 
     async def ReopenContainerLog(
         self, request: pb.ReopenContainerLogRequest
     ) -> pb.ReopenContainerLogResponse:
-        await self._verbs.reopen_container_log(_container_id(request.container_id))
+        await self._verbs.reopen_container_log(container_id_from(request.container_id))
         return pb.ReopenContainerLogResponse()
-
-
-def _sandbox_id(value: str) -> str:
-    if not value:
-        raise InvalidArgument("pod_sandbox_id: must not be empty")
-    return value
-
-
-def _container_id(value: str) -> str:
-    if not value:
-        raise InvalidArgument("container_id: must not be empty")
-    return value
-
-
-def _command(words: Iterable[str]) -> tuple[str, ...]:
-    command = tuple(words)
-    if not command:
-        raise InvalidArgument("cmd: must not be empty")
-    refuse_nul({"cmd": command})
-    return command

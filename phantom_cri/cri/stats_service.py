@@ -13,13 +13,13 @@ from google.protobuf.message import Message
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.cri.chunks import chunks
+from phantom_cri.cri.convert.common import container_id_from, sandbox_id_from
 from phantom_cri.cri.convert.stats import (
     container_stats_message,
     metric_descriptor_message,
     pod_metrics_message,
     pod_stats_message,
 )
-from phantom_cri.errors import InvalidArgument
 from phantom_cri.usage import ContainerUsage, Metric, PodMetrics, PodUsage
 
 Value = TypeVar("Value")
@@ -69,9 +69,7 @@ class StatsService:
     _verbs: StatsVerbs
 
     async def ContainerStats(self, request: pb.ContainerStatsRequest) -> pb.ContainerStatsResponse:
-        if not request.container_id:
-            raise InvalidArgument("container_id: must not be empty")
-        usage = await self._verbs.container_stats(request.container_id)
+        usage = await self._verbs.container_stats(container_id_from(request.container_id))
         return pb.ContainerStatsResponse(stats=container_stats_message(usage))
 
     @_answers_bytes
@@ -93,9 +91,7 @@ class StatsService:
         return await self._verbs.list_container_stats(wanted.id, wanted.pod_sandbox_id, labels)
 
     async def PodSandboxStats(self, request: pb.PodSandboxStatsRequest) -> pb.PodSandboxStatsResponse:
-        if not request.pod_sandbox_id:
-            raise InvalidArgument("pod_sandbox_id: must not be empty")
-        usage = await self._verbs.pod_sandbox_stats(request.pod_sandbox_id)
+        usage = await self._verbs.pod_sandbox_stats(sandbox_id_from(request.pod_sandbox_id))
         return pb.PodSandboxStatsResponse(stats=pod_stats_message(usage))
 
     @_answers_bytes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from phantom_cri.cri.convert.common import in_range, refuse_nul
+from phantom_cri.cri.convert.common import command_from, container_id_from, in_range, sandbox_id_from
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import Streams
 
@@ -32,28 +32,19 @@ class StreamingService:
     _verbs: StreamingVerbs
 
     async def Exec(self, request: pb.ExecRequest) -> pb.ExecResponse:
-        command = tuple(request.cmd)
-        if not command:
-            raise InvalidArgument("cmd: must not be empty")
-        refuse_nul({"cmd": command})
-        container_id, streams = _container_id(request), _streams(request)
+        command = command_from(request.cmd)
+        container_id, streams = container_id_from(request.container_id), _streams(request)
         return pb.ExecResponse(url=await self._verbs.exec(container_id, command, streams))
 
     async def Attach(self, request: pb.AttachRequest) -> pb.AttachResponse:
-        container_id, streams = _container_id(request), _streams(request)
+        container_id, streams = container_id_from(request.container_id), _streams(request)
         return pb.AttachResponse(url=await self._verbs.attach(container_id, streams))
 
     async def PortForward(self, request: pb.PortForwardRequest) -> pb.PortForwardResponse:
-        if not request.pod_sandbox_id:
-            raise InvalidArgument("pod_sandbox_id: must not be empty")
         ports = [in_range(port, 1, HIGHEST_PORT, f"port[{index}]") for index, port in enumerate(request.port)]
-        return pb.PortForwardResponse(url=await self._verbs.port_forward(request.pod_sandbox_id, ports))
-
-
-def _container_id(request: pb.ExecRequest | pb.AttachRequest) -> str:
-    if not request.container_id:
-        raise InvalidArgument("container_id: must not be empty")
-    return request.container_id
+        return pb.PortForwardResponse(
+            url=await self._verbs.port_forward(sandbox_id_from(request.pod_sandbox_id), ports)
+        )
 
 
 def _streams(request: pb.ExecRequest | pb.AttachRequest) -> Streams:

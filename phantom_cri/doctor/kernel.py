@@ -1,16 +1,17 @@
-"""System calls that Python has no name for, for a process that only tries them.
+"""What a process that only tries things asks of the kernel.
 
 Numbers from 424 on are the same on all architectures (kernel: scripts/syscall.tbl).
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import platform
 import socket
 import struct
+
+from phantom_cri.native import system_call, unshare
 
 CLONE_NEW = {
     "mount": 0x00020000,
@@ -28,32 +29,9 @@ MOUNT_ATTR_IDMAP, OPEN_TREE_CLONE, AT_EMPTY_PATH = 0x00100000, 1, 0x1000
 
 PIDFD_OPEN, CLONE3, FSOPEN, FSCONFIG, FSMOUNT = 434, 435, 430, 431, 432
 IO_URING_SETUP, OPEN_TREE, MOUNT_SETATTR, LANDLOCK_CREATE_RULESET = 425, 428, 442, 444
-SECCOMP, BPF = {"x86_64": (317, 321), "aarch64": (277, 280)}.get(platform.machine(), (-1, -1))
+SECCOMP = {"x86_64": 317, "aarch64": 277}.get(platform.machine(), -1)
 
 FSCONFIG_SET_STRING, FSCONFIG_SET_FD, FSCONFIG_CMD_CREATE = 1, 5, 6
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def system_call(number: int, *arguments: object) -> int:
-    """Ints are passed as longs, bytes and ctypes buffers as pointers. Raises OSError."""
-    words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    return _checked(_libc.syscall(ctypes.c_long(number), *words))
-
-
-def unshare(flags: int) -> None:
-    _checked(_libc.unshare(flags))
-
-
-def mount(source: str, target: str, kind: str, flags: int = 0) -> None:
-    _checked(_libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), None))
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
 
 
 def filesystem(kind: str, **options: str | int) -> int:

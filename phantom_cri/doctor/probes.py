@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import shutil
@@ -12,6 +11,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from phantom_cri import native
 from phantom_cri.codec import Record
 from phantom_cri.doctor import Check, kernel
 from phantom_cri.doctor.btf import function_id
@@ -29,6 +29,8 @@ _NEEDED_CAPABILITIES = {
     "CAP_SYS_ADMIN": 21,
     "CAP_MKNOD": 27,
 }
+_BPF_PROG_LOAD = 5
+_GPL = b"GPL\0"  # the licence that a program for BPF_LSM has to have
 # Covered by a tmpfs in a mount namespace of our own before anything is made in it.
 _SCRATCH = "/tmp"  # noqa: S108
 
@@ -117,16 +119,16 @@ def cgroups() -> str:
 
 def clone() -> str:
     try:
-        kernel.system_call(kernel.CLONE3, None, 0)
+        native.system_call(kernel.CLONE3, None, 0)
     except OSError as error:
         if error.errno != 22:  # EINVAL: it is there and refused a size of 0
             raise
-    os.close(kernel.system_call(kernel.PIDFD_OPEN, os.getpid(), 0))
+    os.close(native.system_call(kernel.PIDFD_OPEN, os.getpid(), 0))
     return "clone3, pidfd_open"
 
 
 def landlock() -> str:
-    return f"ABI {kernel.system_call(kernel.LANDLOCK_CREATE_RULESET, None, 0, 1)}"
+    return f"ABI {native.system_call(kernel.LANDLOCK_CREATE_RULESET, None, 0, 1)}"
 
 
 def apparmor() -> str:
@@ -179,7 +181,7 @@ def pressure_triggers() -> str:
 
 
 def io_uring() -> str:
-    os.close(kernel.system_call(kernel.IO_URING_SETUP, 1, ctypes.create_string_buffer(120)))
+    os.close(native.system_call(kernel.IO_URING_SETUP, 1, bytearray(120)))
     return "rings can be made"
 
 
@@ -208,11 +210,11 @@ def criu() -> str:
 def namespaces() -> str:
     for name, flag in kernel.CLONE_NEW.items():
         try:
-            kernel.unshare(flag)
+            native.unshare(flag)
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror}: {name} namespace") from None
-    kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    kernel.mount("tmpfs", _SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    native.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    native.mount("tmpfs", _SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
     return ", ".join(kernel.CLONE_NEW)
 
 
@@ -274,30 +276,28 @@ def bpf_lsm() -> str:
     """The module list needs securityfs; loading shows whether this process may use them."""
     _in_own_scratch()
     if not os.path.ismount("/sys/kernel/security"):
-        kernel.mount("securityfs", "/sys/kernel/security", "securityfs")
+        native.mount("securityfs", "/sys/kernel/security", "securityfs")
     modules = Path("/sys/kernel/security/lsm").read_text().strip()
     if "bpf" not in modules.split(","):
         raise Lacking(f"lsm={modules} lacks bpf")
     hook = function_id("bpf_lsm_bprm_check_security")
     program = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit
-    instructions = ctypes.create_string_buffer(program)
-    license_name = ctypes.create_string_buffer(b"GPL")
-    where, terms = ctypes.addressof(instructions), ctypes.addressof(license_name)
+    where, terms = native.address_of(program), native.address_of(_GPL)
     request = struct.pack("=IIQQ44xI36xI4x", 29, 2, where, terms, 27, hook)  # PROG_TYPE_LSM, BPF_LSM_MAC
-    os.close(kernel.system_call(kernel.BPF, 5, request, len(request)))
+    os.close(native.bpf(_BPF_PROG_LOAD, bytearray(request)))
     return f"lsm={modules}"
 
 
 def seccomp() -> str:
     """Loads a filter that allows all: nothing after this notices it."""
-    program = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000))  # return ALLOW
-    filter_program = struct.pack("=HxxxxxxQ", 1, ctypes.addressof(program))
-    kernel.system_call(kernel.SECCOMP, 1, 0, filter_program)
+    program = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # return ALLOW
+    filter_program = struct.pack("=HxxxxxxQ", 1, native.address_of(program))
+    native.system_call(kernel.SECCOMP, 1, 0, filter_program)
     return "filters can be loaded"
 
 
 def user_namespaces() -> str:
-    kernel.unshare(kernel.CLONE_NEWUSER)
+    native.unshare(kernel.CLONE_NEWUSER)
     return "can be made"
 
 

@@ -13,6 +13,7 @@ from phantom_cri.fragments.message import Exit, Phase, State
 from phantom_cri.fragments.proc_stat import ProcStat, read_proc_stat
 from phantom_cri.fragments.processes import Started, identify, open_process, reap, watch_death
 from phantom_cri.fragments.spawn import SOCKET, Spawned, end, spawn
+from phantom_cri.fragments.statistics import FragmentStatistics, summed
 
 __all__ = [
     "SOCKET",
@@ -24,6 +25,7 @@ __all__ = [
     "Exited",
     "FragmentClient",
     "FragmentLost",
+    "FragmentStatistics",
     "Hello",
     "LaunchError",
     "Lost",
@@ -41,5 +43,6 @@ __all__ = [
     "read_proc_stat",
     "reap",
     "spawn",
+    "summed",
     "watch_death",
 ]

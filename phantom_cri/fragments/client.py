@@ -35,7 +35,9 @@ from phantom_cri.fragments.message import (
     pack,
     unpack,
 )
+from phantom_cri.fragments.plan_log import log_plan
 from phantom_cri.fragments.processes import Started, identify
+from phantom_cri.fragments.statistics import FragmentStatistics
 from phantom_cri.plans import constants
 from phantom_cri.plans.donations import Donations
 from phantom_cri.plans.op import Op
@@ -125,8 +127,9 @@ class FragmentClient:
     A request that is cancelled is carried out all the same; its answer is thrown away.
     """
 
-    def __init__(self, peer: socket.socket, on_event: Callable[[Event], None]) -> None:
-        """Takes over a connected, non-blocking socket."""
+    def __init__(self, peer: socket.socket, on_event: Callable[[Event], None], sandbox_id: str = "") -> None:
+        """Takes over a connected, non-blocking socket. `sandbox_id`: for the log."""
+        self._sandbox_id = sandbox_id
         self._loop = asyncio.get_running_loop()
         self._connection = Connection(peer, constants.PACKET_MAX, self._packet, self._lost)
         self._on_event = on_event
@@ -139,13 +142,13 @@ class FragmentClient:
         self._other_version = ""
 
     @classmethod
-    def connect(cls, path: str, on_event: Callable[[Event], None]) -> FragmentClient:
+    def connect(cls, path: str, on_event: Callable[[Event], None], sandbox_id: str = "") -> FragmentClient:
         """Connect to the socket at `path`: needs no help of its owner.
 
         Raises FragmentLost, ResourceExhausted when it is us who have no fd left.
         """
         try:
-            return cls(connected(path), on_event)
+            return cls(connected(path), on_event, sandbox_id)
         except OSError as error:
             if error.errno in SHORTAGES:
                 raise kernel_error(f"connect to {path}", error.errno or 0) from error
@@ -169,6 +172,17 @@ class FragmentClient:
     def knows(self, op: type[Op], flags: int = 0) -> bool:
         """Whether a plan for this fragment may have such an op with these flags; else choose another way."""
         return not is_lacking(self._lacks, (Kind.OP, op.number), flags)
+
+    def statistics(self) -> FragmentStatistics:
+        connection = self._connection
+        return FragmentStatistics(
+            connections=int(connection.is_open),
+            requests=len(self._waiting),
+            unsent=connection.unsent,
+            attached=len(self._attached),
+            execs=0,
+            early_exits=0,
+        )
 
     async def adopt(self, plan: Plan, donations: Donations | None = None, *, claim: bool = False) -> None:
         """Run a plan in the fragment itself; `claim` makes a warm fragment a pod's. Raises LaunchError."""
@@ -294,6 +308,7 @@ class FragmentClient:
     def _send_plan(
         self, type: Type, process_id: str, plan: Plan, donations: Donations | None, flags: int = 0
     ) -> _Request:
+        log_plan(plan, process_id, self._sandbox_id)
         fds = (donations or Donations()).in_order(plan.donated)
         memfd = sealed(plan.encode())
         try:

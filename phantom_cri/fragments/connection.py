@@ -92,6 +92,11 @@ class Connection:
             self._unsent.append((packet, [os.dup(fd) for fd in fds]))
             self._loop.add_writer(self._socket, self._writable)
 
+    @property
+    def unsent(self) -> int:
+        """Packets that the other side has not taken yet."""
+        return len(self._unsent)
+
     def close(self) -> None:
         if not self.is_open:
             return

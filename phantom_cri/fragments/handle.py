@@ -9,9 +9,18 @@ import signal
 import time
 from collections.abc import Callable
 
-from phantom_cri import fragments, plans
+from phantom_cri import codec, fragments, plans
 from phantom_cri.errors import Internal, PhantomError
-from phantom_cri.fragments import Event, Exit, Exited, FragmentClient, FragmentLost, Lost
+from phantom_cri.fragments import (
+    Event,
+    Exit,
+    Exited,
+    FragmentClient,
+    FragmentLost,
+    FragmentStatistics,
+    Lost,
+    summed,
+)
 from phantom_cri.model import ProcessRef
 
 END_TIMEOUT = 5.0
@@ -47,7 +56,8 @@ class FragmentHandle:
 
     async def connect(self) -> None:
         """Connect and say hello. Raises FragmentLost; OtherVersion: it stays connected, to be ended."""
-        client = FragmentClient.connect(os.path.join(self.folder, fragments.SOCKET), self._event)
+        path = os.path.join(self.folder, fragments.SOCKET)
+        client = FragmentClient.connect(path, self._event, self.id)
         try:
             await client.hello()
         except fragments.OtherVersion as error:
@@ -63,6 +73,10 @@ class FragmentHandle:
         if self._client is None:
             raise FragmentLost(f"the fragment of {self.id} is not connected")
         return self._client
+
+    def statistics(self) -> FragmentStatistics:
+        counts = summed(()) if self._client is None else self._client.statistics()
+        return codec.replace(counts, execs=len(self._exec_exits), early_exits=len(self._early))
 
     def alive(self) -> bool:
         return not self._dead.is_set()

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from phantom_cri.images.install import LayerReport, LayerState
 from phantom_cri.images.limits import Limits
-from phantom_cri.images.service import ImageService
+from phantom_cri.images.service import ImageService, ImageStatistics
 from phantom_cri.images.snapshots import Snapshot
 from phantom_cri.images.users import resolve_user
 from phantom_cri.images.volumes import seed_volume
 
-__all__ = ["ImageService", "LayerReport", "LayerState", "Limits", "Snapshot", "resolve_user", "seed_volume"]
+__all__ = [
+    "ImageService",
+    "ImageStatistics",
+    "LayerReport",
+    "LayerState",
+    "Limits",
+    "Snapshot",
+    "resolve_user",
+    "seed_volume",
+]

@@ -54,6 +54,11 @@ class ContentStore:
     def count(self) -> int:
         return len(self._known)
 
+    @property
+    def writing(self) -> int:
+        """Blobs that are being fetched."""
+        return len(self._writing)
+
     def digests(self) -> tuple[str, ...]:
         return tuple(self._known)
 

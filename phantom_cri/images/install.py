@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, Protocol
 
+from phantom_cri.concurrency import settled
 from phantom_cri.errors import DataLoss, FailedPrecondition, ResourceExhausted
 from phantom_cri.images.content import ContentStore, digest_of
 from phantom_cri.images.layers import WASM, LayerStore, sniff
@@ -29,7 +30,7 @@ from phantom_cri.images.manifest import (
 from phantom_cri.images.singleflight import SharedWork
 from phantom_cri.images.sources import Source
 from phantom_cri.images.store import Artifact, ImageRecord
-from phantom_cri.images.threads import Threads, settled
+from phantom_cri.images.threads import Threads
 
 LayerState = Literal["waiting", "downloading", "unpacking", "done", "exists"]
 

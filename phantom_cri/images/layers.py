@@ -14,15 +14,16 @@ layers alive (`image:…`, `container:…`, `pull:…`); whoever lets go of the 
 from __future__ import annotations
 
 import base64
-import ctypes
 import hashlib
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from phantom_cri.codec import Record, from_json, sync_folder, to_json, write_atomically
+from phantom_cri import native
+from phantom_cri.codec import NewerSchema, Stored, from_stored, sync_folder, to_json, write_atomically
 from phantom_cri.errors import DataLoss, Internal, kernel_error
 from phantom_cri.images.layertar import LayerStream
 from phantom_cri.images.limits import Limits
@@ -31,13 +32,14 @@ from phantom_cri.images.tarheader import BLOCK, is_header
 from phantom_cri.images.trash import Trash
 from phantom_cri.images.unpack import is_plain_root, unpack
 
+log = logging.getLogger(__name__)
+
 WASM = "application/wasm"
 
 _SNIFF_LIMIT = 1 << 20
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
-class LayerRecord(Record, frozen=True):
+class LayerRecord(Stored, frozen=True):
     """`key` is `diff:<DiffID>` or `chain:<ChainID>`; `used_bytes` counts allocated blocks.
 
     `names_root`: whether the archive says what the root folder is like, see `LayerStore.find`.
@@ -62,6 +64,7 @@ class LayerStore:
         self._limits = limits
         self._records: dict[str, LayerRecord] = {}
         self._by_key: dict[str, str] = {}
+        self._others: set[str] = set()  # of a newer schema
         self._held: dict[str, tuple[str, ...]] = {}
         self._counts: dict[str, int] = {}
         self._numbers = itertools.count()
@@ -70,7 +73,10 @@ class LayerStore:
         self.inodes = 0
 
     def open(self) -> None:
-        """Load the records; throw away folders without one and records without a folder."""
+        """Load the records; throw away folders without one and records without a folder.
+
+        A record of a newer schema and its folder stay as they are, for nobody to find.
+        """
         for folder in (self._folder, self._staging):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._staging.iterdir():
@@ -78,13 +84,27 @@ class LayerStore:
         names = {entry.name for entry in self._folder.iterdir()}
         for name in names:
             if name.endswith(".json"):
-                if (record := self._load(name)) is not None and record.name in names:
+                try:
+                    record = self._load(name)
+                except NewerSchema as error:
+                    log.error("layer %s is not used and left as it is: %s", self._folder / name, error)
+                    self._others.add(name.removesuffix(".json"))
+                    continue
+                if record is not None and record.name in names:
                     self._add(record)
                 else:
                     (self._folder / name).unlink(missing_ok=True)
         for name in names:
-            if not name.endswith(".json") and name not in self._records:
+            if not name.endswith(".json") and name not in self._records.keys() | self._others:
                 self._trash.discard(self.path(name))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def holds(self) -> int:
+        """How often layers are held: twice for two layers of one holder, and for one layer of two."""
+        return sum(self._counts.values())
 
     def path(self, name: str) -> str:
         return self._prefix + name
@@ -191,6 +211,14 @@ class LayerStore:
     def has(self, name: str) -> bool:
         return name in self._records
 
+    def is_of_newer(self, name: str) -> bool:
+        """Whether it is there, in a way that only a later release can tell of."""
+        return name in self._others
+
+    def hold_all(self, holder: str) -> None:
+        """Keep every layer that is here now, for somebody of whom it is not known which they are."""
+        self.hold(holder, self._records)
+
     @property
     def folders(self) -> tuple[Path, ...]:
         """All below which there are files of images; they may not be there yet."""
@@ -210,7 +238,7 @@ class LayerStore:
 
     def _load(self, file_name: str) -> LayerRecord | None:
         try:
-            return from_json((self._folder / file_name).read_bytes(), LayerRecord)
+            return from_stored((self._folder / file_name).read_bytes(), LayerRecord)
         except DECODE_ERRORS:
             return None
 
@@ -259,10 +287,11 @@ def measure(folder: str) -> tuple[int, int]:
 
 
 def sync_filesystem(folder: Path) -> None:
-    """syncfs(2): thousands of small files reach the disk with one call. Python has no name for it."""
+    """Thousands of small files reach the disk with one call."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if _libc.syncfs(fd) != 0:
-            raise kernel_error(f"syncfs {folder}", ctypes.get_errno())
+        native.syncfs(fd)
+    except OSError as error:
+        raise kernel_error(f"syncfs {folder}", error.errno or 0) from error
     finally:
         os.close(fd)

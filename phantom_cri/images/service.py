@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, ParamSpec, TypeVar
 
-from phantom_cri.codec import replace
+from phantom_cri.codec import Record, replace
 from phantom_cri.errors import (
     DataLoss,
     FailedPrecondition,
@@ -74,6 +74,19 @@ def _disk_errors(work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     return named
 
 
+class ImageStatistics(Record, frozen=True):
+    """`holds`: of images, containers and pulls on layers; `pulls`: and loads, under way; `awaited`: images
+    whose pull somebody waits for; `writing`: blobs that are being fetched.
+    """
+
+    images: int
+    layers: int
+    holds: int
+    pulls: int
+    awaited: int
+    writing: int
+
+
 def _nobody(digest: str, state: LayerState, done: int, total: int) -> None:
     """Listens to the progress of a load that no one asked about."""
 
@@ -114,6 +127,7 @@ class ImageService:
         self._audiences: dict[tuple[Reference, AuthConfig | None], list[LayerReport]] = {}
         self._numbers = itertools.count()
         self._busy: dict[str, set[str]] = {}  # pulls and loads, with the blobs they need
+        self._spared: set[str] = set()  # blobs that images need which were left as they are
         self._resolved: dict[
             str, int
         ] = {}  # by tag: number of the pull that set it, while pulls are under way
@@ -122,23 +136,27 @@ class ImageService:
     # Start and end
 
     @_disk_errors
-    async def start(self, in_use: Mapping[str, tuple[str, ...]]) -> list[str]:
+    async def start(self, in_use: Mapping[str, tuple[str, ...]], *, spare: bool = False) -> list[str]:
         """Load what is there, sweep what a crash left, take up the holds of containers.
 
-        `in_use`: container id → its layers as absolute folders. Returns the file names of
+        `in_use`: container id → its layers as absolute folders; `spare`: there may be other containers,
+        and what they have stays, whichever it is. Returns the file names of
         image records that were unusable (layers or blobs gone) and therefore removed.
         """
-        broken = await self._threads.run(self._open, set(in_use))
+        broken = await self._threads.run(self._open, None if spare else set(in_use))
         for container_id, folders in in_use.items():
             self._layers.hold(
                 f"container:{container_id}", [self._layers.name_of(folder) for folder in folders]
             )
         for record in self._images.records():
             self._layers.hold(f"image:{record.id}", record.layers)
+        if spare or self._images.has_others:
+            self._layers.hold_all("a newer phantom-cri")
+            self._spared = set(self._content.digests())
         await self._tidy(set())
         return broken
 
-    def _open(self, container_ids: set[str]) -> list[str]:
+    def _open(self, container_ids: set[str] | None) -> list[str]:
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._root.chmod(0o700)  # layers hold set-uid files of strangers
         self._trash.open()
@@ -147,8 +165,13 @@ class ImageService:
         self._snapshots.open(container_ids)
         return self._images.open(self._is_whole)
 
-    def _is_whole(self, record: ImageRecord) -> bool:
-        """Whether all of an image is here and is what its id commits to, whoever wrote the record."""
+    def _is_whole(self, record: ImageRecord) -> bool | None:
+        """Whether all of an image is here and is what its id commits to, whoever wrote the record.
+
+        None: only a later release can tell.
+        """
+        if any(map(self._layers.is_of_newer, record.layers)):
+            return None
         if not (all(map(self._layers.has, record.layers)) and all(map(self._content.has, record.blobs))):
             return False
         source = record.manifest if record.artifact_type else record.config_digest
@@ -184,6 +207,16 @@ class ImageService:
             return self._images.images()
         found = self.find(name)
         return (found,) if found else ()
+
+    def statistics(self) -> ImageStatistics:
+        return ImageStatistics(
+            images=len(self._images.images()),
+            layers=len(self._layers),
+            holds=self._layers.holds,
+            pulls=len(self._busy),
+            awaited=len(self._audiences),
+            writing=self._content.writing,
+        )
 
     def image(self, image_id: str) -> Image:
         """By its full id; raises NotFound."""
@@ -455,6 +488,7 @@ class ImageService:
                 digests=tuple(dict.fromkeys((*before.digests, *digests))),
                 blobs=tuple(dict.fromkeys((*record.blobs, *before.blobs))),
                 changed_at=self._images.next_change(),
+                unknown=before.unknown,
             )
             try:
                 await self._threads.run(self._images.save, record)
@@ -486,7 +520,7 @@ class ImageService:
 
     def _needed(self) -> set[str]:
         kept = {digest for record in self._images.records() for digest in record.blobs}
-        return kept.union(*self._busy.values())
+        return kept.union(self._spared, *self._busy.values())
 
     def _record(self, image_id: str) -> ImageRecord:
         record = self._images.record(image_id)

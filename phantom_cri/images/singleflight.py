@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from phantom_cri.images.threads import settled
+from phantom_cri.concurrency import settled
 
 T = TypeVar("T")
 

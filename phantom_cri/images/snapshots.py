@@ -23,6 +23,7 @@ from phantom_cri.errors import AlreadyExists, ResourceExhausted, kernel_error
 from phantom_cri.images.trash import Trash
 
 _SPARES = 32
+_SPARE = ".spare-"  # no container's id begins with a dot
 
 MOUNT_POINTS = ("proc/", "sys/", "dev/", "etc/resolv.conf", "etc/hosts", "etc/hostname")
 """Where every container has something mounted; with a slash at the end a folder."""
@@ -57,11 +58,11 @@ class SnapshotStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
         self._making: Future[None] | None = None
 
-    def open(self, in_use: Collection[str]) -> None:
-        """Throw away what belongs to no container any more."""
+    def open(self, in_use: Collection[str] | None) -> None:
+        """Throw away what belongs to no container any more; None: nobody knows what does."""
         os.makedirs(self._prefix, 0o700, exist_ok=True)
         for container_id in os.listdir(self._prefix):
-            if container_id not in in_use:
+            if container_id.startswith(_SPARE) or (in_use is not None and container_id not in in_use):
                 self._trash.discard(self._prefix + container_id)
         self._make_skeleton()
         self._make_spares()
@@ -110,7 +111,7 @@ class SnapshotStore:
             self._spares.append(self._make())
 
     def _make(self) -> str:
-        folder = f"{self._prefix}.spare-{next(self._numbers)}"
+        folder = f"{self._prefix}{_SPARE}{next(self._numbers)}"
         os.mkdir(folder, 0o700)
         os.mkdir(f"{folder}/upper", 0o755)
         os.mkdir(f"{folder}/work", 0o700)

@@ -8,22 +8,33 @@ all its names, as CRI asks.
 from __future__ import annotations
 
 import fnmatch
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from phantom_cri.codec import Record, from_json, replace, sync_folder, to_json, write_atomically
+from phantom_cri.codec import (
+    NewerSchema,
+    Stored,
+    from_stored,
+    replace,
+    sync_folder,
+    to_json,
+    write_atomically,
+)
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.images import reference
 from phantom_cri.images.manifest import DECODE_ERRORS
 from phantom_cri.model import Image, ImageConfig
 
+log = logging.getLogger(__name__)
+
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{3,63})")
 
 
-class Artifact(Record, frozen=True):
+class Artifact(Stored, frozen=True):
     """A layer that is no file system: a Wasm module, an attestation. Kept as the blob it came as."""
 
     digest: str
@@ -31,7 +42,7 @@ class Artifact(Record, frozen=True):
     size: int
 
 
-class ImageRecord(Record, frozen=True):
+class ImageRecord(Stored, frozen=True):
     """All that is kept of an image. `layers`: names, top first; `blobs`: needed content.
 
     `artifact_type`: of what has no root file system and is known by its manifest's digest; "" for an image.
@@ -64,19 +75,29 @@ class ImageStore:
         self._records: dict[str, ImageRecord] = {}
         self._images: dict[str, Image] = {}
         self._names: dict[str, str] = {}
+        self.has_others = False  # records that were left as they are: what they need is not known
 
-    def open(self, is_whole: Callable[[ImageRecord], bool]) -> list[str]:
-        """Load what is whole; returns the ids of records that could not be used and were removed."""
+    def open(self, is_whole: Callable[[ImageRecord], bool | None]) -> list[str]:
+        """Load what is whole; returns the ids of records that could not be used and were removed.
+
+        Others stay as they are: those of a newer schema, and those of which `is_whole` cannot tell (None).
+        """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         broken: list[str] = []
         found: list[ImageRecord] = []
         for file in self._folder.iterdir():
             try:
-                record = from_json(file.read_bytes(), ImageRecord) if file.suffix == ".json" else None
+                record = from_stored(file.read_bytes(), ImageRecord) if file.suffix == ".json" else None
             except DECODE_ERRORS:
                 record = None
-            if record and is_whole(record):
+            except NewerSchema as error:
+                self._leave(file, str(error))
+                continue
+            whole = is_whole(record) if record else False
+            if record and whole:
                 found.append(record)
+            elif whole is None:
+                self._leave(file, "one of its layers has a record of a newer phantom-cri")
             else:
                 file.unlink()
                 broken.append(file.name)
@@ -141,6 +162,10 @@ class ImageStore:
     def erase(self, image_id: str) -> None:
         self._path(image_id).unlink(missing_ok=True)
         sync_folder(str(self._folder))
+
+    def _leave(self, file: Path, why: str) -> None:
+        log.error("image %s is not used and left as it is: %s", file.stem, why)
+        self.has_others = True
 
     def _by_reference(self, name: str) -> str | None:
         try:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from phantom_cri.concurrency import settled
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -30,12 +32,3 @@ class Threads:
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-async def settled(future: asyncio.Future[T]) -> None:
-    """Wait until `future` is done, for a caller that is being cancelled and must not leave it behind."""
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError:
-            continue  # cancelled once more: that does not make it any faster

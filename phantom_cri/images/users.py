@@ -52,15 +52,9 @@ def resolve(
 
     run_as_username or run_as_user, else `config_user` (the image's `User`), else 0. The primary
     group is run_as_group, else the image's (with the image's user), else passwd's, else 0.
-    "merge" adds the groups that /etc/group lists the user in; "strict" does not.
-    Raises InvalidArgument that names the field and the value.
+    "merge" adds the groups that /etc/group lists the user in; "strict" does not. What the request says by
+    itself has been checked. Raises InvalidArgument naming what the image lacks or says wrongly.
     """
-    if run_as_username and run_as_user is not None:
-        raise InvalidArgument(
-            f"run_as_username {run_as_username!r} and run_as_user {run_as_user}: only one may be set"
-        )
-    if run_as_group is not None and run_as_user is None and not run_as_username:
-        raise InvalidArgument(f"run_as_group {run_as_group} needs run_as_user or run_as_username")
     accounts = _accounts(tuple(layers))
     gid: int | None = None
     if run_as_username:
@@ -70,17 +64,16 @@ def resolve(
                 f"run_as_username {run_as_username!r}: no such user in the image's /etc/passwd"
             )
     elif run_as_user is not None:
-        account = _by_uid(accounts, _checked(run_as_user, "run_as_user"))
+        account = _by_uid(accounts, run_as_user)
     else:
         account, gid = _from_image(accounts, config_user)
     if run_as_group is not None:
-        gid = _checked(run_as_group, "run_as_group")
+        gid = run_as_group
     gid = account.gid if gid is None else gid
     extra: Iterable[int] = (
         accounts.member_of.get(account.name, ()) if policy == "merge" and account.name else ()
     )
-    listed = [_checked(each, "supplemental_groups") for each in supplemental_groups]
-    others = sorted({*extra, *listed} - {gid})  # the order that getgroups(2) will show them in
+    others = sorted({*extra, *supplemental_groups} - {gid})  # the order that getgroups(2) will show them in
     return User(account.uid, gid, (gid, *others), account.home)
 
 

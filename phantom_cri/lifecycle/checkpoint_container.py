@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +13,15 @@ from phantom_cri import requests
 from phantom_cri.checkpoint import write_archive
 from phantom_cri.concurrency import settled, to_the_end
 from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unimplemented
-from phantom_cri.lifecycle import oci
+from phantom_cri.lifecycle.checkpoints import workplace
 from phantom_cri.lifecycle.cleanup import remove_later, try_remove
 from phantom_cri.lifecycle.container_spec import process_of
-from phantom_cri.lifecycle.live import Container, UnderWay
+from phantom_cri.lifecycle.live import UnderWay
 from phantom_cri.lifecycle.running import Running, running
 from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerRecord, ProcessRef
+from phantom_cri.requests import oci
 
 DEFAULT_TIMEOUT_S = 120
 """Where the caller names none: the kubelet's own for a call."""
@@ -59,24 +59,6 @@ async def checkpoint_container(runtime: Runtime, container_id: str, location: st
     log.info("container %s: checkpoint at %s", container.id, location)
 
 
-async def give_up_checkpoint(container: Container) -> None:
-    """Before its processes are killed: frozen ones do not die. Idempotent."""
-    if container.checkpoint is not None:
-        container.checkpoint.abandoned = True
-        container.checkpoint.work.cancel()
-        await asyncio.wait([container.checkpoint.work])
-
-
-def thaw_all(runtime: Runtime) -> None:
-    """What an earlier daemon froze for a checkpoint and left goes on; its half-made files go away."""
-    workplace = _workplace(runtime)
-    shutil.rmtree(workplace, ignore_errors=True)
-    workplace.mkdir(mode=0o700, exist_ok=True)
-    for container in runtime.records.containers.values():
-        if container.record.state == "running":
-            runtime.cgroups.freezer.thaw(container.record.cgroup)
-
-
 def check_location(location: str) -> None:
     if not location.startswith("/") or "\0" in location or location.endswith("/"):
         raise InvalidArgument(f"location: must be the absolute path of a file, got {location!r}")
@@ -86,7 +68,7 @@ def check_location(location: str) -> None:
 
 async def _checkpoint(runtime: Runtime, target: Running, location: str, timeout_s: int) -> None:
     record = target.container.record
-    folder = _workplace(runtime) / record.id
+    folder = workplace(runtime) / record.id
     freezer = runtime.cgroups.freezer
     try:
         async with asyncio.timeout(timeout_s), Undo("CheckpointContainer") as undo:
@@ -182,11 +164,6 @@ def spec_of(target: Running) -> dict[str, object]:
 async def _remove(folder: Path) -> None:
     if not await asyncio.to_thread(try_remove, str(folder)):
         remove_later(str(folder))
-
-
-def _workplace(runtime: Runtime) -> Path:
-    """On the disk of the images: a container's memory has no room in the state's tmpfs."""
-    return Path(runtime.config.root) / "checkpoints"
 
 
 def _time(nanoseconds: int) -> str:

@@ -25,6 +25,16 @@ END_INTERVAL = 0.002
 """Seconds between looks whether it is."""
 
 
+async def discard(runtime: Runtime, pod: Pod, container: Container) -> None:
+    """Give back all of a container that no longer runs; the caller holds its lock."""
+    await release_cgroup(runtime, container)
+    runtime.images.drop_snapshot(container.id)
+    if pod.fragment is not None and pod.fragment.alive():
+        await forget_process(pod.fragment, container)
+    runtime.records.forget_container(container)
+    runtime.events.emit("deleted", pod, container.id)
+
+
 async def release_cgroup(runtime: Runtime, container: Container) -> None:
     """Remove an exited container's cgroup with whatever is left in it; idempotent."""
     if container.has_cgroup:

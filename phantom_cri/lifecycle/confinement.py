@@ -22,10 +22,10 @@ def decide(runtime: Runtime, pod: Pod, record: ContainerRecord) -> CompiledPolic
 
     The fragment holds all capabilities and is not dumpable: only that one capability gets a process past
     it (ptrace(2), "Ptrace access mode checking"). It comes along with "ALL"; asked for by name it is refused.
-    Raises InvalidArgument and what `Policy.compile` raises.
+    Raises InvalidArgument, FailedPrecondition and what `Policy.compile` raises.
     """
     security = record.config.security
-    compiled = runtime.policies.default.compile(security)
+    compiled = runtime.handler_of(pod).policy.compile(security)
     if sees_fragment(pod, record):
         if "SYS_PTRACE" in {name.upper().removeprefix("CAP_") for name in security.capabilities.add}:
             raise InvalidArgument(
@@ -80,6 +80,7 @@ def reports(runtime: Runtime) -> list[PolicyReport]:
             capabilities=tuple(sorted(policy.default_capabilities)),
             no_new_privs=policy.no_new_privs,
             containers=by_name[policy.name],
+            handlers=tuple(name for name, handler in runtime.handlers.items() if handler.policy is policy),
         )
         for policy in runtime.policies
     ]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from phantom_cri import cgroups, codec, plans, requests
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.lifecycle.confinement import policy_of
-from phantom_cri.lifecycle.injection import all_devices, effective, hooks_of
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.model import ContainerRecord
@@ -19,23 +18,10 @@ POD_FILES = {"/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts", "/etc/hos
 """Where a container finds its pod's files, unless a mount of its own is there."""
 
 
-def resolve(pod: Pod, record: ContainerRecord) -> Resolved:
-    """What the request and its CDI devices mean on this node. Raises as `requests.resolve`."""
-    found = requests.resolve(
-        effective(record),
-        record.image,
-        pod.record.config,
-        record.image_mounts,
-        hostname=pod.record.hostname,
-        home=record.user.home,
-    )
-    return codec.replace(found, devices=all_devices(pod, record, found.devices))
-
-
-def resolved_of(pod: Pod, container: Container) -> Resolved:
+def resolved_of(runtime: Runtime, pod: Pod, container: Container) -> Resolved:
     """As when it was created, or anew for a container of an earlier daemon."""
     if container.resolved is None:
-        container.resolved = resolve(pod, container.record)
+        container.resolved = runtime.driver_of(container.record).resolve(container.record, pod.record)
     return container.resolved
 
 
@@ -44,8 +30,8 @@ def container_spec(runtime: Runtime, pod: Pod, container: Container) -> Containe
     pod_folder = runtime.records.pod_folder(pod.id)
     snapshot = runtime.images.snapshot_of(record.id, record.layers)
     namespaces = record.config.security.namespaces
-    resolved = resolved_of(pod, container)
-    return requests.container_spec(
+    resolved = resolved_of(runtime, pod, container)
+    return runtime.driver_of(record).container_spec(
         resolved,
         Surroundings(
             user=record.user,
@@ -56,7 +42,7 @@ def container_spec(runtime: Runtime, pod: Pod, container: Container) -> Containe
             pod_files=tuple((target, os.path.join(pod_folder, name)) for target, name in POD_FILES.items()),
             volumes_folder=snapshot.folder,
             pid_of=target_of(runtime, pod, namespaces.target_id) if namespaces.pid == "target" else "",
-            hooks=hooks_of(record, resolved.process, snapshot.folder),
+            hooks=requests.hooks_of(record, resolved.process, snapshot.folder),
             labels=record.selinux,
         ),
     )
@@ -67,10 +53,11 @@ def exec_launch(
 ) -> plans.ExecLaunch:
     record = container.record
     security = record.config.security
+    process = process_of(pod, container)
+    env = requests.with_terminal(process.env) if tty else process.env
     return plans.ExecLaunch(
         container_id=record.id,
-        command=tuple(command),
-        process=process_of(pod, container),
+        process=codec.replace(process, args=tuple(command), env=env),
         user=record.user,
         policy=policy_of(runtime, pod, container),
         own_pid_namespace=security.namespaces.pid in ("container", "target"),
@@ -88,7 +75,7 @@ def process_of(pod: Pod, container: Container) -> Process:
     # Not all of it: a device that the container was made with may be gone from the node by now.
     record = container.record
     home, hostname = record.user.home, pod.record.hostname
-    return requests.merged(effective(record), record.image, hostname=hostname, home=home)
+    return requests.merged(requests.effective(record), record.image, hostname=hostname, home=home)
 
 
 def target_of(runtime: Runtime, pod: Pod, target_id: str) -> str:

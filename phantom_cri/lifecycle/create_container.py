@@ -8,17 +8,14 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 
-from phantom_cri import codec, images, requests
-from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from phantom_cri import cdi, codec, images, requests
+from phantom_cri.errors import AlreadyExists, FailedPrecondition, NotFound
 from phantom_cri.lifecycle import confinement, labelling, prepare, states
-from phantom_cri.lifecycle.annotations import warn_unsupported
-from phantom_cri.lifecycle.container_spec import resolve
-from phantom_cri.lifecycle.injection import find_injection, injected
 from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.log_file import log_path
 from phantom_cri.lifecycle.runtime import Runtime, log
-from phantom_cri.lifecycle.stop_container import signal_name
 from phantom_cri.lifecycle.undo import Undo
-from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount
+from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount, Injection
 from phantom_cri.policy import reference
 
 
@@ -34,14 +31,12 @@ async def create_container(runtime: Runtime, sandbox_id: str, config: ContainerC
     if again is not None:
         return again
     with stages.stage("image"):
-        image = find_image(runtime, config)
-        record = record_of(runtime, pod, config, image)
+        driver = runtime.handler_of(pod).driver
+        image = find_image(runtime, config, driver)
+        record = record_of(runtime, pod, config, image, driver)
         if injection is not None:
-            record = injected(record, injection)
-    if config.security.privileged and not pod.record.config.security.privileged:
-        raise InvalidArgument("config.linux.security_context.privileged: the pod sandbox is not privileged")
-    resolved = resolve(pod, record)
-    requests.check_mapped(record.user, pod.record.config.security.namespaces)
+            record = requests.injected(record, injection)
+    resolved = runtime.driver_of(record).resolve(record, pod.record)
     runtime.cgroups.check(record.resources)
     policy = confinement.decide(runtime, pod, record)
     record = codec.replace(record, policy=reference(policy))
@@ -67,7 +62,9 @@ async def create_container(runtime: Runtime, sandbox_id: str, config: ContainerC
     runtime.observe(pod, stages)
     runtime.events.emit("created", pod, container.id)
     prepare.begin(runtime, pod, container)
-    warn_unsupported(runtime, "container", record.id, config.annotations)
+    requests.warn_unsupported(
+        "container", record.id, config.annotations, shapes_traffic=runtime.shapes_traffic
+    )
     log.info(
         "container %s is created in pod sandbox %s",
         record.id,
@@ -91,18 +88,34 @@ def twin(runtime: Runtime, pod: Pod, config: ContainerConfig) -> str | None:
     return None
 
 
-def find_image(runtime: Runtime, config: ContainerConfig) -> Image:
+async def find_injection(runtime: Runtime, config: ContainerConfig) -> Injection | None:
+    """What the CDI devices of a request add; None when it asks for none.
+
+    Raises InvalidArgument, FailedPrecondition, Unimplemented.
+    """
+    names = cdi.requested(config.cdi_devices, config.annotations)
+    if not names:
+        return None
+    found = await asyncio.to_thread(runtime.cdi.injection, names)
+    for hook in found.hooks:
+        requests.check_hook(hook)
+    return found
+
+
+def find_image(runtime: Runtime, config: ContainerConfig, driver: str) -> Image:
     image = runtime.images.find(config.image.image)
     if image is None:
         raise NotFound(f"image {config.image.image!r} not found: pull it first")
     try:
-        runtime.images.check_root(image.id)
+        runtime.drivers[driver].check_image(image, config.annotations)
     except FailedPrecondition as error:
         raise FailedPrecondition(f"image {config.image.image!r}: {error}") from None
     return image
 
 
-def record_of(runtime: Runtime, pod: Pod, config: ContainerConfig, image: Image) -> ContainerRecord:
+def record_of(
+    runtime: Runtime, pod: Pod, config: ContainerConfig, image: Image, driver: str
+) -> ContainerRecord:
     security = config.security
     layers = runtime.images.layers(image.id)
     container_id = secrets.token_hex(32)
@@ -118,12 +131,13 @@ def record_of(runtime: Runtime, pod: Pod, config: ContainerConfig, image: Image)
         image=image.config,
         log_path=log_path(pod, config),
         user=images.resolve_user(layers, image.config.user, security),
-        stop_signal=config.stop_signal or signal_name(image.config.stop_signal or "SIGTERM"),
+        stop_signal=config.stop_signal or requests.signal_name(image.config.stop_signal or "SIGTERM"),
         cgroup=runtime.cgroups.member(pod.record.cgroup_parent, container_id),
         resources=config.resources,
         layers=layers,
         image_mounts=tuple(mounted_images(runtime, config)),
         selinux=runtime.selinux.of_container(pod.record.selinux, security),
+        driver=driver,
     )
 
 
@@ -136,17 +150,6 @@ def mounted_images(runtime: Runtime, config: ContainerConfig) -> Iterator[ImageM
             yield runtime.images.mount(mount.image.image, mount.image_sub_path)
         except (NotFound, FailedPrecondition) as error:
             raise type(error)(f"ImageVolumeMountFailed: config.mounts[{index}].image: {error}") from None
-
-
-def log_path(pod: Pod, config: ContainerConfig) -> str:
-    """Absolute path of the log file, "" for none. The name must stay below the pod's log directory."""
-    folder = pod.record.config.log_directory
-    if not folder or not config.log_path:
-        return ""
-    path = os.path.normpath(os.path.join(folder, config.log_path))
-    if not path.startswith(os.path.normpath(folder) + "/"):
-        raise InvalidArgument(f"config.log_path: {config.log_path!r} leads out of log_directory {folder!r}")
-    return path
 
 
 def give_to_pod(pod: Pod, upper: str) -> None:

@@ -27,7 +27,7 @@ Changes = dict[str, AnyRecord | None]
 
 
 class DurableRecords:
-    """All methods are called in one event loop's thread, but `read`: on any, before `begin`."""
+    """All methods are called in one event loop's thread; `read` and `is_newer` on any, before `begin`."""
 
     def __init__(self, file: RecordFile) -> None:
         self.unavailable_reason = ""  # why records would not outlive the machine now
@@ -40,9 +40,18 @@ class DurableRecords:
         self._writing: asyncio.Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="records")
 
+    @property
+    def pending(self) -> int:
+        """Changes that are not on their way to the disk yet."""
+        return len(self._pending)
+
     def read(self) -> list[AnyRecord]:
         """What an earlier daemon has left. Blocks."""
         return self._file.read()
+
+    def is_newer(self) -> bool:
+        """Whether a later release has left more than can be read here. Blocks."""
+        return self._file.is_newer()
 
     def begin(self, everything: Callable[[], Iterable[AnyRecord]]) -> None:
         """From now on the file follows: first it becomes `everything`, as it is then, and after a failure."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from phantom_cri import codec
 from phantom_cri.codec import Document
 from phantom_cri.fragments import Exit
-from phantom_cri.lifecycle.checkpoint_container import give_up_checkpoint
+from phantom_cri.lifecycle.checkpoints import give_up_checkpoint
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.runtime import Runtime, log

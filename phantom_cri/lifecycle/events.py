@@ -86,6 +86,10 @@ class Events:
             self._readers.add(reader)
         return reader
 
+    @property
+    def readers(self) -> int:
+        return len(self._readers)
+
     def emit(self, kind: EventKind, pod: Pod, object_id: str) -> None:
         """After the record changed. `object_id`: the container, or the pod where it is the pod's own.
 

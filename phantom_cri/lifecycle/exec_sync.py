@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 
 from phantom_cri import plans
-from phantom_cri.errors import DeadlineExceeded, InvalidArgument
+from phantom_cri.errors import DeadlineExceeded
 from phantom_cri.fragments import Exit
-from phantom_cri.lifecycle.output import Output
 from phantom_cri.lifecycle.running import Running, leave_exec, new_exec_id, running, start_exec
 from phantom_cri.lifecycle.runtime import Runtime, log
+from phantom_cri.lifecycle.streams.output import Output
 from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ExecResult
 
@@ -25,11 +25,7 @@ async def exec_sync(
     DeadlineExceeded. A child left behind that holds the output open is waited for no longer
     than exec.drain_timeout.
     """
-    if not command:
-        raise InvalidArgument("cmd: must not be empty")
     target = running(runtime, container_id, "exec")
-    if timeout_s < 0:
-        raise InvalidArgument(f"timeout: must not be negative, got {timeout_s}")
     exec_id = new_exec_id()
     async with Undo("ExecSync") as undo:
         result = await _run(runtime, target, exec_id, command, timeout_s or None, undo)

@@ -6,17 +6,14 @@ import asyncio
 import os
 import secrets
 
-from phantom_cri import codec, fragments, plans
+from phantom_cri import fragments, plans
 from phantom_cri.errors import PhantomError
-from phantom_cri.fragments.handle import END_TIMEOUT, FragmentHandle
+from phantom_cri.fragments.folder import note_process
+from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle.cleanup import remove_folder
 from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.undo import Undo
-from phantom_cri.model import ProcessRef
 from phantom_cri.pools import Profile
-
-PROCESS = "fragment.json"
-"""Who the fragment of a pod's folder is: how a later daemon finds it."""
 
 
 async def spawn(runtime: Runtime, profile: Profile, ids: plans.PodIds | None = None) -> FragmentHandle:
@@ -32,7 +29,7 @@ async def spawn(runtime: Runtime, profile: Profile, ids: plans.PodIds | None = N
         fragment = FragmentHandle(fragment_id, folder, spawned.process, spawned.pidfd)
         undo.take_over("process", "fragment", fragment.end)
         fragment.pool = profile.name
-        codec.write_atomically(os.path.join(folder, PROCESS), codec.to_json(spawned.process))
+        note_process(folder, spawned.process)
         await fragment.connect()
         if ids:
             await fragment.client.adopt(plans.user_namespace_plan(ids))
@@ -76,34 +73,6 @@ async def end(runtime: Runtime, fragment: FragmentHandle) -> None:
     except PhantomError as error:  # the driver remembers, and tries again
         log.warning("the network of unused fragment %s is not given back yet: %s", fragment.id, error)
     remove_folder(fragment.folder)
-
-
-def stored_process(folder: str) -> ProcessRef | None:
-    """The fragment of this folder as recorded when it was started; None when it was not."""
-    try:
-        with open(os.path.join(folder, PROCESS), "rb") as file:
-            return codec.from_json(file.read(), ProcessRef)
-    except (FileNotFoundError, codec.DecodeError):
-        return None
-
-
-async def end_stranger(folder: str) -> None:
-    """End a fragment that was started but not recorded, if there is one: by its socket alone."""
-    gone = asyncio.Event()
-    try:
-        fragment = fragments.FragmentClient.connect(
-            os.path.join(folder, fragments.SOCKET), lambda event: gone.set()
-        )
-    except PhantomError:
-        return
-    try:
-        async with asyncio.timeout(END_TIMEOUT):
-            await fragment.shutdown()
-            await gone.wait()
-    except (TimeoutError, PhantomError):
-        log.warning("a fragment of an earlier daemon in %s did not end", folder)
-    finally:
-        fragment.close()
 
 
 def clone_flags(profile: Profile, ids: plans.PodIds | None) -> int:

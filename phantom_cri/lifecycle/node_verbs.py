@@ -1,4 +1,4 @@
-"""What the node reports beyond CRI: pools, starts, policies, doctor; pulls and loads with progress."""
+"""What the node reports beyond CRI: pools, starts, policies, plans, doctor; pulls and loads with progress."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from phantom_cri.images import LayerReport
 from phantom_cri.lifecycle import confinement
 from phantom_cri.lifecycle.image_verbs import ImageVerbs
 from phantom_cri.lifecycle.runtime import Runtime
-from phantom_cri.model import AuthConfig, Image, ImageSpec, PolicyReport, SandboxRecord
-from phantom_cri.pools import PoolReport, Profile
+from phantom_cri.lifecycle.show_plan import show_plan
+from phantom_cri.model import AuthConfig, Image, ImageSpec, PlanReport, PolicyReport, SandboxRecord
+from phantom_cri.pools import PoolStatistics, Profile
 
 
 class NodeVerbs:
@@ -21,8 +22,10 @@ class NodeVerbs:
         self._runtime = runtime
         self._images = ImageVerbs(runtime)
 
-    async def list_pools(self) -> Iterable[tuple[Profile, PoolReport]]:
-        return [(profile, self._runtime.pools[profile.name].report()) for profile in self._runtime.profiles]
+    async def list_pools(self) -> Iterable[tuple[Profile, PoolStatistics]]:
+        return [
+            (profile, self._runtime.pools[profile.name].statistics()) for profile in self._runtime.profiles
+        ]
 
     async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
         """Each pod with the nanoseconds of every stage of its start."""
@@ -39,6 +42,9 @@ class NodeVerbs:
 
     async def list_policies(self) -> Iterable[PolicyReport]:
         return confinement.reports(self._runtime)
+
+    async def show_plan(self, container_id: str) -> PlanReport:
+        return await show_plan(self._runtime, container_id)
 
     async def pull_with_progress(
         self, spec: ImageSpec, auth: AuthConfig | None, report: LayerReport

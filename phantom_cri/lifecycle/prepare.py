@@ -10,17 +10,18 @@ and its own error counts.
 from __future__ import annotations
 
 import asyncio
-import os
 
 from phantom_cri import codec, plans
 from phantom_cri.cgroups import ABSENT, LaunchFds
-from phantom_cri.errors import PhantomError, kernel_error
+from phantom_cri.errors import PhantomError
 from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle import cleanup
 from phantom_cri.lifecycle.container_spec import allowed_devices, container_spec, resolved_of
 from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.log_file import open_log
 from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.model import ContainerRecord, Resources
 from phantom_cri.plans import Plan
 
 
@@ -58,9 +59,8 @@ async def prepare(runtime: Runtime, pod: Pod, fragment: FragmentHandle, containe
         with stages.stage("cgroup"):
             undo.push("cgroup", lambda: cleanup.release_cgroup(runtime, container))
             container.has_cgroup = True
-            limits = codec.replace(record.resources, pids_limit=runtime.config.pids_limit)
-            rules = allowed_devices(record, resolved_of(pod, container).devices)
-            await runtime.cgroups.create_async(record.cgroup, limits, rules)
+            rules = allowed_devices(record, resolved_of(runtime, pod, container).devices)
+            await runtime.cgroups.create_async(record.cgroup, limits(runtime, record), rules)
         with plans.Donations() as donations, runtime.cgroups.launch_fds(record.cgroup) as fds:
             with stages.stage("plan"):
                 donate(runtime, donations, container, fds)
@@ -68,6 +68,7 @@ async def prepare(runtime: Runtime, pod: Pod, fragment: FragmentHandle, containe
                 template = fragment.has_template and plans.wants_template(spec)
                 fragment.has_template = fragment.has_template and not template
                 plan = plans.container_plan(spec, donations.names(), hold=True, template=template)
+                container.plan = plan
             with stages.stage("kernel"):
                 undo.push("process", lambda: cleanup.end_process(fragment, container))
                 await fragment.client.prepare(record.id, plan, donations)
@@ -76,28 +77,24 @@ async def prepare(runtime: Runtime, pod: Pod, fragment: FragmentHandle, containe
     return plan
 
 
+def limits(runtime: Runtime, record: ContainerRecord) -> Resources:
+    """What its cgroup is made with: what was asked for, and the node's own limit of processes."""
+    return codec.replace(record.resources, pids_limit=runtime.config.pids_limit)
+
+
 def donate(runtime: Runtime, donations: plans.Donations, container: Container, fds: LaunchFds) -> None:
     """Everything the fragment needs by fd; it never opens a host path itself."""
-    donations.lend("host_mounts", runtime.host_mounts)
-    donations.lend("kill", fds.kill)
-    if fds.oom != ABSENT:
-        donations.lend("oom", fds.oom)
-    if fds.clone_into is not None:
-        donations.lend("cgroup", fds.clone_into)
-    for index, procs in enumerate(fds.procs):
-        donations.lend(f"procs{index}", procs)
+    for name, fd in lendable(runtime, fds).items():
+        donations.lend(name, fd)
     if container.record.log_path:
         donations.give("log", open_log(container.record.log_path))
 
 
-def open_log(path: str) -> int:
-    """Open or make a log file for appending; its folder is made, as CRI-O does.
-
-    Raises Internal, ResourceExhausted.
-    """
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(path, flags, 0o640)
-    except OSError as error:
-        raise kernel_error(f"log_path {path}", error.errno or 0) from error
+def lendable(runtime: Runtime, fds: LaunchFds) -> dict[str, int]:
+    """By name, in the order of their slots, what a container's plan is lent; `fds` is its cgroup's."""
+    found = {"host_mounts": runtime.host_mounts, "kill": fds.kill}
+    if fds.oom != ABSENT:
+        found["oom"] = fds.oom
+    if fds.clone_into is not None:
+        found["cgroup"] = fds.clone_into
+    return found | {f"procs{index}": procs for index, procs in enumerate(fds.procs)}

@@ -15,31 +15,26 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from phantom_cri import codec
-from phantom_cri.lifecycle.records import AnyRecord
-from phantom_cri.model import ContainerRecord, SandboxRecord
+from phantom_cri.lifecycle.records import AnyRecord, read_container, read_pod
+from phantom_cri.model import SandboxRecord
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-"""Raised by a change that an older daemon could not read; further fields of a record are none."""
+"""Of the file itself. Raised by a change that an older daemon could not read."""
 
-_KINDS: dict[str, type[AnyRecord]] = {"pod": SandboxRecord, "container": ContainerRecord}
+_READ: dict[str, Callable[[bytes], AnyRecord]] = {"pod": read_pod, "container": read_container}
 _LOCK_TIMEOUT_S = 5.0
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SETTINGS = (
-    "locking_mode = EXCLUSIVE",  # one daemon per root: the log's index stays in memory, no file is mapped
     "journal_mode = WAL",
     "synchronous = FULL",
     "cache_size = -512",  # KiB
     "wal_autocheckpoint = 256",  # pages; the log is written over after that, so it stays at about 1 MiB
 )
-
-
-class NewerSchema(Exception):
-    """The file was written by a daemon that keeps records in another way."""
 
 
 class RecordFile:
@@ -50,7 +45,10 @@ class RecordFile:
         self._db: sqlite3.Connection | None = None
 
     def read(self) -> list[AnyRecord]:
-        """All records that can be read. If some cannot, the file is set aside, and the log says so."""
+        """All records that can be read. If some cannot, the file is set aside, and the log says so.
+
+        None of a file that `is_newer`.
+        """
         if not os.path.lexists(self.path):
             return []
         records: list[AnyRecord] = []
@@ -60,25 +58,40 @@ class RecordFile:
             problems += [text for (text,) in db.execute("PRAGMA quick_check") if text != "ok"]
             for object_id, kind, body in db.execute("SELECT id, kind, body FROM records"):
                 try:
-                    records.append(codec.from_json(body, _KINDS[kind]))
-                except (codec.DecodeError, KeyError, TypeError) as error:
+                    records.append(_READ[kind](body.encode()))
+                except (codec.DecodeError, KeyError, AttributeError) as error:
                     problems.append(f"{kind} {object_id}: {error}")
-        except (sqlite3.Error, OSError, NewerSchema) as error:
+        except codec.NewerSchema:
+            return []
+        except (sqlite3.Error, OSError) as error:
             problems.append(str(error))
         if problems:
             self._set_aside("; ".join(problems[:5]))
         return records
 
+    def is_newer(self) -> bool:
+        """Whether a later release keeps records here in a way of its own: they are left as they are."""
+        try:
+            if os.path.lexists(self.path):
+                self._opened()
+        except codec.NewerSchema as error:
+            log.error("%s is left as it is, what it tells of pods is not known: %s", self.path, error)
+            return True
+        except (sqlite3.Error, OSError):
+            pass  # `read` and `write` tell of it
+        return False
+
     def write(self, changes: Mapping[str, AnyRecord | None], *, whole: bool) -> None:
         """Put the records, and remove those that are None: all, or after an error none. On disk on return.
 
-        `whole`: `changes` is all there is; what the file has beside it goes. Raises sqlite3.Error, OSError.
+        `whole`: `changes` is all there is; what the file has beside it goes. Raises sqlite3.Error, OSError,
+        NewerSchema.
         """
         try:
             self._write(changes, whole)
         except BaseException as error:
             self.close()  # rolls back; the next attempt finds what there is now, or makes it
-            if isinstance(error, NewerSchema) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
                 self._set_aside(str(error))
             raise
 
@@ -129,11 +142,12 @@ class RecordFile:
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    for setting in _SETTINGS:
-        db.execute(f"PRAGMA {setting}")
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")  # one daemon per root: the log's index stays in memory
     (schema,) = db.execute("PRAGMA user_version").fetchone()
     if schema > SCHEMA:
-        raise NewerSchema(f"it has schema {schema} of a newer phantom-cri, this one knows {SCHEMA}")
+        raise codec.NewerSchema(schema, SCHEMA)
+    for setting in _SETTINGS:
+        db.execute(f"PRAGMA {setting}")
     if schema == 0:
         with _transaction(db):
             db.execute("CREATE TABLE records (id TEXT PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL)")

@@ -27,7 +27,30 @@ INTENDED = ".new"
 
 AnyRecord = SandboxRecord | ContainerRecord
 
+_POD_HEAD: codec.Head = {
+    **dict.fromkeys(("id", "created_at", "state", "fragment", "ips", "selinux")),
+    "config": dict.fromkeys(("metadata", "labels", "annotations")),
+}
+_CONTAINER_HEAD: codec.Head = {
+    **dict.fromkeys(("id", "sandbox_id", "created_at", "started_at", "finished_at", "exit_code", "state")),
+    **dict.fromkeys(("reason", "message", "log_path", "image_id", "image_ref", "image_name", "process")),
+    **dict.fromkeys(("cgroup", "layers", "image_mounts", "policy")),
+    "config": dict.fromkeys(("metadata", "labels", "annotations", "image")),
+}
+"""What is the same in every schema: who it is, what became of it, and what it holds."""
+
 T = TypeVar("T")
+
+
+class RecordStatistics(codec.Record, frozen=True):
+    """`names`: of pods, that nobody else can take; `unclaimed`: made by an earlier daemon and not used since,
+    so that the same request once more means them.
+    """
+
+    pods: int
+    containers: int
+    names: int
+    unclaimed: int
 
 
 class Records:
@@ -72,6 +95,9 @@ class Records:
             yield pod.record
         for container in self.containers.values():
             yield container.record
+
+    def statistics(self) -> RecordStatistics:
+        return RecordStatistics(len(self.pods), len(self.containers), len(self._names), len(self._before))
 
     # --- names ------------------------------------------------------------
 
@@ -167,6 +193,22 @@ class Records:
             pod.containers.pop(container.id, None)
 
 
+def read_pod(text: bytes) -> SandboxRecord:
+    """One with a newer schema too, of which only the head is known. Raises DecodeError."""
+    try:
+        return codec.from_stored(text, SandboxRecord)
+    except codec.NewerSchema:
+        return codec.from_head(text, SandboxRecord, _POD_HEAD)
+
+
+def read_container(text: bytes) -> ContainerRecord:
+    """As `read_pod`."""
+    try:
+        return codec.from_stored(text, ContainerRecord)
+    except codec.NewerSchema:
+        return codec.from_head(text, ContainerRecord, _CONTAINER_HEAD)
+
+
 def stored_container_ids(pod_folder: str) -> set[str]:
     folder = os.path.join(pod_folder, "containers")
     names = os.listdir(folder) if os.path.isdir(folder) else ()
@@ -179,7 +221,7 @@ def stored_containers(pod_folder: str) -> Iterator[ContainerRecord]:
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
         if name.endswith(".json"):
             with open(os.path.join(folder, name), "rb") as file:
-                yield codec.from_json(file.read(), ContainerRecord)
+                yield read_container(file.read())
 
 
 def drop_unfinished(pod_folder: str) -> None:
@@ -196,7 +238,7 @@ def stored_pod(pod_folder: str) -> tuple[SandboxRecord, bool] | None:
         path = os.path.join(pod_folder, name)
         if os.path.exists(path):
             with open(path, "rb") as file:
-                return codec.from_json(file.read(), SandboxRecord), finished
+                return read_pod(file.read()), finished
     return None
 
 

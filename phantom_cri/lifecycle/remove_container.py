@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
-from phantom_cri.lifecycle.live import Container, Pod
+from phantom_cri.lifecycle.cleanup import discard
 from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.stop_container import kill
 
@@ -21,13 +20,3 @@ async def remove_container(runtime: Runtime, container_id: str) -> None:
             if container.id in runtime.records.containers and container.record.state != "running":
                 await discard(runtime, pod, container)
     log.info("container %s is removed", container.id, extra={"container_id": container.id})
-
-
-async def discard(runtime: Runtime, pod: Pod, container: Container) -> None:
-    """Give back all of a container that no longer runs; the caller holds its lock."""
-    await release_cgroup(runtime, container)
-    runtime.images.drop_snapshot(container.id)
-    if pod.fragment is not None and pod.fragment.alive():
-        await forget_process(pod.fragment, container)
-    runtime.records.forget_container(container)
-    runtime.events.emit("deleted", pod, container.id)

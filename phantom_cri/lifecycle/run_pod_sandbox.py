@@ -11,7 +11,6 @@ from phantom_cri.errors import FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.fragments import FragmentLost
 from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle import endings, node_fragments
-from phantom_cri.lifecycle.annotations import warn_unsupported
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.runtime import Handler, Runtime, Stages, log
 from phantom_cri.lifecycle.undo import Undo
@@ -72,31 +71,17 @@ async def make_pod(runtime: Runtime, pod: Pod, fragment: FragmentHandle, stages:
 
 def check(runtime: Runtime, config: SandboxConfig, handler: str) -> None:
     """Refuse what is wrong before anything is acquired; names the field and the value."""
-    if not config.metadata.name:
-        raise InvalidArgument("config.metadata.name: must not be empty")
     if handler not in runtime.handlers:
         raise NotFound(
             f"runtime_handler: no handler {handler!r}; there are {', '.join(map(repr, runtime.handlers))}"
             " (configuration: handlers)"
         )
-    security = config.security
-    if security.run_as_group is not None and security.run_as_user is None:
-        raise InvalidArgument("config.linux.security_context.run_as_group: needs run_as_user")
-    runtime.selinux.check_pod(security)
-    namespaces = security.namespaces
-    for field, mode in (("network", namespaces.network), ("ipc", namespaces.ipc)):
-        if mode not in ("pod", "node"):
-            raise InvalidArgument(f"namespace_options.{field}: a pod takes POD or NODE, not {mode.upper()}")
-    if namespaces.pid == "target":
-        raise InvalidArgument("namespace_options.pid: TARGET is for containers, not for a pod")
-    requests.check_pod_user(namespaces)
-    if namespaces.user == "pod" and runtime.userns_unavailable:
+    requests.check_pod(config)
+    runtime.selinux.check_pod(config.security)
+    if config.security.namespaces.user == "pod" and runtime.userns_unavailable:
         raise FailedPrecondition(
             f"namespace_options.userns_options: no user namespaces on this node: {runtime.userns_unavailable}"
         )
-    requests.checked_sysctls(config.sysctls, namespaces)
-    if config.hostname:
-        requests.checked_hostname(config.hostname)
 
 
 def cgroup_parent(cgroups: Cgroups, wanted: str) -> str:
@@ -205,7 +190,9 @@ def finish(runtime: Runtime, pod: Pod, stages: Stages) -> None:
     runtime.observe(pod, stages)
     if record.start == "cold":
         runtime.metrics.cold_start(record.cold_reason)
-    warn_unsupported(runtime, "pod sandbox", pod.id, record.config.annotations)
+    requests.warn_unsupported(
+        "pod sandbox", pod.id, record.config.annotations, shapes_traffic=runtime.shapes_traffic
+    )
     log.info(
         "pod sandbox %s is ready: %s/%s, %s",
         pod.id,

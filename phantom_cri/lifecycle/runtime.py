@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,14 +12,17 @@ from phantom_cri.cdi import Registry
 from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.checkpoint import Criu
 from phantom_cri.config import Config
+from phantom_cri.drivers import Driver
+from phantom_cri.errors import FailedPrecondition
 from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.images import ImageService
 from phantom_cri.lifecycle.durable import DurableRecords
 from phantom_cri.lifecycle.events import Events
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.records import Records
+from phantom_cri.model import ContainerRecord
 from phantom_cri.network import NetworkDriver
-from phantom_cri.policy import KeptPolicies, PolicyBook, Selinux
+from phantom_cri.policy import KeptPolicies, Policy, PolicyBook, Selinux
 from phantom_cri.pools import Pool, Profile
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry.metrics import Metrics
@@ -30,10 +33,15 @@ log = logging.getLogger("phantom_cri.lifecycle")
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A runtime handler. `profiles`: of the pools that its pods take fragments from, in order."""
+    """A runtime handler. `profiles`: of the pools that its pods take fragments from, in order.
+
+    driver: name of the one that its pods' containers are made by; policy: what holds them.
+    """
 
     name: str
     profiles: tuple[Profile, ...]
+    driver: str
+    policy: Policy
 
 
 @dataclass(slots=True, eq=False)
@@ -54,14 +62,39 @@ class Runtime:
     profiles: Sequence[Profile] = ()
     pools: dict[str, Pool[FragmentHandle]] = field(default_factory=dict)
     handlers: dict[str, Handler] = field(default_factory=dict)
+    drivers: Mapping[str, Driver] = field(default_factory=dict)
     cdi: Registry = field(default_factory=lambda: Registry(()))
     events: Events = field(default_factory=Events)
     selinux: Selinux = field(default_factory=Selinux)
     tracing: Tracing | NoTracing = field(default_factory=NoTracing)
     userns_unavailable: str = "not tried yet"  # why pods cannot have them; "": they can
 
+    @property
+    def shapes_traffic(self) -> bool:
+        """Whether pods' bandwidths are passed on: to CNI plugins."""
+        return self.config.network.driver == "cni"
+
     def pool_of(self, pod: Pod) -> Pool[FragmentHandle] | None:
         return self.pools.get(pod.record.pool)
+
+    def handler_of(self, pod: Pod) -> Handler:
+        """Raises FailedPrecondition for one that the configuration has no more: another is no substitute."""
+        name = pod.record.runtime_handler
+        if name not in self.handlers:
+            raise FailedPrecondition(
+                f"pod sandbox {pod.id}: its runtime handler {name!r} is not there any more; there are "
+                f"{', '.join(map(repr, self.handlers))} (configuration: handlers)"
+            )
+        return self.handlers[name]
+
+    def driver_of(self, record: ContainerRecord) -> Driver:
+        """Raises FailedPrecondition for one that only a later daemon has."""
+        if record.driver not in self.drivers:
+            raise FailedPrecondition(
+                f"container {record.id}: it was made by the runtime driver {record.driver!r}, which this "
+                f"phantom-cri has not, only {', '.join(self.drivers)}"
+            )
+        return self.drivers[record.driver]
 
     def stages(self, verb: str) -> Stages:
         """A stopwatch for one `verb`."""

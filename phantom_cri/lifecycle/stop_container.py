@@ -7,14 +7,14 @@ shorten the first one's, and removal must not wait for it.
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 
-from phantom_cri.errors import Internal, InvalidArgument, PhantomError
-from phantom_cri.lifecycle.checkpoint_container import give_up_checkpoint
+from phantom_cri.errors import Internal, PhantomError
+from phantom_cri.lifecycle.checkpoints import give_up_checkpoint
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.runtime import Runtime, log
+from phantom_cri.requests import signal_number
 
 KILL_TIMEOUT = 10.0
 """Seconds after SIGKILL in which the kernel must have ended the processes."""
@@ -90,32 +90,3 @@ async def _signal(pod: Pod, container: Container, number: int, *, all_processes:
         # Already gone is what was wanted; its exit, or the fragment's death, is being told.
         if pod.fragment is not None and pod.fragment.alive() and not container.exited.is_set():
             log.debug("signal %d for container %s was refused", number, container.id)
-
-
-def signal_number(name: str) -> int:
-    """`SIGTERM`, `TERM`, `15`, `SIGRTMIN+3` → number. InvalidArgument for anything else."""
-    text = name.upper().removeprefix("SIG")
-    if text.isdecimal() and 0 < int(text) <= signal.SIGRTMAX:
-        return int(text)
-    real_time = re.fullmatch(r"RTM(IN|AX)(?:([+-])(\d+))?", text)
-    if real_time:
-        base = signal.SIGRTMIN if real_time[1] == "IN" else signal.SIGRTMAX
-        number = base + int((real_time[2] or "+") + (real_time[3] or "0"))
-        if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
-            return number
-    try:
-        return signal.Signals[f"SIG{text}"]
-    except KeyError:
-        raise InvalidArgument(f"stop_signal: {name!r} is no signal") from None
-
-
-def signal_name(text: str) -> str:
-    """`15`, `term`, `RTMAX-30` → `SIGTERM`, `SIGRTMIN`: as CRI lists it. Raises as `signal_number`."""
-    number = signal_number(text)
-    if number >= signal.SIGRTMIN:
-        above = number - signal.SIGRTMIN
-        return f"SIGRTMIN+{above}" if above else "SIGRTMIN"
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)  # 32 and 33 are the C library's own and have no name

@@ -1,10 +1,8 @@
-"""StopPodSandbox and RemovePodSandbox. Both are idempotent and succeed for an unknown id."""
+"""StopPodSandbox. Idempotent; succeeds for an unknown id."""
 
 from __future__ import annotations
 
 from phantom_cri.lifecycle import endings
-from phantom_cri.lifecycle.cleanup import remove_folder
-from phantom_cri.lifecycle.remove_container import discard
 from phantom_cri.lifecycle.runtime import Runtime, log
 
 
@@ -22,22 +20,3 @@ async def stop_pod_sandbox(runtime: Runtime, sandbox_id: str) -> None:
         await endings.end_pod(runtime, pod)
         runtime.records.save_pod(pod)
     log.info("pod sandbox %s is stopped", pod.id, extra={"sandbox_id": pod.id})
-
-
-async def remove_pod_sandbox(runtime: Runtime, sandbox_id: str) -> None:
-    """Stop it if need be and forget it with all its containers. Log files belong to the caller."""
-    pod = runtime.records.find_pod(sandbox_id)
-    if pod is None:
-        return
-    async with pod.lock:
-        if pod.id not in runtime.records.pods:
-            return
-        await endings.end_pod(runtime, pod)
-        for container in list(pod.containers.values()):
-            async with container.lock:
-                await discard(runtime, pod, container)
-        remove_folder(runtime.records.pod_folder(pod.id))
-        runtime.records.forget_pod(pod)
-        runtime.selinux.release(pod.id, pod.record.selinux)
-        runtime.events.emit("deleted", pod, pod.id)
-    log.info("pod sandbox %s is removed", pod.id, extra={"sandbox_id": pod.id})

@@ -10,18 +10,18 @@ from phantom_cri.lifecycle.create_container import create_container
 from phantom_cri.lifecycle.event_verbs import EventVerbs
 from phantom_cri.lifecycle.exec_sync import exec_sync
 from phantom_cri.lifecycle.remove_container import remove_container
+from phantom_cri.lifecycle.remove_pod_sandbox import remove_pod_sandbox
+from phantom_cri.lifecycle.reopen_container_log import reopen_container_log
 from phantom_cri.lifecycle.run_pod_sandbox import run_pod_sandbox
 from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.start_container import start_container
+from phantom_cri.lifecycle.statistics import statistics
 from phantom_cri.lifecycle.stats.verbs import StatsVerbs
 from phantom_cri.lifecycle.stop_container import stop_container
-from phantom_cri.lifecycle.stop_pod_sandbox import remove_pod_sandbox, stop_pod_sandbox
+from phantom_cri.lifecycle.stop_pod_sandbox import stop_pod_sandbox
 from phantom_cri.lifecycle.streams.verbs import StreamingVerbs
-from phantom_cri.lifecycle.update_container import (
-    reopen_container_log,
-    update_container_resources,
-    update_pod_sandbox_resources,
-)
+from phantom_cri.lifecycle.update_container_resources import update_container_resources
+from phantom_cri.lifecycle.update_pod_sandbox_resources import update_pod_sandbox_resources
 from phantom_cri.model import (
     CgroupDriver,
     ContainerConfig,
@@ -73,15 +73,21 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
                 "rootDir": runtime.config.root,
                 "stateDir": runtime.config.state,
                 "runtimeVersion": __version__,
-                "runtimeHandlers": tuple(runtime.handlers),
+                "runtimeHandlers": [
+                    {"name": one.name, "driver": one.driver, "policy": one.policy.name}
+                    for one in runtime.handlers.values()
+                ],
                 "durableRecords": f"off: {runtime.durable.unavailable_reason}"
                 if runtime.durable.unavailable_reason
                 else "on",
+                "podsOfOtherReleases": {
+                    pod.id: pod.other_version for pod in runtime.records.pods.values() if pod.other_version
+                },
                 "cgroupDriver": runtime.config.cgroup.driver,
                 "cgroupVersion": runtime.cgroups.version,
                 "cgroups": runtime.cgroups.features(),
                 "network": runtime.network.features(),
-                "pools": [pool.report() for pool in runtime.pools.values()],
+                "statistics": statistics(runtime),
                 "configuration": runtime.config,
             },
         )

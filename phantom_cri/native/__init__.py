@@ -1,4 +1,4 @@
-"""Python's interface to the C code: starting fragments, and the binary they run."""
+"""All of C that Python calls: the birth of fragments and their binary; system calls it has no name for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ from pathlib import Path
 
 from phantom_cri.native._native import ffi, lib
 
-__all__ = ["address_of", "boot_id", "bpf", "fragment_binary", "raise_file_limit", "spawn"]
+__all__ = [
+    "address_of",
+    "boot_id",
+    "bpf",
+    "fragment_binary",
+    "mount",
+    "raise_file_limit",
+    "spawn",
+    "syncfs",
+    "system_call",
+    "unshare",
+]
 
 _FRAGMENT = Path(__file__).with_name("fragment")
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -82,6 +93,40 @@ def bpf(command: int, attributes: bytearray) -> int:
     result: int = lib.ph_bpf(command, ffi.from_buffer(attributes), len(attributes))
     if result < 0:
         raise OSError(-result, f"bpf command {command}: {os.strerror(-result)}")
+    return result
+
+
+def system_call(number: int, *arguments: int | bytes | bytearray | None) -> int:
+    """syscall(2): ints are passed as longs, bytes as pointers, None as NULL. Raises OSError."""
+    words = [
+        ffi.cast("long", value)
+        if isinstance(value, int)
+        else ffi.NULL
+        if value is None
+        else ffi.from_buffer(value)
+        for value in arguments
+    ]
+    return _checked(lib.syscall(number, *words))
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0) -> None:
+    """mount(2) without data. Raises OSError."""
+    _checked(lib.mount(source.encode(), target.encode(), kind.encode(), flags, ffi.NULL))
+
+
+def unshare(flags: int) -> None:
+    """unshare(2), for the calling thread. Raises OSError."""
+    _checked(lib.unshare(flags))
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): all of the file system that `fd` is on. Blocks, without the GIL. Raises OSError."""
+    _checked(lib.syncfs(fd))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise OSError(ffi.errno, os.strerror(ffi.errno))
     return result
 
 

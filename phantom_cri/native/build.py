@@ -62,11 +62,20 @@ ffibuilder.cdef(
                  int cgroup_fd, int stderr_fd, int *pidfd);
     int ph_raise_file_limit(void);
     int ph_bpf(int command, void *attributes, unsigned size);
+    long syscall(long number, ...);
+    int mount(const char *from, const char *to, const char *kind, unsigned long flags, const void *data);
+    int syncfs(int fd);
+    int unshare(int flags);
     """
 )
 ffibuilder.set_source(
     "phantom_cri.native._native",
-    '#include "spawn.h"',
+    """
+    #include "spawn.h"
+    #include <sched.h>
+    #include <sys/mount.h>
+    #include <unistd.h>
+    """,
     sources=[os.path.relpath(NATIVE / "spawn.c")],
     include_dirs=[os.path.relpath(NATIVE)],
     extra_compile_args=["-std=gnu17", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-fstack-protector-strong"],

@@ -54,6 +54,9 @@ int console_open(struct launch *launch);
 /* Takes the master that console_open() sent: fd or -errno. Never waits. */
 int console_receive(int handoff);
 
+/* Sets the options of a vector, "key=value" or "key", on a file system context. 0 or -errno. */
+int mount_options(int fs, const struct field *options, struct launch *launch);
+
 /* Puts the kernel's own words about a file system context into launch->reason. */
 void mount_reason(int fs, struct launch *launch);
 

@@ -102,14 +102,12 @@ static int own_root(const char *type, int mount)
     return kernel_result(fchownat(mount, "", uid, (gid_t)setfsgid((gid_t)-1), AT_EMPTY_PATH));
 }
 
-int op_NEW_FS(struct launch *launch, const struct op *op)
+int mount_options(int fs, const struct field *options, struct launch *launch)
 {
-    OWNED_FD fs = kernel_fsopen(op->field[1].bytes);
-    const char *option = op->field[2].bytes;
-    int result = fs;
+    const char *option = options->bytes;
+    int result = 0;
 
-    launch->step = "fsopen";
-    for (uint32_t i = 0; result >= 0 && i < op->field[2].length; i++, option = plan_string_after(option)) {
+    for (uint32_t i = 0; result == 0 && i < options->length; i++, option = plan_string_after(option)) {
         char key[64];
         const char *equals = strchr(option, '=');
         size_t length = equals ? (size_t)(equals - option) : strlen(option);
@@ -122,6 +120,17 @@ int op_NEW_FS(struct launch *launch, const struct op *op)
         result = equals ? kernel_fsconfig(fs, FSCONFIG_SET_STRING, key, equals + 1)
                         : kernel_fsconfig(fs, FSCONFIG_SET_FLAG, key, NULL);
     }
+    return result;
+}
+
+int op_NEW_FS(struct launch *launch, const struct op *op)
+{
+    OWNED_FD fs = kernel_fsopen(op->field[1].bytes);
+    int result = fs;
+
+    launch->step = "fsopen";
+    if (result >= 0)
+        result = mount_options(fs, &op->field[2], launch);
     if (result >= 0 && label_is_option(launch, op->field[1].bytes)) {
         launch->step = "context";
         result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, "context", launch->label);

@@ -31,6 +31,14 @@ static int attach_to(int tree, int target)
     return kernel_move_mount(tree, target, "", MOVE_MOUNT_T_EMPTY_PATH);
 }
 
+/* By the fd and not by a path, which could lead elsewhere a moment later. */
+int op_ATTRIBUTES(struct launch *launch, const struct op *op)
+{
+    launch->step = "mount_setattr";
+    return set_attributes(launch->slots[op->field[0].number], op->field[1].number, 0,
+                          op->field[2].number & PH_OP_ATTRIBUTES_RECURSIVE);
+}
+
 int op_ROOT(struct launch *launch, const struct op *op)
 {
     int *slot = &launch->slots[op->field[0].number];

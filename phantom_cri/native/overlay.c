@@ -1,4 +1,4 @@
-/* OVERLAY and OVERLAY_MAPPED, in the three ways that kernels offer.
+/* OVERLAY, OVERLAY_MAPPED and OVERLAY_WITH, in the three ways that kernels offer.
  *
  * 1. fsconfig "lowerdir+", one call a layer: Linux 6.8 (24e16e385f22), no limit on the length.
  * 2. fsconfig "lowerdir": any overlayfs, but its value is cut off at 256 bytes (fs/fsopen.c).
@@ -22,6 +22,7 @@ struct overlay {
     uint32_t lower_count;
     const char *upper;
     const char *work;
+    struct field options; /* more of overlayfs's own */
     bool is_volatile;
     bool is_mapped;
     const int *trees; /* the layers as mapped trees, in place of `lower`; or NULL */
@@ -88,6 +89,16 @@ static bool append_lower(const struct overlay *overlay, size_t skip, bool escape
     return true;
 }
 
+static bool append_options(const struct overlay *overlay, struct options *options)
+{
+    const char *option = overlay->options.bytes;
+
+    for (uint32_t i = 0; i < overlay->options.length; i++, option = plan_string_after(option))
+        if (!append(options, ",") || !append(options, option))
+            return false;
+    return true;
+}
+
 static int configure_layers(int fs, const struct overlay *overlay)
 {
     const char *layer = overlay->lower;
@@ -126,6 +137,10 @@ static int mount_by_fsconfig(struct launch *launch, const struct overlay *overla
         result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, "workdir", overlay->work);
     if (result == 0 && overlay->is_volatile)
         result = kernel_fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL);
+    if (result == 0)
+        result = mount_options(fs, &overlay->options, launch);
+    if (result == 0)
+        launch->step = "overlay by fsconfig";
     if (result == 0 && launch->label)
         result = kernel_fsconfig(fs, FSCONFIG_SET_STRING, "context", launch->label);
     if (result == 0)
@@ -168,6 +183,8 @@ static int mount_classically(struct launch *launch, const struct overlay *overla
         return -E2BIG;
     if (overlay->is_volatile && !append(&options, ",volatile"))
         return -E2BIG;
+    if (!append_options(overlay, &options))
+        return -E2BIG;
     /* Quoted: a level has commas of its own. */
     if (launch->label &&
         (!append(&options, ",context=\"") || !append(&options, launch->label) || !append(&options, "\"")))
@@ -178,6 +195,17 @@ static int mount_classically(struct launch *launch, const struct overlay *overla
     if (result == 0)
         result = kernel_mount("overlay", "/proc", "overlay", 0, options.text);
     return result == 0 ? kernel_open_tree(AT_FDCWD, "/proc", OPEN_TREE_CLONE) : result;
+}
+
+/* mount(2) would take one with a comma for two. */
+static bool options_are_sound(const struct overlay *overlay)
+{
+    const char *option = overlay->options.bytes;
+
+    for (uint32_t i = 0; i < overlay->options.length; i++, option = plan_string_after(option))
+        if (strchr(option, ','))
+            return false;
+    return true;
 }
 
 static bool layers_are_sound(const struct overlay *overlay)
@@ -275,14 +303,15 @@ static int mount_mapped(struct launch *launch, struct overlay *overlay, uint64_t
     return result;
 }
 
-static int overlay_into_slot(struct launch *launch, const struct op *op, bool is_mapped)
+static int overlay_into_slot(struct launch *launch, const struct op *op, bool is_mapped,
+                             const struct field *options, uint64_t flags)
 {
-    uint64_t flags = op->field[4].number;
     struct overlay overlay = {
         .lower = op->field[1].bytes,
         .lower_count = op->field[1].length,
         .upper = op->field[2].bytes,
         .work = op->field[3].bytes,
+        .options = *options,
         .is_volatile = flags & PH_OP_OVERLAY_VOLATILE,
         .is_mapped = is_mapped,
     };
@@ -290,6 +319,9 @@ static int overlay_into_slot(struct launch *launch, const struct op *op, bool is
 
     launch->step = "layers";
     if (!layers_are_sound(&overlay))
+        return -EINVAL;
+    launch->step = "options";
+    if (!options_are_sound(&overlay))
         return -EINVAL;
     if (overlay.lower_count == 1 && !*overlay.upper)
         result = bind_layer(&overlay);
@@ -303,12 +335,19 @@ static int overlay_into_slot(struct launch *launch, const struct op *op, bool is
     return 0;
 }
 
+static const struct field no_options;
+
 int op_OVERLAY(struct launch *launch, const struct op *op)
 {
-    return overlay_into_slot(launch, op, false);
+    return overlay_into_slot(launch, op, false, &no_options, op->field[4].number);
 }
 
 int op_OVERLAY_MAPPED(struct launch *launch, const struct op *op)
 {
-    return overlay_into_slot(launch, op, true);
+    return overlay_into_slot(launch, op, true, &no_options, op->field[4].number);
+}
+
+int op_OVERLAY_WITH(struct launch *launch, const struct op *op)
+{
+    return overlay_into_slot(launch, op, false, &op->field[4], op->field[5].number);
 }

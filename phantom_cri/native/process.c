@@ -119,11 +119,12 @@ void process_exited(struct process *process)
     struct ph_message event = {.type = PH_EXITED, .flags = process->kind, .exit = process->exit};
 
     memcpy(event.id, process->id, PH_ID_SIZE);
-    if (process->kind == PH_KIND_EXEC) {
+    if (process->kind == PH_KIND_EXEC && !(process->flags & PH_PLAN_KEEP)) {
         process_deinit(process);
     } else {
         /* Without room for the record the event and the entry still tell. */
-        exit_record_write(state, process->id, &process->exit);
+        if (process->kind == PH_KIND_CONTAINER)
+            exit_record_write(state, process->id, &process->exit);
         release_fds(process);
         process->phase = PROCESS_EXITED;
     }
@@ -132,7 +133,7 @@ void process_exited(struct process *process)
 
 int process_forget(struct process *process)
 {
-    int result;
+    int result = 0;
 
     if (process->phase == PROCESS_HELD || process->phase == PROCESS_STARTING) {
         /* Whoever waits for its start hears of this; what its status still says no longer counts. */
@@ -143,7 +144,8 @@ int process_forget(struct process *process)
     }
     if (process->phase != PROCESS_EXITED)
         return -EBUSY;
-    result = exit_record_remove(state, process->id);
+    if (process->kind == PH_KIND_CONTAINER)
+        result = exit_record_remove(state, process->id);
     process_deinit(process);
     return result;
 }

@@ -258,7 +258,8 @@ static void answer_started(struct process *process)
 /* The pty's master: the fragment reads it for a log; an exec's goes to whoever started it, and only there. */
 static int take_console(struct process *process)
 {
-    bool is_read = process->kind == PH_KIND_CONTAINER || process->flags & PH_PLAN_LOG;
+    bool is_read = !(process->flags & PH_PLAN_UNREAD) &&
+                   (process->kind == PH_KIND_CONTAINER || process->flags & PH_PLAN_LOG);
     int copy, result;
 
     process->console = console_receive(process->handoff);
@@ -319,7 +320,8 @@ static void succeed(struct process *process)
     if (!has_console(process))
         return;
     answer_started(process);
-    if (process->kind == PH_KIND_EXEC && process->flags & PH_PLAN_TTY && !process->needs_reading)
+    if (process->kind == PH_KIND_EXEC && process->flags & PH_PLAN_TTY && !(process->flags & PH_PLAN_UNREAD) &&
+        !process->needs_reading)
         fd_close(&process->console);
 }
 

@@ -81,7 +81,8 @@ enum ph_stage { PH_STAGE_REQUEST = 1, PH_STAGE_DECODE = 2, PH_STAGE_CLONE = 3, P
 
 #define PH_KIND_ADOPT     0u
 #define PH_KIND_CONTAINER 1u /* leaves an entry and exits/ID when it ends */
-#define PH_KIND_EXEC      2u /* forgotten when it ends, once PH_EXITED is sent */
+#define PH_KIND_EXEC                                                                                         \
+    2u /* forgotten when it ends, once PH_EXITED is sent, but for PH_PLAN_KEEP; has no exit record */
 
 struct ph_exit {            /* how a process ended; also in exits/ID as one line of JSON */
     int64_t started_at;     /* ns since the epoch; 0: never */
@@ -141,7 +142,13 @@ struct ph_feature {
 #define PH_PLAN_HOLD                                                                                         \
     16u /* PH_START is answered right before EXEC, where the process waits for PH_GO; one that ends before   \
          * leaves nothing, not even an event */
-#define PH_PLAN_FLAGS (PH_PLAN_LOG | PH_PLAN_STDIN | PH_PLAN_TTY | PH_PLAN_KILL_REST | PH_PLAN_HOLD)
+#define PH_PLAN_KEEP                                                                                         \
+    32u /* an exec's entry stays when it has ended, until PH_FORGET; a container's always does */
+#define PH_PLAN_UNREAD                                                                                       \
+    64u /* with TTY: whoever starts it reads the pty, alone; the fragment keeps it for PH_GET */
+#define PH_PLAN_FLAGS                                                                                        \
+    (PH_PLAN_LOG | PH_PLAN_STDIN | PH_PLAN_TTY | PH_PLAN_KILL_REST | PH_PLAN_HOLD | PH_PLAN_KEEP |           \
+     PH_PLAN_UNREAD)
 
 #define PH_PLAN_HEAD_MIN 240u /* bytes of version 1's */
 
@@ -180,6 +187,7 @@ struct ph_plan {
 #define PH_OP_ATTACH_RECURSIVE 1u         /* attributes apply to submounts as well (recursive read-only) */
 #define PH_OP_ATTACH_CREATE                                                                                  \
     2u /* make a missing target: a directory for a directory, an empty file for anything else */
-#define PH_OP_REMOUNT_RECURSIVE 1u
+#define PH_OP_REMOUNT_RECURSIVE    1u
+#define PH_OP_ATTRIBUTES_RECURSIVE 1u /* on its submounts too */
 
 #endif

@@ -1,4 +1,4 @@
-"""Pod networking: what a driver has to do, and the values it is configured with and returns.
+"""Pod networking: what a driver has to do, and the values it returns.
 
 `builtin.BuiltinNetwork` is the driver for a node without CNI, `cni.driver.CniNetwork` the one for a node with
 it. A pool member is wired with `attach` before anybody needs it; `join` adds what only the pod knows.
@@ -25,23 +25,15 @@ class Attachment(NamedTuple):
     pod_batch: bytes
 
 
-class NetworkConfig(Record, frozen=True):
-    """The built-in driver's settings.
-
-    bridge: name of the bridge that the driver makes and owns; also names its nftables table.
-    subnets: at most one IPv4 and one IPv6 subnet; the first one gives the primary address.
-        The first host address of each is the gateway. Pods are masqueraded, so the same ULA on
-        every node does no harm.
-    mtu: bytes; 0 takes the MTU of the interface with the default route, else 1500.
-    masquerade: hide pods behind the node's address when they talk to the outside.
-    host_ports: honour host ports; needs nftables.
+class NetworkStatistics(Record, frozen=True):
+    """`attachments`: sandboxes that are wired, in pools too; `addresses`, `host_ports`: taken, with CNI 0 as
+    its plugins keep them; `leaving`: sandboxes whose network is not given back yet.
     """
 
-    bridge: str = "phantom0"
-    subnets: tuple[str, ...] = ("10.88.0.0/16", "fd42:7068:616e:88::/64")
-    mtu: int = 0
-    masquerade: bool = True
-    host_ports: bool = True
+    attachments: int
+    addresses: int
+    host_ports: int
+    leaving: int
 
 
 class NetworkDriver(Protocol):
@@ -90,6 +82,8 @@ class NetworkDriver(Protocol):
     async def close(self) -> None:
         """Let go of what the daemon holds; pods keep their network."""
         ...
+
+    def statistics(self) -> NetworkStatistics: ...
 
     def features(self) -> dict[str, str]:
         """Feature → "on", "on: …" or "off: why"."""

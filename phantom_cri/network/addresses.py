@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import re
 import struct
@@ -13,11 +14,13 @@ from pathlib import Path
 from phantom_cri import codec, errors
 from phantom_cri.model import PortMapping
 
+log = logging.getLogger(__name__)
+
 _SANDBOX_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SUFFIX = ".json"
 
 
-class PodNetwork(codec.Record, frozen=True):
+class PodNetwork(codec.Stored, frozen=True):
     """What one sandbox holds; written before the kernel is asked for anything."""
 
     ips: tuple[str, ...] = ()
@@ -49,6 +52,10 @@ class Subnet:
     @property
     def capacity(self) -> int:
         return self._last - self._first
+
+    @property
+    def used(self) -> int:
+        return len(self._used)
 
     def take(self) -> bytes:
         """The next free address, packed. Raises ResourceExhausted naming the subnet."""
@@ -93,9 +100,13 @@ class AddressBook:
         self._pods = folder / "pods"
         self._cursor_path = folder / "cursor"
         self._cursor = -1
+        self._newer: set[str] = set()  # sandboxes with a record that a later release wrote in its own way
 
     def recover(self, live: Mapping[str, tuple[str, ...]]) -> None:
-        """Read the records, believe `live` where they differ, erase all others. Raises Internal."""
+        """Read the records, believe `live` where they differ, erase all others. Raises Internal.
+
+        A record of a newer schema stays as it is; of its sandbox no more is known than `live` says.
+        """
         try:
             self._pods.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._recover_records(live)
@@ -112,7 +123,8 @@ class AddressBook:
             record = records.pop(sandbox_id, None)
             if record is None or record.ips != ips:
                 record = PodNetwork(ips)
-                self.write(sandbox_id, record)
+                if sandbox_id not in self._newer:
+                    self.write(sandbox_id, record)
             self.held[sandbox_id] = record
             for ip in record.ips:
                 for subnet in self.subnets:
@@ -190,15 +202,21 @@ class AddressBook:
     def _read_records(self) -> list[tuple[str, PodNetwork]]:
         """All records; one that a crash or a disk spoiled counts as empty, temporary files are removed."""
         records = []
+        self._newer.clear()
         for path in self._pods.iterdir():
             if path.suffix != _SUFFIX:
                 path.unlink()
                 continue
+            sandbox_id = path.name.removesuffix(_SUFFIX)
             try:
-                record = codec.from_json(path.read_bytes(), PodNetwork)
+                record = codec.from_stored(path.read_bytes(), PodNetwork)
             except codec.DecodeError:
                 record = PodNetwork()
-            records.append((path.name.removesuffix(_SUFFIX), record))
+            except codec.NewerSchema as error:
+                log.error("%s is left as it is, host ports of its pod are closed: %s", path, error)
+                self._newer.add(sandbox_id)
+                continue
+            records.append((sandbox_id, record))
         return records
 
     def _recover_cursor(self) -> None:

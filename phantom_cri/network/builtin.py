@@ -15,7 +15,6 @@ import functools
 import hashlib
 import logging
 import os
-import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,9 @@ from typing import ParamSpec, TypeVar
 from phantom_cri import errors
 from phantom_cri.codec import replace
 from phantom_cri.concurrency import to_the_end
+from phantom_cri.config import NetworkConfig
 from phantom_cri.model import PortMapping, SandboxConfig
-from phantom_cri.network import Attachment, NetworkConfig, bridge, links, listing
+from phantom_cri.network import Attachment, NetworkStatistics, bridge, links, listing
 from phantom_cri.network import netlink as nl
 from phantom_cri.network.addresses import AddressBook, PodNetwork, Subnet, parse_subnets
 from phantom_cri.network.firewall import Firewall
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_BRIDGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 _SWEEP_AFTER = 2.0  # seconds; the kernel takes well under one to take a namespace down
 _INDEX_BLOCK = 1 << 20
 _ATTEMPTS = 4
@@ -49,13 +48,7 @@ class BuiltinNetwork:
     """A `NetworkDriver`. All methods are called in one event loop; `close` ends its threads."""
 
     def __init__(self, config: NetworkConfig, state: Path) -> None:
-        """state: the daemon's state directory; records go to state/network. Raises InvalidArgument."""
-        if not _BRIDGE_NAME.fullmatch(config.bridge):
-            raise errors.InvalidArgument(
-                f"network.bridge: {config.bridge!r} is not a name of at most 15 characters"
-            )
-        if config.mtu and not 1280 <= config.mtu <= 65535:
-            raise errors.InvalidArgument(f"network.mtu: {config.mtu} is not 0 or within 1280…65535")
+        """state: the daemon's state directory; records go to state/network."""
         self._config = config
         self._subnets = parse_subnets(config.subnets)
         self._owner = bridge.owner_of(state)
@@ -70,7 +63,7 @@ class BuiltinNetwork:
         self._departing: dict[str, tuple[str, ...]] = {}  # veth name → addresses that wait for its end
         self._sweeper: asyncio.Task[None] | None = None
         digest = hashlib.sha256(config.bridge.encode()).digest()
-        self._prefix = f"ph{_letters(config.bridge)[:4]}"
+        self.link_prefix = f"ph{_letters(config.bridge)[:4]}"
         self._group = int.from_bytes(digest[:4], "big") | 1 << 31
         # far above what the kernel counts up to by itself, another block for each instance
         self._index_base = _INDEX_BLOCK * (1 + digest[0])
@@ -163,6 +156,14 @@ class BuiltinNetwork:
             self._ports.release(sandbox_id)
         self._depart(sandbox_id)
 
+    def statistics(self) -> NetworkStatistics:
+        return NetworkStatistics(
+            attachments=len(self._book.held),
+            addresses=sum(subnet.used for subnet in self._subnets),
+            host_ports=len(self._ports.all()),
+            leaving=len(self._departing),
+        )
+
     def features(self) -> dict[str, str]:
         if self._host_bridge is None:
             return {"network": f"off: {self._obstacle[1]}"}
@@ -234,7 +235,7 @@ class BuiltinNetwork:
 
     def _veth_name(self, sandbox_id: str) -> str:
         """15 characters: ours, this instance's (24 bits), the sandbox's (54 bits)."""
-        return self._prefix + _letters(sandbox_id)[:9]
+        return self.link_prefix + _letters(sandbox_id)[:9]
 
     # What follows runs in the thread for links.
 
@@ -248,7 +249,7 @@ class BuiltinNetwork:
         for link in listing.list_links(self._route):
             if (
                 link.kind != "veth"
-                or not link.name.startswith(self._prefix)
+                or not link.name.startswith(self.link_prefix)
                 or link.master not in (0, host_bridge.bridge)
             ):
                 continue

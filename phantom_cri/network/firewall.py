@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from phantom_cri import errors
-from phantom_cri.network import NetworkConfig
+from phantom_cri.config import NetworkConfig
 from phantom_cri.network.bridge import write_sysctl
 from phantom_cri.network.conntrack import FlowTable
 from phantom_cri.network.nftables import Nftables, NftablesError

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from phantom_cri import errors
 from phantom_cri.model import DnsConfig
-
-_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
-"""A node's name in Linux: at most 64 characters (uname(2)), letters, digits, dots and dashes (RFC 1123)."""
-_WORD = re.compile(r"[!-~]+")
 
 _HOSTS_HEAD = """\
 127.0.0.1\tlocalhost
@@ -35,11 +28,8 @@ def identity_files(
     """File name → content. Without DNS settings the host's resolv.conf is taken as it is; a pod in the
     host's network has the host's hosts file.
 
-    Raises InvalidArgument naming the field, before anything of a request can reach a file: a newline in
-    a search domain would be a nameserver line.
+    Host name and DNS settings have been checked: a newline in one would forge a line.
     """
-    if not _HOSTNAME.fullmatch(hostname):
-        raise errors.InvalidArgument(f"hostname {hostname!r} is not a host name of at most 64 characters")
     hosts = _read(host_hosts) if host_network else _hosts(hostname, ips)
     given = dns is not None and (dns.servers or dns.searches or dns.options)
     resolv_conf = _resolv_conf(dns) if dns is not None and given else _read(host_resolv_conf)
@@ -52,23 +42,10 @@ def _hosts(hostname: str, ips: Sequence[str]) -> bytes:
 
 
 def _resolv_conf(dns: DnsConfig) -> bytes:
-    for server in dns.servers:
-        try:
-            ipaddress.ip_address(server)
-        except ValueError as error:
-            raise errors.InvalidArgument(f"dns_config.servers: {server!r} is not an IP address") from error
-    _check_words("dns_config.searches", dns.searches)
-    _check_words("dns_config.options", dns.options)
     lines = [f"search {' '.join(dns.searches)}"] if dns.searches else []
     lines += [f"nameserver {server}" for server in dns.servers]
     lines += [f"options {' '.join(dns.options)}"] if dns.options else []
     return "".join(f"{line}\n" for line in lines).encode("ascii")
-
-
-def _check_words(field: str, words: Sequence[str]) -> None:
-    for word in words:
-        if not _WORD.fullmatch(word):
-            raise errors.InvalidArgument(f"{field}: {word!r} is not one word of printable ASCII")
 
 
 def _read(path: Path | str) -> bytes:

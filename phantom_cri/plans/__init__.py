@@ -1,4 +1,4 @@
-"""The plan language: what a fragment shall do, as frozen values that print themselves and become bytes.
+"""The plan language: what a fragment shall do, as frozen values that describe themselves and become bytes.
 
 `ContainerSpec` is what a container's plan is made from; `container_plan`, `exec_plan`, `claim_plan` and
 `birth_plan` make plans; `Donations` owns the fds that travel along.
@@ -24,8 +24,12 @@ from phantom_cri.plans.spec import (
     Bind,
     CgroupView,
     ContainerSpec,
+    GivenMount,
     Hooks,
     HostDevice,
+    Io,
+    Limit,
+    MountRoot,
     Namespaces,
     OverlayRoot,
     PodIds,
@@ -45,8 +49,12 @@ __all__ = [
     "ContainerSpec",
     "Donations",
     "ExecLaunch",
+    "GivenMount",
     "Hooks",
     "HostDevice",
+    "Io",
+    "Limit",
+    "MountRoot",
     "Namespaces",
     "OverlayRoot",
     "Plan",

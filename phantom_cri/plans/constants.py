@@ -34,7 +34,9 @@ MOUNT_ATTR_NODEV = 0x04
 MOUNT_ATTR_NOEXEC = 0x08
 MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_ATIME = 0x70  # the bits of which one says how access times are kept
 MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 MOUNT_ATTRIBUTES = {
     MOUNT_ATTR_RDONLY: "read-only",
@@ -44,15 +46,22 @@ MOUNT_ATTRIBUTES = {
     MOUNT_ATTR_NOATIME: "noatime",
     MOUNT_ATTR_STRICTATIME: "strictatime",
     MOUNT_ATTR_NODIRATIME: "nodiratime",
+    MOUNT_ATTR_NOSYMFOLLOW: "nosymfollow",
 }
 
 # propagation (linux/mount.h)
 MS_REC = 1 << 14
+MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 
-PROPAGATIONS = {MS_PRIVATE: "private", MS_SLAVE: "slave", MS_SHARED: "shared"}
+PROPAGATIONS = {
+    MS_UNBINDABLE: "unbindable",
+    MS_PRIVATE: "private",
+    MS_SLAVE: "slave",
+    MS_SHARED: "shared",
+}
 
 # the fragment's protocol (native/protocol.h)
 VERSION_OLDEST = 1
@@ -70,7 +79,9 @@ PLAN_STDIN = 2
 PLAN_TTY = 4
 PLAN_KILL_REST = 8
 PLAN_HOLD = 16
-PLAN_FLAGS = PLAN_LOG | PLAN_STDIN | PLAN_TTY | PLAN_KILL_REST | PLAN_HOLD
+PLAN_KEEP = 32
+PLAN_UNREAD = 64
+PLAN_FLAGS = PLAN_LOG | PLAN_STDIN | PLAN_TTY | PLAN_KILL_REST | PLAN_HOLD | PLAN_KEEP | PLAN_UNREAD
 
 KIND_ADOPT = 0
 KIND_CONTAINER = 1
@@ -88,6 +99,8 @@ ATTACH_RECURSIVE = 1
 ATTACH_CREATE = 2
 
 REMOUNT_RECURSIVE = 1
+
+ATTRIBUTES_RECURSIVE = 1
 
 
 def names(value: int, meaning: dict[int, str]) -> list[str]:

@@ -7,16 +7,16 @@ after the first step, and none of the container's on the host.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from phantom_cri.model import SelinuxLabels
 from phantom_cri.plans import constants
-from phantom_cri.plans.credentials import credentials
+from phantom_cri.plans.credentials import credentials, limited
 from phantom_cri.plans.devices import dev_block
+from phantom_cri.plans.mounts import Mounts, Parts
 from phantom_cri.plans.op import Op
 from phantom_cri.plans.ops import (
-    Attach,
     CgroupProcs,
     Exec,
     ExecLabel,
@@ -26,22 +26,18 @@ from phantom_cri.plans.ops import (
     JoinFragment,
     JoinNs,
     JoinUser,
-    MapIds,
     Mask,
     Mkdir,
     MountLabel,
     OomScore,
     OpenTree,
-    Overlay,
-    OverlayMapped,
     Pivot,
     Readonly,
     Remount,
-    Root,
     Unshare,
 )
 from phantom_cri.plans.plan import Block, Plan, Slots
-from phantom_cri.plans.spec import Bind, CgroupView, ContainerSpec, Hooks
+from phantom_cri.plans.spec import Bind, CgroupView, ContainerSpec, Hooks, Io, Namespaces
 from phantom_cri.plans.standard import (
     CGROUP,
     TEMPLATE_MOUNTS,
@@ -61,8 +57,7 @@ LOG = "log"
 KILL = "kill"
 OOM = "oom"
 STDIO = ("stdin", "stdout", "stderr")
-
-Parts = list[Op | Block]
+NETWORKS = {"host": "host_network", "given": "network"}
 
 _NOTHING = (Block(), Block())
 
@@ -72,16 +67,14 @@ def container_plan(
 ) -> Plan:
     """`donated`: names of the fds that will travel along, out of "host_mounts" (the mount namespace that host
     paths are meant in; always), "cgroup" (for CLONE_INTO_CGROUP), "procs0"… (files to write "0" to), "log",
-    "kill", "oom".
+    "kill", "oom"; where the spec says so "stdin", "stdout", "stderr", and "network" or "host_network".
 
     hold: the process waits for `Fragment.go` right before its execve. template: it takes /dev and /sys from
     the fragment, which has them ready (see `wants_template`). Raises InvalidArgument for more mounts than a
-    plan can hold.
+    plan can hold, and for given mounts that are none.
     """
     slots = Slots(donated)
-    flags = constants.PLAN_LOG if not spec.io.terminal else constants.PLAN_TTY | constants.PLAN_LOG
-    if spec.io.stdin:
-        flags |= constants.PLAN_STDIN
+    flags = _stream_flags(spec.io)
     if hold:
         flags |= constants.PLAN_HOLD
     if spec.namespaces.pid != "own":
@@ -96,6 +89,7 @@ def container_plan(
         log=_if_donated(LOG, donated),
         kill=_if_donated(KILL, donated),
         oom=_if_donated(OOM, donated),
+        stdio=given_streams(donated) if spec.io.streams == "given" else ("", "", ""),
         pid_namespace_of=spec.namespaces.pid_of,
     )
 
@@ -104,48 +98,69 @@ def _if_donated(name: str, donated: Sequence[str]) -> str:
     return name if name in donated else ""
 
 
+def _stream_flags(io: Io) -> int:
+    flags = {
+        "pipes": constants.PLAN_LOG,
+        "terminal": constants.PLAN_TTY | constants.PLAN_LOG,
+        "console": constants.PLAN_TTY | constants.PLAN_UNREAD,
+        "given": 0,
+    }[io.streams]
+    return flags | (constants.PLAN_STDIN if io.stdin else 0)
+
+
+def given_streams(donated: Sequence[str]) -> tuple[str, str, str]:
+    stdin, stdout, stderr = (_if_donated(name, donated) for name in STDIO)
+    return stdin, stdout, stderr
+
+
 def _parts(spec: ContainerSpec, slots: Slots, donated: Sequence[str], take: bool) -> Parts:
     process, policy, ids = spec.process, spec.policy, spec.namespaces.user
     pod_root = ids.root if ids else (0, 0)
     shape = _shape(spec)
-    overlay = OverlayMapped if ids else Overlay
     own_cgroup = shape.cgroup == "v2" and not spec.privileged
     standard = standard_mounts(shape, slots.next, take)
     slots.take(standard.used)
     before_root, after_root = taken_mounts(slots.take(len(TEMPLATE_MOUNTS))) if take else _NOTHING
     root = slots.take()
-    sources: Parts = []
-    placed: Parts = []
+    mounts = Mounts(slots, is_mapped=ids is not None)
     if standard.has_cgroup and spec.cgroup_view and spec.cgroup_view.hierarchies:
-        _place(_hierarchies(spec.cgroup_view, spec.privileged), slots, sources, placed)
-        placed.append(finished_cgroup(spec.cgroup_view.links, spec.privileged))
-    _place(spec.mounts, slots, sources, placed, overlay)
-    hooked = _hooks(spec.hooks, slots, sources) if spec.hooks else ()
+        mounts.place(_hierarchies(spec.cgroup_view, spec.privileged))
+        mounts.placed.append(finished_cgroup(spec.cgroup_view.links, spec.privileged))
+    mounts.place(spec.mounts)
+    mounts.make_root(spec.root, root)
+    hooked = _hooks(spec.hooks, slots, mounts.sources) if spec.hooks else ()
     return [
         entering(spec.oom_score_adj, procs_slots(donated)),
+        *_network(spec.namespaces, slots),
         JoinNs(slots[HOST_MOUNTS], constants.CLONE_NEWNS),
         *([MountLabel(spec.labels.mount)] if spec.labels else []),
-        # Overlays are the last of the sources: on old kernels they leave the host's mount namespace.
-        *sorted(sources, key=lambda source: isinstance(source, Overlay)),
-        overlay(root, spec.root.layers, spec.root.upper, spec.root.work),
+        *mounts.sources,
+        *mounts.overlays,
         _own_namespaces(own_cgroup),
         *([FilesAsRoot()] if ids else []),
         before_root,
-        Root(root),
+        *mounts.root,
         after_root,
         standard.sources,
         standard.attach,
         *([dev_block(spec.devices, pod_root)] if standard.has_dev else []),
-        *placed,
+        *mounts.placed,
         *([Mkdir(process.cwd, 0o755, *pod_root)] if process.cwd != "/" else []),
         *hooked,
         # Not earlier: the hooks would be confined too. Not later: only the fragment's own /proc is trusted.
         labelled(policy.apparmor, spec.labels),
         _closing(policy.masked_paths, policy.readonly_paths, spec.readonly_root),
+        limited(process.rlimits),
         *([_entered_user(own_cgroup)] if ids else []),
-        credentials(policy, spec.user, process.cwd),
+        credentials(policy, spec.user, process.cwd, process.umask),
         Exec(process.args[0], process.args, process.env),
     ]
+
+
+def _network(namespaces: Namespaces, slots: Slots) -> list[Op]:
+    if namespaces.network == "pod":
+        return []
+    return [JoinNs(slots[NETWORKS[namespaces.network]], constants.CLONE_NEWNET)]
 
 
 def _hooks(hooks: Hooks, slots: Slots, sources: Parts) -> list[Op]:
@@ -161,7 +176,9 @@ def _hooks(hooks: Hooks, slots: Slots, sources: Parts) -> list[Op]:
 
 def wants_template(spec: ContainerSpec) -> bool:
     """Whether the container's plan takes the fragment's template when it is given one."""
-    return fits_template(_shape(spec)) and not spec.devices and not spec.labels
+    # Its /sys shows the pod's network.
+    is_usual = spec.namespaces.network == "pod" and not spec.devices and not spec.labels
+    return is_usual and fits_template(_shape(spec))
 
 
 def _shape(spec: ContainerSpec) -> Shape:
@@ -173,20 +190,6 @@ def _shape(spec: ContainerSpec) -> Shape:
         covered=spec.replaced,
         terminals=ids.host_gid(TERMINALS) if ids else TERMINALS,
     )
-
-
-def _place(
-    wanted: Iterable[Bind], slots: Slots, sources: Parts, placed: Parts, overlay: type[Overlay] = Overlay
-) -> None:
-    for bind in wanted:
-        slot = slots.take()
-        if bind.stack:
-            sources.append(overlay(slot, bind.stack, "", ""))
-        else:
-            sources.append(OpenTree(slot, bind.source, bind.how))
-            if bind.is_mapped:
-                sources.append(MapIds(slot))
-        placed.append(Attach(slot, bind.target, bind.attributes, bind.propagation, bind.flags))
 
 
 def _hierarchies(view: CgroupView, privileged: bool) -> list[Bind]:

@@ -18,19 +18,25 @@ from phantom_cri.plans.ops import (
     Ids,
     NoNewPrivs,
     Op,
+    Rlimit,
     Seccomp,
     Umask,
     pack_groups,
 )
 from phantom_cri.plans.plan import Block
-
-_UMASK = 0o022
+from phantom_cri.plans.spec import Limit
 
 
 @lru_cache(maxsize=256)
-def credentials(policy: CompiledPolicy, user: User, cwd: str) -> Block:
+def limited(rlimits: tuple[Limit, ...]) -> Block:
+    """Before a user namespace is entered: from inside, nobody may raise a hard limit (getrlimit(2))."""
+    return Block(*[Rlimit(*limit) for limit in rlimits])
+
+
+@lru_cache(maxsize=256)
+def credentials(policy: CompiledPolicy, user: User, cwd: str, umask: int) -> Block:
     sets = policy.capabilities
-    made: list[Op] = [Umask(_UMASK), Bounding(sets.bounding)]
+    made: list[Op] = [Umask(umask), Bounding(sets.bounding)]
     filters = [Seccomp(policy.seccomp, policy.seccomp_flags)] if policy.seccomp else []
     if policy.no_new_privs:
         made.append(NoNewPrivs())

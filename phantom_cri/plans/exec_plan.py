@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from phantom_cri.codec import Record
 from phantom_cri.errors import InvalidArgument
@@ -12,33 +12,35 @@ from phantom_cri.plans.container_plan import (
     CGROUP_FD,
     KILL,
     OOM,
-    STDIO,
     entering,
+    given_streams,
     labelled,
     procs_slots,
 )
-from phantom_cri.plans.credentials import credentials
+from phantom_cri.plans.credentials import credentials, limited
 from phantom_cri.plans.ops import Exec, JoinProcess, JoinUser
 from phantom_cri.plans.plan import Plan
 from phantom_cri.plans.spec import Process
 
 
 class ExecLaunch(Record, frozen=True):
-    """`process`, `user`, `policy`: the container's. `own_pid_namespace`: its pid mode is CONTAINER.
+    """`process`: of the exec. own_*: the container has namespaces of its own, and not its pod's.
 
-    user_namespace: its pod has one.
+    user_namespace: its pod has one. tty: its terminal is for whoever starts it. keep: for whoever comes back:
+    `Fragment.get` gives the terminal again, and when it has ended its entry stays until `Fragment.forget`.
     """
 
     container_id: str
-    command: tuple[str, ...]
     process: Process
     user: User
     policy: CompiledPolicy = CompiledPolicy()
     own_pid_namespace: bool = False
     own_cgroup_namespace: bool = False
+    own_network: bool = False
     user_namespace: bool = False
     oom_score_adj: int = 0
     tty: bool = False
+    keep: bool = False
     labels: SelinuxLabels | None = None
 
 
@@ -48,26 +50,38 @@ def exec_plan(launch: ExecLaunch, donated: Sequence[str]) -> Plan:
     Raises InvalidArgument naming the field and the value.
     """
     process = launch.process
-    namespaces = constants.CLONE_NEWNS | (constants.CLONE_NEWCGROUP if launch.own_cgroup_namespace else 0)
-    stdin, stdout, stderr = (name if name in donated else "" for name in STDIO)
+    command = checked(process.args)
     return Plan(
         parts=(
             entering(launch.oom_score_adj, procs_slots(donated)),
             labelled(launch.policy.apparmor, launch.labels),
-            JoinProcess(launch.container_id, namespaces),
+            JoinProcess(launch.container_id, _joined(launch)),
+            limited(process.rlimits),
             *([JoinUser()] if launch.user_namespace else []),
-            credentials(launch.policy, launch.user, process.cwd),
-            Exec(checked(launch.command)[0], launch.command, _environment(launch)),
+            credentials(launch.policy, launch.user, process.cwd, process.umask),
+            Exec(command[0], command, process.env),
         ),
         kind=constants.KIND_EXEC,
-        flags=constants.PLAN_TTY if launch.tty else 0,
+        flags=_flags(launch),
         donated=tuple(donated),
         cgroup=CGROUP_FD if CGROUP_FD in donated else "",
         kill=KILL if KILL in donated else "",
         oom=OOM if OOM in donated else "",
-        stdio=(stdin, stdout, stderr),
+        stdio=given_streams(donated),
         pid_namespace_of=launch.container_id if launch.own_pid_namespace else "",
     )
+
+
+def _flags(launch: ExecLaunch) -> int:
+    flags = constants.PLAN_TTY if launch.tty else 0
+    if launch.keep:
+        flags |= constants.PLAN_KEEP | (constants.PLAN_UNREAD if launch.tty else 0)
+    return flags
+
+
+def _joined(launch: ExecLaunch) -> int:
+    cgroup = constants.CLONE_NEWCGROUP if launch.own_cgroup_namespace else 0
+    return constants.CLONE_NEWNS | cgroup | (constants.CLONE_NEWNET if launch.own_network else 0)
 
 
 def checked(command: tuple[str, ...]) -> tuple[str, ...]:
@@ -78,13 +92,3 @@ def checked(command: tuple[str, ...]) -> tuple[str, ...]:
         if "\0" in argument:
             raise InvalidArgument(f"cmd: argument {index} {argument!r} has a NUL byte")
     return command
-
-
-def with_terminal(env: Iterable[str]) -> tuple[str, ...]:
-    """`env` for an exec with a tty: TERM is xterm unless the container says otherwise."""
-    found = tuple(env)
-    return found if any(text.startswith("TERM=") for text in found) else (*found, "TERM=xterm")
-
-
-def _environment(launch: ExecLaunch) -> tuple[str, ...]:
-    return with_terminal(launch.process.env) if launch.tty else launch.process.env

@@ -12,8 +12,8 @@ Slots = Mapping[int, str]
 
 
 class Op(Record, frozen=True):
-    """Base of all ops. `number`, `signature`: as in ops.def; `layout`: its fields and their encoders;
-    `known_flags`: what its field `flags` may have, 0 where it has none.
+    """Base of all ops. `number`, `signature`, `op_name`: as in ops.def; `layout`: its fields and their
+    encoders; `known_flags`: what its field `flags` may have, 0 where it has none.
 
     `describe` says what it does in the words of an error message; `slots` are the words for what the ops
     before it put into slots.
@@ -23,6 +23,7 @@ class Op(Record, frozen=True):
     signature: ClassVar[str] = ""
     layout: ClassVar[tuple[tuple[str, Callable[[Any], bytes]], ...]] = ()
     known_flags: ClassVar[int] = 0
+    op_name: ClassVar[str] = ""
 
     def encode(self) -> bytes:
         """The op as `native/protocol.h` lays it out. Raises InvalidArgument on a NUL in a string."""

@@ -7,6 +7,7 @@ when the module is imported, so that a daemon never speaks a language that its f
 from __future__ import annotations
 
 import re
+import resource
 import stat
 from collections.abc import Sequence
 
@@ -164,6 +165,26 @@ class OverlayMapped(Overlay, frozen=True):
     number = 13
 
 
+class OverlayWith(Op, frozen=True):
+    """As `Overlay`, with more of overlayfs's own `options`, as "index=off"; none has a comma."""
+
+    number = 16
+    signature = "uvssvu"
+    slot: int
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+    options: tuple[str, ...]
+    flags: int = 0
+
+    def label(self) -> tuple[int, str]:
+        return self.slot, "the image's root" if self.upper else "an image"
+
+    def describe(self, slots: Slots) -> str:
+        plain = Overlay(self.slot, self.lower, self.upper, self.work)
+        return f"{plain.describe(slots)}{listed(self.options)}"
+
+
 class MapIds(Op, frozen=True):
     number = 14
     signature = "u"
@@ -171,6 +192,21 @@ class MapIds(Op, frozen=True):
 
     def describe(self, slots: Slots) -> str:
         return f"map the ids of {content(self.slot, slots)}"
+
+
+class Attributes(Op, frozen=True):
+    """Of what is attached nowhere yet. `attributes`: MOUNT_ATTR_* to set; `flags`: ATTRIBUTES_RECURSIVE."""
+
+    number = 17
+    signature = "uuu"
+    slot: int
+    attributes: int
+    flags: int = 0
+
+    def describe(self, slots: Slots) -> str:
+        how = constants.names(self.attributes, constants.MOUNT_ATTRIBUTES)
+        also = " with its submounts" if self.flags & constants.ATTRIBUTES_RECURSIVE else ""
+        return f"make {content(self.slot, slots)}{listed(how)}{also}"
 
 
 class Root(Op, frozen=True):
@@ -350,6 +386,13 @@ class OomScore(Op, frozen=True):
         return f"set the OOM score {self.score}"
 
 
+_LIMITS = {
+    getattr(resource, name): name
+    for name in dir(resource)
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"  # another name for NOFILE
+}
+
+
 class Rlimit(Op, frozen=True):
     number = 34
     signature = "uuu"
@@ -358,7 +401,8 @@ class Rlimit(Op, frozen=True):
     hard: int
 
     def describe(self, slots: Slots) -> str:
-        return f"set rlimit {self.resource} to {self.soft}:{self.hard}"
+        name = _LIMITS.get(self.resource, f"limit {self.resource}")
+        return f"set {name} to {self.soft}:{self.hard}"
 
 
 class Umask(Op, frozen=True):
@@ -454,7 +498,7 @@ OPS: dict[int, type[Op]] = {op.number: op for op in (*Op.__subclasses__(), *Over
 
 
 def check_table() -> None:
-    """Raises Internal when a class differs from ops.def; gives each class its encoders and known flags."""
+    """Raises Internal when a class differs from ops.def; gives each class the rest of its row."""
     theirs = read_table()
     for number in sorted(OPS.keys() | theirs.keys()):
         row, ours = theirs.get(number), _row_of(number)
@@ -462,6 +506,7 @@ def check_table() -> None:
             raise Internal(f"op {number}: ops.def says {row}, ops.py {ours}")
         kind = OPS[number]
         encoders = [ENCODERS[letter] for letter in kind.signature]
+        kind.op_name = row.name
         kind.layout = tuple(zip(kind.__struct_fields__, encoders, strict=True))
         kind.known_flags = sum(getattr(constants, flag.removeprefix("PH_OP_")) for flag in row.flags)
 

@@ -1,4 +1,4 @@
-"""A plan: what a fragment shall do, as a frozen value that prints itself and becomes bytes.
+"""A plan: what a fragment shall do, as a frozen value that describes itself and becomes bytes.
 
 Deciding happens before (container_plan.py and its siblings), doing afterwards and in C. Layout of the
 bytes: native/protocol.h, `struct ph_plan`.
@@ -133,7 +133,7 @@ class Plan(Record, frozen=True):
             raise Internal(f"the plan names fd {name!r} but donates only {list(self.donated)}") from None
 
     def describe(self) -> list[str]:
-        """One line an op, numbered by the caller: index 7 is what an error calls "op 7"."""
+        """One line an op; the one of index 7 is what an error calls "op 7"."""
         slots = dict(enumerate(self.donated))
         lines = []
         for op in self.ops():
@@ -143,8 +143,9 @@ class Plan(Record, frozen=True):
                 slots[labelled[0]] = labelled[1]
         return lines
 
-    def __str__(self) -> str:
-        return "\n".join(f"{index:3} {line}" for index, line in enumerate(self.describe()))
+    def numbered(self) -> list[str]:
+        """`describe`, each line with the index that an error names."""
+        return [f"{index:3} {line}" for index, line in enumerate(self.describe())]
 
 
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL

@@ -15,12 +15,39 @@ from phantom_cri.plans import constants
 Pairs = tuple[tuple[str, str], ...]
 
 
+class Limit(NamedTuple):
+    """Of one resource, RLIMIT_* of getrlimit(2), from `soft` up to `hard`; 2**64 - 1: none."""
+
+    resource: int
+    soft: int
+    hard: int
+
+
 class Process(Record, frozen=True):
-    """`args` is never empty; `env` as NAME=value, each name once; `cwd` absolute."""
+    """`args` is never empty; `env` as NAME=value, each name once; `cwd` absolute; `umask` from 0 to 0o777.
+
+    rlimits: those that differ from the fragment's own; the last of two for one resource counts.
+    """
 
     args: tuple[str, ...]
     env: tuple[str, ...]
     cwd: str
+    umask: int = 0o022
+    rlimits: tuple[Limit, ...] = ()
+
+
+class GivenMount(Record, frozen=True):
+    """A mount as containerd and OCI specs write it; `options` as in mount(8), read by `mount_options`.
+
+    A bind (type "bind", or an option "bind" or "rbind") and any `source` that is an absolute path are looked
+    up on the host; other file systems are made new in the container's namespaces. `target` is in the
+    container, and made when missing. Neither loop devices nor maps of ids are made: such options are refused.
+    """
+
+    type: str
+    source: str
+    target: str
+    options: tuple[str, ...] = ()
 
 
 class OverlayRoot(Record, frozen=True):
@@ -29,6 +56,16 @@ class OverlayRoot(Record, frozen=True):
     layers: tuple[str, ...]
     upper: str
     work: str
+
+
+class MountRoot(Record, frozen=True):
+    """The first of `mounts` is the root, at target "" or "/"; the others are mounted in it, in their order.
+
+    All of it in the container's own mount namespace: a source that needs an earlier one of `mounts` to be
+    mounted on the host is not found. In a pod with a user namespace the files keep the owners that they have.
+    """
+
+    mounts: tuple[GivenMount, ...]
 
 
 class Bind(NamedTuple):
@@ -81,19 +118,26 @@ class PodIds(Record, frozen=True):
 class Namespaces(Record, frozen=True):
     """`pid`: the container's own, its pod's, or that of the process `pid_of` (of the same fragment).
 
+    network: its pod's, or what the donated "host_network" ("host") or "network" ("given") says.
     host_ipc: the pod has the host's; user: the pod's ids, None for the host's.
     """
 
     pid: Literal["own", "pod", "target"] = "pod"
     pid_of: str = ""
+    network: Literal["pod", "host", "given"] = "pod"
     host_ipc: bool = False
     user: PodIds | None = None
 
 
 class Io(Record, frozen=True):
-    """How the process's streams are made; what it writes goes to the donated "log", or nowhere."""
+    """How the process's streams are made.
 
-    terminal: bool = False
+    "pipes" and "terminal": the fragment reads what it writes, for the donated "log", if any, and for whoever
+    attaches. "console": a terminal that only whoever starts the process reads. "given": the donated "stdin",
+    "stdout" and "stderr"; missing ones are /dev/null. stdin: of pipes, one that the fragment holds open.
+    """
+
+    streams: Literal["pipes", "terminal", "console", "given"] = "pipes"
     stdin: bool = False
 
 
@@ -109,7 +153,12 @@ class CgroupView(Record, frozen=True):
 
 
 class Hooks(Record, frozen=True):
-    """Programs of the node to run on the root, `state` on their stdin, in the folder `bundle`."""
+    """OCI's createContainer hooks: programs of the node that work on the root, before anything runs in it.
+
+    They are run in the folder `bundle` with `state` on their stdin. Plans have no other kind: prestart,
+    createRuntime, poststart and poststop run in the host's namespaces and are for whoever asks for the
+    container; a startContainer hook is a program of the container, to be run between start and execve.
+    """
 
     programs: tuple[InjectedHook, ...]
     state: bytes
@@ -117,7 +166,7 @@ class Hooks(Record, frozen=True):
 
 
 class ContainerSpec(Record, frozen=True):
-    """`mounts`: beside the standard ones, parents before what lies in them.
+    """`mounts`: beside the standard ones, parents before what lies in them, mounted in their order.
 
     replaced: standard mount points that a mount covers, so that they are not made.
     cgroup_view: None for no cgroups in sight.
@@ -125,13 +174,13 @@ class ContainerSpec(Record, frozen=True):
 
     process: Process
     user: User
-    root: OverlayRoot
+    root: OverlayRoot | MountRoot
     readonly_root: bool = False
     privileged: bool = False
     io: Io = Io()
     namespaces: Namespaces = Namespaces()
     policy: CompiledPolicy = CompiledPolicy()
-    mounts: tuple[Bind, ...] = ()
+    mounts: tuple[Bind | GivenMount, ...] = ()
     replaced: tuple[str, ...] = ()
     devices: tuple[HostDevice, ...] = ()
     cgroup_view: CgroupView | None = None

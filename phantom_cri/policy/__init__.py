@@ -12,15 +12,18 @@ from phantom_cri.policy.capabilities import names_in, unknown_names
 from phantom_cri.policy.kept import KeptPolicies, reference
 from phantom_cri.policy.policy import Policy, SeccompFilter
 from phantom_cri.policy.selinux import Selinux
+from phantom_cri.policy.statistics import PolicyStatistics, statistics
 
 __all__ = [
     "AppArmor",
     "KeptPolicies",
     "Policy",
     "PolicyBook",
+    "PolicyStatistics",
     "SeccompFilter",
     "Selinux",
     "names_in",
     "reference",
+    "statistics",
     "unknown_names",
 ]

@@ -15,7 +15,7 @@ class PolicyBook:
 
     def __init__(self, policies: Mapping[str, Policy], default: str) -> None:
         self._policies = dict(policies)
-        self.default = self.get(default)
+        self.default = self.get(default, "policy.default")
 
     @classmethod
     def load(cls, folder: Path, default: str = "default", apparmor: AppArmor = NO_APPARMOR) -> PolicyBook:
@@ -23,19 +23,15 @@ class PolicyBook:
         policies = {path.stem: Policy.load(path, apparmor) for path in sorted(folder.glob("*.yaml"))}
         if not policies:
             raise ConfigError(f"policies: {folder}: no *.yaml there")
-        try:
-            return cls(policies, default)
-        except ConfigError as error:
-            raise ConfigError(f"policy.default: {error}") from None
+        return cls(policies, default)
 
-    def get(self, name: str) -> Policy:
-        """Raises ConfigError naming what there is."""
+    def get(self, name: str, field: str = "policy") -> Policy:
+        """Raises ConfigError naming `field`, the key of the configuration, and what there is."""
         try:
             return self._policies[name]
         except KeyError:
-            raise ConfigError(
-                f"there is no policy {name!r}, only {', '.join(sorted(self._policies))}"
-            ) from None
+            there = ", ".join(sorted(self._policies))
+            raise ConfigError(f"{field}: there is no policy {name!r}, only {there}") from None
 
     def __iter__(self) -> Iterator[Policy]:
         return iter(self._policies.values())

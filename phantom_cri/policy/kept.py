@@ -14,7 +14,7 @@ from collections.abc import Collection
 from functools import lru_cache
 
 from phantom_cri.codec import DecodeError, from_json, to_json, write_atomically
-from phantom_cri.errors import DataLoss, kernel_error
+from phantom_cri.errors import DataLoss, FailedPrecondition, kernel_error
 from phantom_cri.model import CompiledPolicy, PolicyRef
 
 _ENDING = ".json"
@@ -39,7 +39,10 @@ class KeptPolicies:
             self._written.add(digest)
 
     def read(self, ref: PolicyRef) -> CompiledPolicy:
-        """Raises DataLoss for one that is gone or damaged: nothing runs under a policy that is not known."""
+        """Nothing runs under a policy that is not known, in all it says.
+
+        Raises DataLoss for one that is gone or damaged, FailedPrecondition for one of a newer phantom-cri.
+        """
         path = self._path(ref.hash)
         try:
             with open(path, "rb") as file:
@@ -52,7 +55,9 @@ class KeptPolicies:
                 raise DataLoss(f"policy {ref.name!r}: {path} is gone") from error
             raise kernel_error(f"policy {ref.name!r}: read {path}", error.errno or 0) from error
         except DecodeError as error:
-            raise DataLoss(f"policy {ref.name!r}: {path}: {error}") from error
+            raise FailedPrecondition(
+                f"policy {ref.name!r}: {path} is of a newer phantom-cri: {error}"
+            ) from error
 
     def drop_unused(self, used: Collection[str]) -> None:
         """Remove all but those with the hashes `used`, half-written ones too. Raises OSError."""

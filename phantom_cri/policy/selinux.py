@@ -194,6 +194,10 @@ class Selinux:
         """No other pod shall be given this level unless it asks for it."""
         self._holders.setdefault(parse_context(labels.process).level, set()).add(sandbox_id)
 
+    @property
+    def held_levels(self) -> frozenset[str]:
+        return frozenset(self._holders)
+
     def release(self, sandbox_id: str, labels: SelinuxLabels | None) -> None:
         """Idempotent."""
         if labels is None:

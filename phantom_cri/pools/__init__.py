@@ -5,7 +5,7 @@ member is started, checked and ended. `Profile` is what members of one pool have
 common and what a pod must ask for to get one.
 """
 
-from phantom_cri.pools.pool import Pool, PoolReport
+from phantom_cri.pools.pool import Pool, PoolStatistics
 from phantom_cri.pools.profile import Profile, choose, misfit_reason
 
-__all__ = ["Pool", "PoolReport", "Profile", "choose", "misfit_reason"]
+__all__ = ["Pool", "PoolStatistics", "Profile", "choose", "misfit_reason"]

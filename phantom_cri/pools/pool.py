@@ -39,7 +39,7 @@ RETRY_SECONDS = (0.05, 0.2, 1.0, 5.0)
 """Waits after a failed start; the last one repeats."""
 
 
-class PoolReport(Record, frozen=True):
+class PoolStatistics(Record, frozen=True):
     name: str
     size: int
     warm: int
@@ -132,9 +132,9 @@ class Pool(Generic[M]):
             self._retire(member, reason)
             self._wanted.set()
 
-    def report(self) -> PoolReport:
+    def statistics(self) -> PoolStatistics:
         oldest = time.monotonic() - self._stock[0].spawned_at if self._stock else 0.0
-        return PoolReport(
+        return PoolStatistics(
             name=self.name,
             size=self.size,
             warm=len(self._stock),
@@ -155,7 +155,7 @@ class Pool(Generic[M]):
             self._wanted.clear()
             while len(self._stock) < self.size:
                 await self._wait_for_quiet()
-                if await self._spawn_one():
+                if await self.spawn_one():
                     failures = 0
                 else:
                     await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
@@ -168,7 +168,8 @@ class Pool(Generic[M]):
                 return
             await asyncio.sleep(QUIET_SECONDS - quiet_for)
 
-    async def _spawn_one(self) -> bool:
+    async def spawn_one(self) -> bool:
+        """Add one member; False when that failed, and `last_error` says why."""
         self._starting += 1
         try:
             member = await self._spawn()

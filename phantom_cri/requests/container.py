@@ -34,7 +34,7 @@ from phantom_cri.requests.devices import resolve_devices
 from phantom_cri.requests.mounts import anonymous_volumes, binds, check_propagation, volume_folder
 from phantom_cri.requests.paths import covers, depth
 from phantom_cri.requests.process import merged
-from phantom_cri.requests.user_namespace import check_container_user, pod_ids
+from phantom_cri.requests.user_namespace import check_container_user, check_mapped, pod_ids
 
 
 class Resolved(Record, frozen=True):
@@ -57,15 +57,19 @@ def resolve(
     mounted: Sequence[ImageMount] = (),
     *,
     hostname: str = "",
-    home: str = "/",
+    user: User,
 ) -> Resolved:
     """Raises InvalidArgument, FailedPrecondition, Unimplemented, naming field and value; changes nothing.
 
-    Looks at the host's devices and mounts, and at no network. `mounted`: what its mounts of images came to.
+    Looks at the host's devices and mounts, and at no network. `mounted`: what its mounts of images came to;
+    `user`: who it runs as, as found in its image.
     """
     check_namespaces(config.security.namespaces, pod.security.namespaces)
     check_container_user(config, pod.security.namespaces)
-    process = merged(config, image, hostname=hostname, home=home)
+    check_mapped(user, pod.security.namespaces)
+    if config.security.privileged and not pod.security.privileged:
+        raise InvalidArgument("security_context.privileged: the pod sandbox is not privileged")
+    process = merged(config, image, hostname=hostname, home=user.home)
     asked = binds(config, mounted)
     check_propagation(config)
     return Resolved(config, process, asked, anonymous_volumes(asked, image), resolve_devices(config))
@@ -99,7 +103,7 @@ def container_spec(resolved: Resolved, given: Surroundings) -> ContainerSpec:
         root=given.root,
         readonly_root=security.readonly_rootfs,
         privileged=security.privileged,
-        io=Io(terminal=config.tty, stdin=config.stdin),
+        io=Io("terminal" if config.tty else "pipes", config.stdin),
         namespaces=Namespaces(
             pid="own" if modes.pid == "container" else "target" if modes.pid == "target" else "pod",
             pid_of=given.pid_of if modes.pid == "target" else "",

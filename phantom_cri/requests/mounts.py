@@ -60,7 +60,7 @@ def check_propagation(
 
 def _bind(mount: Mount, field: str) -> Bind:
     _check_supported(mount, field)
-    target = clean("/" + mount.container_path, f"{field}.container_path")
+    target = _target(mount, field)
     source = host_path(mount.host_path, f"{field}.host_path")
     _check_target(source, target, field)
     flags = constants.ATTACH_CREATE | (constants.ATTACH_RECURSIVE if mount.recursive_read_only else 0)
@@ -88,14 +88,19 @@ def _image_bind(mount: Mount, field: str, image: ImageMount | None) -> Bind:
         raise InvalidArgument(f"{field}.propagation: {mount.propagation!r} means nothing for an image")
     if mount.image_sub_path.startswith("/") or ".." in mount.image_sub_path.split("/"):
         raise InvalidArgument(f'{field}.image_sub_path: {mount.image_sub_path!r} is absolute or has a ".."')
-    target = clean("/" + mount.container_path, f"{field}.container_path")
+    target = _target(mount, field)
     _check_target("", target, field)
     return Bind("", target, 0, constants.MOUNT_ATTR_RDONLY, stack=image.stack if image else ())
 
 
+def _target(mount: Mount, field: str) -> str:
+    """A relative one is taken from the root."""
+    if not mount.container_path:
+        raise InvalidArgument(f"{field}.container_path: must not be empty")
+    return clean("/" + mount.container_path, f"{field}.container_path")
+
+
 def _check_supported(mount: Mount, field: str) -> None:
-    if mount.propagation not in _PROPAGATION:
-        raise InvalidArgument(f"{field}.propagation: {mount.propagation!r} is not known")
     if not mount.recursive_read_only:
         return
     if not mount.readonly:

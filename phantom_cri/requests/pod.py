@@ -1,13 +1,19 @@
-"""A pod's identity as a request gives it: host name and sysctls, checked."""
+"""A pod's request, checked: its namespaces, and its identity as host name, DNS settings and sysctls."""
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping
 
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.model import NamespaceOptions
+from phantom_cri.model import DnsConfig, NamespaceOptions, SandboxConfig
+from phantom_cri.requests.user_namespace import check_pod_user
 
-_HOSTNAME_MAX = 64  # __NEW_UTS_LEN (linux/utsname.h)
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
+"""A node's name in Linux: at most 64 characters (uname(2)), letters, digits, dots and dashes (RFC 1123)."""
+
+_WORD = re.compile(r"[!-~]+")
 
 _IPC = frozenset(
     f"kernel/{name}"
@@ -19,11 +25,45 @@ _IPC = frozenset(
 """The IPC sysctls that Kubernetes knows as namespaced (ipc/ipc_sysctl.c); fs/mqueue beside them."""
 
 
-def checked_hostname(hostname: str) -> str:
-    length = len(hostname.encode("utf-8", "surrogateescape"))
-    if not hostname or length > _HOSTNAME_MAX or "\0" in hostname or "\n" in hostname:
-        raise InvalidArgument(f"hostname: {hostname!r} is not 1 to {_HOSTNAME_MAX} bytes long, or no name")
-    return hostname
+def check_pod(config: SandboxConfig) -> None:
+    """Raises InvalidArgument naming field and value; asks the node for nothing."""
+    _check_namespaces(config.security.namespaces)
+    check_pod_user(config.security.namespaces)
+    checked_sysctls(config.sysctls, config.security.namespaces)
+    if config.hostname:
+        check_hostname(config.hostname)
+    if config.dns is not None:
+        check_dns(config.dns)
+
+
+def _check_namespaces(asked: NamespaceOptions) -> None:
+    for field, mode in (("network", asked.network), ("ipc", asked.ipc)):
+        if mode not in ("pod", "node"):
+            raise InvalidArgument(f"namespace_options.{field}: a pod takes POD or NODE, not {mode.upper()}")
+    if asked.pid == "target":
+        raise InvalidArgument("namespace_options.pid: TARGET is for containers, not for a pod")
+
+
+def check_hostname(hostname: str) -> None:
+    """It becomes lines of /etc/hosts and /etc/hostname. Raises InvalidArgument."""
+    if not _HOSTNAME.fullmatch(hostname):
+        raise InvalidArgument(f"hostname: {hostname!r} is not a host name of at most 64 characters")
+
+
+def check_dns(dns: DnsConfig) -> None:
+    """Each value becomes part of a line of resolv.conf, where white space would forge another one.
+
+    Raises InvalidArgument naming the field and the value.
+    """
+    for server in dns.servers:
+        try:
+            ipaddress.ip_address(server)
+        except ValueError:
+            raise InvalidArgument(f"dns_config.servers: {server!r} is not an IP address") from None
+    for field, words in (("servers", dns.servers), ("searches", dns.searches), ("options", dns.options)):
+        for word in words:
+            if not _WORD.fullmatch(word):
+                raise InvalidArgument(f"dns_config.{field}: {word!r} is not one word of printable ASCII")
 
 
 def checked_sysctls(sysctls: Mapping[str, str], namespaces: NamespaceOptions) -> dict[str, str]:

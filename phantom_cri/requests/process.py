@@ -5,6 +5,8 @@ Rules: those of containerd's CRI plugin, which the kubelet and its users know.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import ContainerConfig, ImageConfig
 from phantom_cri.plans.spec import Process
@@ -62,6 +64,12 @@ def environment(config: ContainerConfig, image: ImageConfig, hostname: str, home
         found[variable.name] = variable.text
     found.setdefault("HOME", home)
     return tuple([f"{name}={value}" for name, value in found.items()])
+
+
+def with_terminal(env: Iterable[str]) -> tuple[str, ...]:
+    """`env` for an exec with a tty: TERM is xterm unless the container says otherwise."""
+    found = tuple(env)
+    return found if any(text.startswith("TERM=") for text in found) else (*found, "TERM=xterm")
 
 
 def _check_variable(field: str, name: str, value: str) -> None:

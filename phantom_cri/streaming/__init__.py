@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phantom_cri.streaming.server import StreamServer
+from phantom_cri.streaming.server import StreamServer, StreamStatistics
 from phantom_cri.streaming.session import Dial, OpenSession, Session
 
-__all__ = ["Dial", "OpenSession", "Session", "StreamServer"]
+__all__ = ["Dial", "OpenSession", "Session", "StreamServer", "StreamStatistics"]

@@ -60,6 +60,9 @@ class PendingStreams:
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[float, PendingStream]] = {}  # in the order in which they expire
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def add(self, path: str, pending: PendingStream) -> str:
         """The URL path that leads to it. Raises ResourceExhausted."""
         self._forget_expired()

@@ -8,6 +8,7 @@ import ipaddress
 import ssl
 from collections.abc import Sequence
 
+from phantom_cri.codec import Record
 from phantom_cri.concurrency import Background
 from phantom_cri.errors import FailedPrecondition, Unavailable
 from phantom_cri.streaming.client_connection import ClientConnection
@@ -26,6 +27,16 @@ MAX_UNASKED = 256
 
 GOODBYE_S = 2.0
 """How long clients may take to hear that the server ends."""
+
+
+class StreamStatistics(Record, frozen=True):
+    """`urls`: given out and not used yet; `connections`: of clients; `unasked`: those of them whose request
+    has not come yet.
+    """
+
+    urls: int
+    connections: int
+    unasked: int
 
 
 class StreamServer:
@@ -121,6 +132,9 @@ class StreamServer:
         in the errors that the client reads, as `pod ID, uid : …` has it. Raises as `offer_exec`.
         """
         return self._add_pending("portforward", PendingForward(dial, tuple(ports), pod_label))
+
+    def statistics(self) -> StreamStatistics:
+        return StreamStatistics(len(self._pending), len(self._connections), len(self._unasked))
 
     def _add_pending(self, path: str, pending: PendingStream) -> str:
         if not self._url:

@@ -1,7 +1,8 @@
 """Log lines on stderr, as text or JSON, with the ids of what they are about.
 
 `about(sandbox_id=…)` marks the running task: every later line of it, and of tasks it starts,
-carries the ids. `extra={"container_id": …}` does so for one line.
+carries the ids. `extra={"container_id": …}` does so for one line. `extra={"lines": […]}` is the body of a
+record that has one: lines below it as text, a list in JSON.
 """
 
 from __future__ import annotations
@@ -47,6 +48,15 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
     return found
 
 
+def body_of(record: logging.LogRecord) -> list[str]:
+    """The lines below a record's first."""
+    return [printable(line) for line in getattr(record, "lines", ())]
+
+
+def one_line(text: str) -> str:
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
 def printable(text: str) -> str:
     """Text that UTF-8 can carry: the surrogates of undecodable bytes become \\udc80 and the like."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -56,7 +66,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line: time, level, logger, message, ids, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, object] = {
             "time": _utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -65,6 +75,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = printable(self.formatException(record.exc_info))
+        if body := body_of(record):
+            line["lines"] = body
         return to_json(line).decode()
 
 
@@ -72,12 +84,12 @@ class TextFormatter(logging.Formatter):
     """`time level logger: message key=value…`; what a caller wrote cannot start a line of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        message = printable(record.getMessage()).replace("\r", "\\r").replace("\n", "\\n")
+        message = one_line(printable(record.getMessage()))
         ids = "".join(f" {name}={value}" for name, value in fields_of(record).items())
         line = f"{_utc(record.created)} {record.levelname.lower()} {record.name}: {message}{ids}"
         if record.exc_info:
             line += "\n" + printable(self.formatException(record.exc_info))
-        return line
+        return line + "".join(f"\n    {one_line(each)}" for each in body_of(record))
 
 
 def _utc(seconds: float) -> str:

@@ -284,6 +284,47 @@ static void test_op_flags(void)
     CHECK(result_of(&builder, &failure) == -ENOSYS && failure.op == 0 && !strcmp(failure.text, "op flags"));
 }
 
+static void test_plan_flags(void)
+{
+    struct builder builder;
+    struct failure failure;
+
+    build(&builder);
+    head(&builder)->flags = PH_PLAN_FLAGS;
+    CHECK(result_of(&builder, &failure) == 0);
+    head(&builder)->flags = PH_PLAN_FLAGS + 1;
+    CHECK(result_of(&builder, &failure) == -ENOSYS && failure.op == -1);
+}
+
+/* Flags are the last field, wherever that is. */
+static void test_op_flags_behind_a_vector(void)
+{
+    struct builder builder;
+    struct failure failure;
+
+    for (uint64_t unknown = 0; unknown <= 2; unknown += 2) {
+        builder_init(&builder);
+        head(&builder)->slot_count = 1;
+        begin_op(&builder, OP_OVERLAY_WITH);
+        add_number(&builder, 1);
+        add_number(&builder, 1);
+        add_string(&builder, "/lower");
+        add_string(&builder, "/upper");
+        add_string(&builder, "/work");
+        add_number(&builder, 1);
+        add_string(&builder, "index=off");
+        add_number(&builder, unknown | PH_OP_OVERLAY_VOLATILE);
+        finish_op(&builder);
+        begin_op(&builder, OP_EXEC);
+        add_string(&builder, "x");
+        add_number(&builder, 1);
+        add_string(&builder, "x");
+        add_number(&builder, 0);
+        finish_op(&builder);
+        CHECK(result_of(&builder, &failure) == (unknown ? -ENOSYS : 0));
+    }
+}
+
 static void test_features(void)
 {
     struct ph_feature features[PLAN_FEATURES];
@@ -307,6 +348,8 @@ int main(void)
     test_heads_of_other_releases();
     test_phases();
     test_op_flags();
+    test_plan_flags();
+    test_op_flags_behind_a_vector();
     test_features();
     return 0;
 }

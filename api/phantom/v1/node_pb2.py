@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from phantom_cri.api.cri.v1 import api_pb2 as phantom__cri_dot_api_dot_cri_dot_v1_dot_api__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%phantom_cri/api/phantom/v1/node.proto\x12\nphantom.v1\x1a phantom_cri/api/cri/v1/api.proto\"\x12\n\x10ListPoolsRequest\"4\n\x11ListPoolsResponse\x12\x1f\n\x05pools\x18\x01 \x03(\x0b\x32\x10.phantom.v1.Pool\"C\n\x07Profile\x12\x14\n\x0chost_network\x18\x02 \x01(\x08\x12\x10\n\x08host_pid\x18\x03 \x01(\x08\x12\x10\n\x08host_ipc\x18\x04 \x01(\x08\"\xe7\x01\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x07profile\x18\x02 \x01(\x0b\x32\x13.phantom.v1.Profile\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x0c\n\x04warm\x18\x04 \x01(\r\x12\x10\n\x08starting\x18\x05 \x01(\r\x12\x0f\n\x07\x63laimed\x18\x06 \x01(\r\x12\x0c\n\x04hits\x18\x07 \x01(\x04\x12\x0e\n\x06misses\x18\x08 \x01(\x04\x12\x0f\n\x07retired\x18\t \x01(\x04\x12\x15\n\rfailed_spawns\x18\n \x01(\x04\x12\x12\n\noldest_age\x18\x0b \x01(\x03\x12\x12\n\nlast_error\x18\x0c \x01(\t\".\n\x14ListPodStartsRequest\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t\";\n\x15ListPodStartsResponse\x12\"\n\x04pods\x18\x01 \x03(\x0b\x32\x14.phantom.v1.PodStart\"v\n\x08PodStart\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0c\n\x04warm\x18\x03 \x01(\x08\x12\x13\n\x0b\x63old_reason\x18\x04 \x01(\t\x12!\n\x06stages\x18\x05 \x03(\x0b\x32\x11.phantom.v1.Stage\"\'\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64uration\x18\x02 \x01(\x03\"\x15\n\x13ListPoliciesRequest\"<\n\x14ListPoliciesResponse\x12$\n\x08policies\x18\x01 \x03(\x0b\x32\x12.phantom.v1.Policy\"\xb9\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x03 \x01(\x08\x12\x12\n\ncan_unmask\x18\x04 \x01(\x08\x12\x14\n\x0cmasked_paths\x18\x05 \x03(\t\x12\x16\n\x0ereadonly_paths\x18\x06 \x03(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12\x14\n\x0cno_new_privs\x18\x08 \x01(\x08\x12\x12\n\ncontainers\x18\t \x01(\r\"Y\n\x0bPullRequest\x12$\n\x05image\x18\x01 \x01(\x0b\x32\x15.runtime.v1.ImageSpec\x12$\n\x04\x61uth\x18\x02 \x01(\x0b\x32\x16.runtime.v1.AuthConfig\" \n\x10LoadImageRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"V\n\x08Progress\x12!\n\x06layers\x18\x01 \x03(\x0b\x32\x11.phantom.v1.Layer\x12\'\n\x06images\x18\x02 \x03(\x0b\x32\x17.phantom.v1.LoadedImage\"\xa8\x01\n\x05Layer\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.phantom.v1.Layer.State\x12\x0c\n\x04\x64one\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\"J\n\x05State\x12\x0b\n\x07WAITING\x10\x00\x12\x0f\n\x0b\x44OWNLOADING\x10\x01\x12\r\n\tUNPACKING\x10\x02\x12\x08\n\x04\x44ONE\x10\x03\x12\n\n\x06\x45XISTS\x10\x04\"P\n\x0bLoadedImage\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\trepo_tags\x18\x02 \x03(\t\x12\x14\n\x0crepo_digests\x18\x03 \x03(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\"\x0f\n\rDoctorRequest\"3\n\x0e\x44octorResponse\x12!\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x11.phantom.v1.Check\"\x97\x01\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.phantom.v1.Check.State\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x10\n\x08required\x18\x04 \x01(\x08\"6\n\x05State\x12\x06\n\x02OK\x10\x00\x12\x0c\n\x08\x44\x45GRADED\x10\x01\x12\x0b\n\x07MISSING\x10\x02\x12\n\n\x06UNUSED\x10\x03\x32\xc2\x03\n\x04Node\x12J\n\tListPools\x12\x1c.phantom.v1.ListPoolsRequest\x1a\x1d.phantom.v1.ListPoolsResponse\"\x00\x12V\n\rListPodStarts\x12 .phantom.v1.ListPodStartsRequest\x1a!.phantom.v1.ListPodStartsResponse\"\x00\x12S\n\x0cListPolicies\x12\x1f.phantom.v1.ListPoliciesRequest\x1a .phantom.v1.ListPoliciesResponse\"\x00\x12\x39\n\x04Pull\x12\x17.phantom.v1.PullRequest\x1a\x14.phantom.v1.Progress\"\x00\x30\x01\x12\x43\n\tLoadImage\x12\x1c.phantom.v1.LoadImageRequest\x1a\x14.phantom.v1.Progress\"\x00\x30\x01\x12\x41\n\x06\x44octor\x12\x19.phantom.v1.DoctorRequest\x1a\x1a.phantom.v1.DoctorResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%phantom_cri/api/phantom/v1/node.proto\x12\nphantom.v1\x1a phantom_cri/api/cri/v1/api.proto\"\x12\n\x10ListPoolsRequest\"4\n\x11ListPoolsResponse\x12\x1f\n\x05pools\x18\x01 \x03(\x0b\x32\x10.phantom.v1.Pool\"C\n\x07Profile\x12\x14\n\x0chost_network\x18\x02 \x01(\x08\x12\x10\n\x08host_pid\x18\x03 \x01(\x08\x12\x10\n\x08host_ipc\x18\x04 \x01(\x08\"\xe7\x01\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x07profile\x18\x02 \x01(\x0b\x32\x13.phantom.v1.Profile\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x0c\n\x04warm\x18\x04 \x01(\r\x12\x10\n\x08starting\x18\x05 \x01(\r\x12\x0f\n\x07\x63laimed\x18\x06 \x01(\r\x12\x0c\n\x04hits\x18\x07 \x01(\x04\x12\x0e\n\x06misses\x18\x08 \x01(\x04\x12\x0f\n\x07retired\x18\t \x01(\x04\x12\x15\n\rfailed_spawns\x18\n \x01(\x04\x12\x12\n\noldest_age\x18\x0b \x01(\x03\x12\x12\n\nlast_error\x18\x0c \x01(\t\".\n\x14ListPodStartsRequest\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t\";\n\x15ListPodStartsResponse\x12\"\n\x04pods\x18\x01 \x03(\x0b\x32\x14.phantom.v1.PodStart\"v\n\x08PodStart\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0c\n\x04warm\x18\x03 \x01(\x08\x12\x13\n\x0b\x63old_reason\x18\x04 \x01(\t\x12!\n\x06stages\x18\x05 \x03(\x0b\x32\x11.phantom.v1.Stage\"\'\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64uration\x18\x02 \x01(\x03\"\x15\n\x13ListPoliciesRequest\"<\n\x14ListPoliciesResponse\x12$\n\x08policies\x18\x01 \x03(\x0b\x32\x12.phantom.v1.Policy\"\xcb\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x03 \x01(\x08\x12\x12\n\ncan_unmask\x18\x04 \x01(\x08\x12\x14\n\x0cmasked_paths\x18\x05 \x03(\t\x12\x16\n\x0ereadonly_paths\x18\x06 \x03(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12\x14\n\x0cno_new_privs\x18\x08 \x01(\x08\x12\x12\n\ncontainers\x18\t \x01(\r\x12\x10\n\x08handlers\x18\n \x03(\t\"\'\n\x0fShowPlanRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\"\x97\x01\n\x10ShowPlanResponse\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x16\n\x0epod_sandbox_id\x18\x02 \x01(\t\x12\x0c\n\x04sent\x18\x03 \x01(\x08\x12\"\n\x03ops\x18\x04 \x03(\x0b\x32\x15.phantom.v1.PlannedOp\x12#\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32\x14.phantom.v1.PlanFact\"\'\n\tPlannedOp\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"&\n\x08PlanFact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"Y\n\x0bPullRequest\x12$\n\x05image\x18\x01 \x01(\x0b\x32\x15.runtime.v1.ImageSpec\x12$\n\x04\x61uth\x18\x02 \x01(\x0b\x32\x16.runtime.v1.AuthConfig\" \n\x10LoadImageRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"V\n\x08Progress\x12!\n\x06layers\x18\x01 \x03(\x0b\x32\x11.phantom.v1.Layer\x12\'\n\x06images\x18\x02 \x03(\x0b\x32\x17.phantom.v1.LoadedImage\"\xa8\x01\n\x05Layer\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.phantom.v1.Layer.State\x12\x0c\n\x04\x64one\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\"J\n\x05State\x12\x0b\n\x07WAITING\x10\x00\x12\x0f\n\x0b\x44OWNLOADING\x10\x01\x12\r\n\tUNPACKING\x10\x02\x12\x08\n\x04\x44ONE\x10\x03\x12\n\n\x06\x45XISTS\x10\x04\"P\n\x0bLoadedImage\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\trepo_tags\x18\x02 \x03(\t\x12\x14\n\x0crepo_digests\x18\x03 \x03(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\"\x0f\n\rDoctorRequest\"3\n\x0e\x44octorResponse\x12!\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x11.phantom.v1.Check\"\x97\x01\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.phantom.v1.Check.State\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x10\n\x08required\x18\x04 \x01(\x08\"6\n\x05State\x12\x06\n\x02OK\x10\x00\x12\x0c\n\x08\x44\x45GRADED\x10\x01\x12\x0b\n\x07MISSING\x10\x02\x12\n\n\x06UNUSED\x10\x03\x32\x8b\x04\n\x04Node\x12J\n\tListPools\x12\x1c.phantom.v1.ListPoolsRequest\x1a\x1d.phantom.v1.ListPoolsResponse\"\x00\x12V\n\rListPodStarts\x12 .phantom.v1.ListPodStartsRequest\x1a!.phantom.v1.ListPodStartsResponse\"\x00\x12S\n\x0cListPolicies\x12\x1f.phantom.v1.ListPoliciesRequest\x1a .phantom.v1.ListPoliciesResponse\"\x00\x12G\n\x08ShowPlan\x12\x1b.phantom.v1.ShowPlanRequest\x1a\x1c.phantom.v1.ShowPlanResponse\"\x00\x12\x39\n\x04Pull\x12\x17.phantom.v1.PullRequest\x1a\x14.phantom.v1.Progress\"\x00\x30\x01\x12\x43\n\tLoadImage\x12\x1c.phantom.v1.LoadImageRequest\x1a\x14.phantom.v1.Progress\"\x00\x30\x01\x12\x41\n\x06\x44octor\x12\x19.phantom.v1.DoctorRequest\x1a\x1a.phantom.v1.DoctorResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,27 +53,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPOLICIESRESPONSE']._serialized_start=757
   _globals['_LISTPOLICIESRESPONSE']._serialized_end=817
   _globals['_POLICY']._serialized_start=820
-  _globals['_POLICY']._serialized_end=1005
-  _globals['_PULLREQUEST']._serialized_start=1007
-  _globals['_PULLREQUEST']._serialized_end=1096
-  _globals['_LOADIMAGEREQUEST']._serialized_start=1098
-  _globals['_LOADIMAGEREQUEST']._serialized_end=1130
-  _globals['_PROGRESS']._serialized_start=1132
-  _globals['_PROGRESS']._serialized_end=1218
-  _globals['_LAYER']._serialized_start=1221
-  _globals['_LAYER']._serialized_end=1389
-  _globals['_LAYER_STATE']._serialized_start=1315
-  _globals['_LAYER_STATE']._serialized_end=1389
-  _globals['_LOADEDIMAGE']._serialized_start=1391
-  _globals['_LOADEDIMAGE']._serialized_end=1471
-  _globals['_DOCTORREQUEST']._serialized_start=1473
-  _globals['_DOCTORREQUEST']._serialized_end=1488
-  _globals['_DOCTORRESPONSE']._serialized_start=1490
-  _globals['_DOCTORRESPONSE']._serialized_end=1541
-  _globals['_CHECK']._serialized_start=1544
-  _globals['_CHECK']._serialized_end=1695
-  _globals['_CHECK_STATE']._serialized_start=1641
-  _globals['_CHECK_STATE']._serialized_end=1695
-  _globals['_NODE']._serialized_start=1698
-  _globals['_NODE']._serialized_end=2148
+  _globals['_POLICY']._serialized_end=1023
+  _globals['_SHOWPLANREQUEST']._serialized_start=1025
+  _globals['_SHOWPLANREQUEST']._serialized_end=1064
+  _globals['_SHOWPLANRESPONSE']._serialized_start=1067
+  _globals['_SHOWPLANRESPONSE']._serialized_end=1218
+  _globals['_PLANNEDOP']._serialized_start=1220
+  _globals['_PLANNEDOP']._serialized_end=1259
+  _globals['_PLANFACT']._serialized_start=1261
+  _globals['_PLANFACT']._serialized_end=1299
+  _globals['_PULLREQUEST']._serialized_start=1301
+  _globals['_PULLREQUEST']._serialized_end=1390
+  _globals['_LOADIMAGEREQUEST']._serialized_start=1392
+  _globals['_LOADIMAGEREQUEST']._serialized_end=1424
+  _globals['_PROGRESS']._serialized_start=1426
+  _globals['_PROGRESS']._serialized_end=1512
+  _globals['_LAYER']._serialized_start=1515
+  _globals['_LAYER']._serialized_end=1683
+  _globals['_LAYER_STATE']._serialized_start=1609
+  _globals['_LAYER_STATE']._serialized_end=1683
+  _globals['_LOADEDIMAGE']._serialized_start=1685
+  _globals['_LOADEDIMAGE']._serialized_end=1765
+  _globals['_DOCTORREQUEST']._serialized_start=1767
+  _globals['_DOCTORREQUEST']._serialized_end=1782
+  _globals['_DOCTORRESPONSE']._serialized_start=1784
+  _globals['_DOCTORRESPONSE']._serialized_end=1835
+  _globals['_CHECK']._serialized_start=1838
+  _globals['_CHECK']._serialized_end=1989
+  _globals['_CHECK_STATE']._serialized_start=1935
+  _globals['_CHECK_STATE']._serialized_end=1989
+  _globals['_NODE']._serialized_start=1992
+  _globals['_NODE']._serialized_end=2515
 # @@protoc_insertion_point(module_scope)

@@ -101,7 +101,7 @@ class ListPoliciesResponse(_message.Message):
     def __init__(self, policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("name", "digest", "default", "can_unmask", "masked_paths", "readonly_paths", "capabilities", "no_new_privs", "containers")
+    __slots__ = ("name", "digest", "default", "can_unmask", "masked_paths", "readonly_paths", "capabilities", "no_new_privs", "containers", "handlers")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +111,7 @@ class Policy(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     NO_NEW_PRIVS_FIELD_NUMBER: _ClassVar[int]
     CONTAINERS_FIELD_NUMBER: _ClassVar[int]
+    HANDLERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     default: bool
@@ -120,7 +121,44 @@ class Policy(_message.Message):
     capabilities: _containers.RepeatedScalarFieldContainer[str]
     no_new_privs: bool
     containers: int
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., default: _Optional[bool] = ..., can_unmask: _Optional[bool] = ..., masked_paths: _Optional[_Iterable[str]] = ..., readonly_paths: _Optional[_Iterable[str]] = ..., capabilities: _Optional[_Iterable[str]] = ..., no_new_privs: _Optional[bool] = ..., containers: _Optional[int] = ...) -> None: ...
+    handlers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., default: _Optional[bool] = ..., can_unmask: _Optional[bool] = ..., masked_paths: _Optional[_Iterable[str]] = ..., readonly_paths: _Optional[_Iterable[str]] = ..., capabilities: _Optional[_Iterable[str]] = ..., no_new_privs: _Optional[bool] = ..., containers: _Optional[int] = ..., handlers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ShowPlanRequest(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class ShowPlanResponse(_message.Message):
+    __slots__ = ("container_id", "pod_sandbox_id", "sent", "ops", "facts")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    POD_SANDBOX_ID_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    OPS_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    pod_sandbox_id: str
+    sent: bool
+    ops: _containers.RepeatedCompositeFieldContainer[PlannedOp]
+    facts: _containers.RepeatedCompositeFieldContainer[PlanFact]
+    def __init__(self, container_id: _Optional[str] = ..., pod_sandbox_id: _Optional[str] = ..., sent: _Optional[bool] = ..., ops: _Optional[_Iterable[_Union[PlannedOp, _Mapping]]] = ..., facts: _Optional[_Iterable[_Union[PlanFact, _Mapping]]] = ...) -> None: ...
+
+class PlannedOp(_message.Message):
+    __slots__ = ("name", "text")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    text: str
+    def __init__(self, name: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class PlanFact(_message.Message):
+    __slots__ = ("name", "text")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    text: str
+    def __init__(self, name: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class PullRequest(_message.Message):
     __slots__ = ("image", "auth")

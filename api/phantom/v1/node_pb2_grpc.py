@@ -49,6 +49,11 @@ class NodeStub:
                 request_serializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesRequest.SerializeToString,
                 response_deserializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesResponse.FromString,
                 _registered_method=True)
+        self.ShowPlan = channel.unary_unary(
+                '/phantom.v1.Node/ShowPlan',
+                request_serializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ShowPlanRequest.SerializeToString,
+                response_deserializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ShowPlanResponse.FromString,
+                _registered_method=True)
         self.Pull = channel.unary_stream(
                 '/phantom.v1.Node/Pull',
                 request_serializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.PullRequest.SerializeToString,
@@ -85,6 +90,13 @@ class NodeServicer:
 
     def ListPolicies(self, request, context):
         """What containers are held to, policy by policy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowPlan(self, request, context):
+        """What a container's fragment does to start it, op by op.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +140,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.ListPolicies,
                     request_deserializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesRequest.FromString,
                     response_serializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesResponse.SerializeToString,
+            ),
+            'ShowPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowPlan,
+                    request_deserializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ShowPlanRequest.FromString,
+                    response_serializer=phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ShowPlanResponse.SerializeToString,
             ),
             'Pull': grpc.unary_stream_rpc_method_handler(
                     servicer.Pull,
@@ -226,6 +243,33 @@ class Node:
             '/phantom.v1.Node/ListPolicies',
             phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesRequest.SerializeToString,
             phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ListPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/phantom.v1.Node/ShowPlan',
+            phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ShowPlanRequest.SerializeToString,
+            phantom__cri_dot_api_dot_phantom_dot_v1_dot_node__pb2.ShowPlanResponse.FromString,
             options,
             channel_credentials,
             insecure,

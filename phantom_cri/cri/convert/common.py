@@ -42,7 +42,7 @@ CONTAINER_STATES: dict[ContainerState, pb.ContainerState] = {
 CGROUP_DRIVERS: dict[CgroupDriver, pb.CgroupDriver] = {"systemd": pb.SYSTEMD, "cgroupfs": pb.CGROUPFS}
 
 # (uid_t) -1 means "leave as it is" to setresuid(2) and chown(2): never an id.
-HIGHEST_ID = 2**32 - 2
+HIGHEST_ID = 2**31 - 1
 
 
 def words_by_value(values: Mapping[Word, int]) -> dict[int, Word]:
@@ -65,6 +65,27 @@ def refuse_nul(texts: Mapping[str, Iterable[str]]) -> None:
     for field, values in texts.items():
         if "\0" in "".join(values):
             raise InvalidArgument(f"{field}: contains a NUL byte")
+
+
+def sandbox_id_from(value: str) -> str:
+    if not value:
+        raise InvalidArgument("pod_sandbox_id: must not be empty")
+    return value
+
+
+def container_id_from(value: str) -> str:
+    if not value:
+        raise InvalidArgument("container_id: must not be empty")
+    return value
+
+
+def command_from(words: Iterable[str]) -> tuple[str, ...]:
+    """Of an exec; a container's own may be the image's."""
+    command = tuple(words)
+    if not command:
+        raise InvalidArgument("cmd: must not be empty")
+    refuse_nul({"cmd": command})
+    return command
 
 
 def in_range(value: int, low: int, high: int, field: str) -> int:

@@ -56,10 +56,8 @@ def container_config_from(message: pb.ContainerConfig, field: str = "config") ->
         raise InvalidArgument(f"{field}.image.image: a container needs an image")
     refuse_nul(
         {
-            f"{field}.command": message.command,
-            f"{field}.args": message.args,
-            f"{field}.working_dir": [message.working_dir],
             f"{field}.log_path": [message.log_path],
+            f"{field}.mounts.image_sub_path": [one.image_sub_path for one in message.mounts],
         }
     )
     linux = message.linux
@@ -69,9 +67,9 @@ def container_config_from(message: pb.ContainerConfig, field: str = "config") ->
         command=tuple(message.command),
         args=tuple(message.args),
         working_dir=message.working_dir,
-        envs=tuple(_env_from(one, f"{field}.envs") for one in message.envs),
+        envs=tuple(map(_env_from, message.envs)),
         mounts=tuple(_mount_from(one, f"{field}.mounts") for one in message.mounts),
-        devices=tuple(_device_from(one, f"{field}.devices") for one in message.devices),
+        devices=tuple(map(_device_from, message.devices)),
         cdi_devices=tuple(one.name for one in message.CDI_devices),
         labels=dict(message.labels),
         annotations=dict(message.annotations),
@@ -85,11 +83,7 @@ def container_config_from(message: pb.ContainerConfig, field: str = "config") ->
     )
 
 
-def _env_from(message: pb.KeyValue, field: str) -> EnvVar:
-    if not message.key or "=" in message.key or "\0" in message.key:
-        raise InvalidArgument(f"{field}.key: {message.key!r} is not the name of a variable")
-    if b"\0" in message.value:
-        raise InvalidArgument(f"{field}[{message.key}]: contains a NUL byte")
+def _env_from(message: pb.KeyValue) -> EnvVar:
     try:
         return EnvVar(name=message.key, value=message.value.decode())
     except UnicodeDecodeError:
@@ -97,9 +91,6 @@ def _env_from(message: pb.KeyValue, field: str) -> EnvVar:
 
 
 def _mount_from(message: pb.Mount, field: str) -> Mount:
-    if not message.container_path:
-        raise InvalidArgument(f"{field}.container_path: a mount needs a path")
-    refuse_nul({field: [message.container_path, message.host_path, message.image_sub_path]})
     return Mount(
         container_path=message.container_path,
         host_path=message.host_path,
@@ -139,12 +130,7 @@ def mount_message(mount: Mount) -> pb.Mount:
     )
 
 
-def _device_from(message: pb.Device, field: str) -> Device:
-    if not message.host_path:
-        raise InvalidArgument(f"{field}.host_path: a device needs a path")
-    if not set(message.permissions) <= set("rwm"):
-        raise InvalidArgument(f"{field}.permissions: {message.permissions!r} is not of r, w, m")
-    refuse_nul({field: [message.host_path, message.container_path]})
+def _device_from(message: pb.Device) -> Device:
     return Device(
         host_path=message.host_path,
         container_path=message.container_path,

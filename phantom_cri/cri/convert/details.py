@@ -82,6 +82,7 @@ def container_details(record: ContainerRecord) -> dict[str, str]:
                 "image": record.image_name,
                 "imageID": record.image_id,
                 "cgroup": record.cgroup,
+                "driver": record.driver,
                 "policy": record.policy,
                 "user": user,
                 "config": {"linux": {}} | plain(_container_config_message(record.config)),

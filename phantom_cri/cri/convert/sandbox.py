@@ -46,17 +46,15 @@ def sandbox_config_from(message: pb.PodSandboxConfig, field: str = "config") -> 
     linux = message.linux
     refuse_nul(
         {
-            f"{field}.hostname": [message.hostname],
             f"{field}.log_directory": [message.log_directory],
             f"{field}.linux.cgroup_parent": [linux.cgroup_parent],
-            f"{field}.linux.sysctls": [*linux.sysctls, *linux.sysctls.values()],
         }
     )
     return SandboxConfig(
         metadata=_metadata_from(message.metadata),
         hostname=message.hostname,
         log_directory=message.log_directory,
-        dns=_dns_from(message.dns_config, f"{field}.dns_config") if message.HasField("dns_config") else None,
+        dns=_dns_from(message.dns_config) if message.HasField("dns_config") else None,
         port_mappings=tuple(_port_from(one, f"{field}.port_mappings") for one in message.port_mappings),
         labels=dict(message.labels),
         annotations=dict(message.annotations),
@@ -78,11 +76,7 @@ def _metadata_from(message: pb.PodSandboxMetadata) -> SandboxMetadata:
     )
 
 
-def _dns_from(message: pb.DNSConfig, field: str) -> DnsConfig:
-    """Each word becomes part of a line of resolv.conf: white space would forge another one."""
-    for word in (*message.servers, *message.searches, *message.options):
-        if not word or any(character.isspace() or character == "\0" for character in word):
-            raise InvalidArgument(f"{field}: {word!r} is not one word")
+def _dns_from(message: pb.DNSConfig) -> DnsConfig:
     return DnsConfig(
         servers=tuple(message.servers), searches=tuple(message.searches), options=tuple(message.options)
     )

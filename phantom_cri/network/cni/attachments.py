@@ -19,7 +19,7 @@ _SUFFIX = ".json"
 _HALF = ".tmp"  # what `write_atomically` had not renamed yet
 
 
-class Attachment(codec.Noun, frozen=True):
+class Attachment(codec.Stored, frozen=True):
     """One sandbox on one network; written before the first plugin is called.
 
     network: the whole configuration, as `conflist.Network.document` gives it; version: the one that plugins
@@ -47,14 +47,20 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.newer: dict[str, str] = {}  # sandboxes whose record has a newer schema, and which
         self.boot_id = native.boot_id()
 
     def read(self) -> Iterator[Attachment]:
-        """All attachments; leftovers of a crash are removed. Raises Internal."""
+        """All attachments but those in `newer`; leftovers of a crash are removed. Raises Internal."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for path in sorted(self._folder.iterdir()):
-                attachment = _read(path)
+                try:
+                    attachment = _read(path)
+                except codec.NewerSchema as error:
+                    log.error("%s is left as it is: %s", path, error)
+                    self.newer[path.stem] = str(error)
+                    continue
                 if attachment is not None:
                     yield attachment
         except OSError as error:
@@ -82,7 +88,7 @@ def _read(path: Path) -> Attachment | None:
             path.unlink()
         return None
     try:
-        return codec.from_json(path.read_bytes(), Attachment)
+        return codec.from_stored(path.read_bytes(), Attachment)
     except (codec.DecodeError, RecursionError) as error:
         log.error("%s cannot be read, its plugins' resources may be left behind: %s", path, error)
         path.rename(path.with_suffix(".unreadable"))

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from phantom_cri import codec, errors
 from phantom_cri.concurrency import Background, to_the_end
+from phantom_cri.config import CniConfig
 from phantom_cri.model import SandboxConfig
-from phantom_cri.network import Attachment, links
-from phantom_cri.network.cni import CniConfig, capabilities, prewire
+from phantom_cri.network import Attachment, NetworkStatistics, links
+from phantom_cri.network.cni import capabilities, prewire
 from phantom_cri.network.cni.attachments import Cache
 from phantom_cri.network.cni.chain import Chain
 from phantom_cri.network.cni.conflist import ConfFolder, Fields, Network
@@ -37,12 +38,15 @@ _RETRY_S = (5.0, 15.0, 60.0, 300.0)
 class CniNetwork:
     """A `NetworkDriver`. All methods are called in one event loop."""
 
-    def __init__(self, config: CniConfig, state: Path) -> None:
-        """state: the daemon's state directory; keeps the node's pod ranges, which the kubelet tells once."""
+    def __init__(self, config: CniConfig, root: Path, state: Path) -> None:
+        """root: of the daemon, for what was asked of plugins, unless `config` names another folder.
+
+        state: the daemon's state directory; keeps the node's pod ranges, which the kubelet tells once.
+        """
         self._config = config
-        self._folder = ConfFolder(config.conf_dir)
-        self._chain = Chain(Caller(config.bin_dirs, config.timeout_s))
-        self._cache = Cache(config.cache_dir)
+        self._folder = ConfFolder(Path(config.conf_dir))
+        self._chain = Chain(Caller(tuple(map(Path, config.bin_dirs)), config.timeout_seconds))
+        self._cache = Cache(Path(config.cache_dir) if config.cache_dir else root / "cni")
         self._ranges_path = state / "network" / "pod_ranges.json"
         self._ranges: tuple[str, ...] = ()
         self._wirings: dict[str, Wiring] = {}
@@ -55,6 +59,7 @@ class CniNetwork:
         for attachment in self._cache.read():
             wiring = Wiring.found(self._cache, self._chain, self._told_by_node, attachment)
             self._wirings[attachment.sandbox_id] = wiring
+        self._unwell.update(self._cache.newer)
         kept = [wiring for wiring in self._wirings.values() if wiring.sandbox_id in live]
         gone = [wiring for wiring in self._wirings.values() if wiring.sandbox_id not in live]
         await asyncio.to_thread(end_orphans, {wiring.sandbox_id for wiring in gone})
@@ -73,7 +78,7 @@ class CniNetwork:
 
     async def _collect_garbage(self, kept: Sequence[Wiring]) -> None:
         network = self._folder.network()
-        if network is None:
+        if network is None or self._cache.newer:  # plugins would take what those hold for garbage
             return
         try:
             version = await self._chain.version(network)
@@ -193,6 +198,9 @@ class CniNetwork:
         for wiring in self._wirings.values():
             wiring.let_go()
         self._wirings.clear()
+
+    def statistics(self) -> NetworkStatistics:
+        return NetworkStatistics(len(self._wirings), 0, 0, len(self._retried))
 
     def features(self) -> dict[str, str]:
         network = self._folder.network()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phantom_cri.network.cni import Prewire
+from phantom_cri.config import Prewire
 from phantom_cri.network.cni.capabilities import OF_EVERY_POD
 from phantom_cri.network.cni.conflist import Network
 

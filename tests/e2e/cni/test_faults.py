@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from phantom_cri.config import CniConfig
 from phantom_cri.errors import PhantomError
 from phantom_cri.model import PortMapping, SandboxConfig, SandboxMetadata
-from phantom_cri.network.cni import CniConfig, driver
+from phantom_cri.network.cni import driver
 from phantom_cri.network.cni.driver import CniNetwork
 from tests.cni_plugins import Plugins
 from tests.e2e.faults.injection import Cancelled, Faults, Point, _wrapped, armed, os_error, system_calls
@@ -49,8 +50,8 @@ class Bed:
         (conf_dir / "net.conflist").write_text(
             json.dumps({"cniVersion": "1.0.0", "name": "net", "plugins": chain})
         )
-        config = CniConfig(folder / "cache", conf_dir, (plugins.bin_dir,), "always", 10.0)
-        self.network = CniNetwork(config, folder / "state")
+        config = CniConfig(str(conf_dir), (str(plugins.bin_dir),), str(folder / "cache"), "always", "10s")
+        self.network = CniNetwork(config, folder, folder / "state")
 
     async def whole_way(self, sandbox_id: str) -> None:
         await self.network.attach(sandbox_id, NETNS, ahead=True)
@@ -59,7 +60,7 @@ class Bed:
     async def clear(self, sandbox_id: str) -> None:
         await self.network.release(sandbox_id)
         assert os.listdir(self.folder / "cache") == []
-        assert not self.network._wirings
+        assert self.network.statistics().attachments == 0
         lines = self.calls.read_text().splitlines() if self.calls.exists() else []
         asked = [line.split()[0] for line in lines if line.endswith(f" {sandbox_id}")]
         assert not asked or asked[-1] == "DEL", asked

@@ -23,11 +23,11 @@ from harness.image import ImageConfig, LayerBuilder, busybox_layer, write_layout
 from harness.tools import tool
 from phantom_cri import codec, config
 from phantom_cri.__main__ import compose, leave
-from phantom_cri.fragments.handle import FragmentHandle
-from phantom_cri.lifecycle import user_namespaces
+from phantom_cri.daemon import user_namespaces
+from phantom_cri.daemon.recover import recover
 from phantom_cri.lifecycle.live import Container
-from phantom_cri.lifecycle.recover import recover
 from phantom_cri.lifecycle.runtime import Runtime
+from phantom_cri.lifecycle.statistics import statistics
 from phantom_cri.lifecycle.verbs import PodVerbs
 from phantom_cri.model import (
     ContainerConfig,
@@ -162,22 +162,18 @@ class Bed:
         """Put `members` into the pool, which never refills by itself here."""
         pool = self.runtime.pools["default"]
         for _ in range(members):
-            assert await pool._spawn_one(), pool.last_error
+            assert await pool.spawn_one(), pool.last_error
 
     async def empty_pool(self) -> None:
         await self.runtime.pools["default"].stop()
-
-    def node_fragments(self) -> Iterator[FragmentHandle]:
-        for pod in self.runtime.records.pods.values():
-            if pod.fragment is not None:
-                yield pod.fragment
 
     # --- traces -----------------------------------------------------------
 
     def traces(self) -> Traces:
         """How many there are of each thing that a failed verb could leave behind."""
         runtime, folder = self.runtime, self.daemon.folder
-        pool = runtime.pools["default"]
+        now = statistics(runtime)
+        (pool,) = now.pools
         return {
             "fds": Counter(_open_files(folder)),
             **_of_fragments(),
@@ -186,20 +182,25 @@ class Bed:
             "mounts": Counter(mounts_below(folder)),
             "tasks": Counter(_tasks()),
             "in memory": Counter(
-                pods=len(runtime.records.pods),
-                containers=len(runtime.records.containers),
-                names=len(runtime.records._names),
+                pods=now.records.pods,
+                containers=now.records.containers,
+                names=now.records.names,
                 claimed=pool.claimed,
-                warm=pool.warm(),
-                ports=len(self.network._ports.all()),
-                addresses=len(self.network._book.held),
-                holds=sum(runtime.images._layers._counts.values()),
-                urls=len(runtime.streams._pending._waiting),
+                warm=pool.warm,
+                ports=now.network.host_ports,
+                attachments=now.network.attachments,
+                holds=now.images.holds,
+                urls=now.streaming.urls,
+                connections=now.streaming.connections,
                 frozen=sum(map(self._is_frozen, runtime.records.containers.values())),
-                pulls=len(runtime.images._busy) + len(runtime.images._audiences),
-                exits=sum(
-                    len(fragment._exec_exits) + len(fragment._early) for fragment in self.node_fragments()
-                ),
+                pulls=now.images.pulls + now.images.awaited,
+                blobs=now.images.writing,
+                requests=now.fragments.requests + now.fragments.unsent,
+                clients=now.fragments.attached,
+                exits=now.fragments.execs + now.fragments.early_exits,
+                jobs=now.cgroups.jobs,
+                sleepers=now.cgroups.sleepers,
+                levels=now.policy.selinux_levels,
             ),
         }
 
@@ -236,7 +237,7 @@ class Bed:
 
     def links(self) -> list[str]:
         """The host's ends of pods' links: the kernel takes them away in its own time."""
-        return [name for name in os.listdir("/sys/class/net") if name.startswith(self.network._prefix)]
+        return [name for name in os.listdir("/sys/class/net") if name.startswith(self.network.link_prefix)]
 
     def host_ports(self) -> list[str]:
         """What is in the maps of our table."""
@@ -245,7 +246,7 @@ class Bed:
         return [line.strip() for line in done.stdout.splitlines() if "elements" in line]
 
     def addresses_in_use(self) -> int:
-        return sum(len(subnet._used) for subnet in self.network._subnets)
+        return statistics(self.runtime).network.addresses
 
     @property
     def network(self) -> BuiltinNetwork:
@@ -303,7 +304,7 @@ def _open_files(folder: Path) -> Iterator[str]:
 
 
 def _files(top: Path) -> Iterator[str]:
-    """All below `top`, but what is made ahead, waits to be deleted, or is kept: compiled policies."""
+    """All below `top`, but what is made ahead, kept by hash for later daemons, or waits to be deleted."""
     for path, folders, files in os.walk(top):
         folders[:] = [
             name for name in folders if not name.startswith(".spare-") and name not in ("trash", "policies")

@@ -20,12 +20,14 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts a service on `tmp_path/root` (again, if asked twice: as after a restart)."""
     running: list[ImageService] = []
 
-    async def begin(in_use: dict[str, tuple[str, ...]] | None = None, **options: object) -> ImageService:
+    async def begin(
+        in_use: dict[str, tuple[str, ...]] | None = None, *, spare: bool = False, **options: object
+    ) -> ImageService:
         for service in running:
             await service.close()
         service = ImageService(tmp_path / "root", **options)  # type: ignore[arg-type]
         running[:] = [service]
-        await service.start(in_use or {})
+        await service.start(in_use or {}, spare=spare)
         return service
 
     yield begin

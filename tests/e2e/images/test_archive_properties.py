@@ -220,6 +220,6 @@ def test_as_containerd(both: Both, image: list[RandomLayer]) -> None:
 
 @pytest.mark.long
 @given(image=images())
-@settings(SETTINGS, max_examples=3000)
+@settings(SETTINGS, max_examples=500)
 def test_as_containerd_for_long(both: Both, image: list[RandomLayer]) -> None:
     check(both, image)

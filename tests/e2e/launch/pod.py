@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from phantom_cri import fragments, plans, requests
+from phantom_cri import codec, fragments, plans, requests
 from phantom_cri.cgroups import Cgroups, LaunchFds
 from phantom_cri.fragments import Exit, FragmentClient, Started
 from phantom_cri.model import (
@@ -120,9 +120,19 @@ class Pod:
         trees = [tree.root for tree in self.cgroups.trees]
         return CgroupView(tuple((os.path.basename(root), root + group) for root in trees))
 
+    def upper(self, container_id: str) -> Path:
+        """What it has written, and whatever a test puts there before its start."""
+        return self.folder / container_id / "upper"
+
     async def start(
-        self, container_id: str, asked: ContainerConfig | ContainerSpec, **fields: Any
+        self,
+        container_id: str,
+        asked: ContainerConfig | ContainerSpec,
+        *,
+        lent: Mapping[str, int] | None = None,
+        **fields: Any,
     ) -> Started:
+        """`lent`: more fds for the plan, by name."""
         made = self.request(container_id, asked, **fields) if isinstance(asked, ContainerConfig) else asked
         group = f"{self.cgroup}/{container_id}"
         self.cgroups.create(group, Resources(), None)
@@ -132,6 +142,8 @@ class Pod:
             donations.lend("host_mounts", self._host_mounts)
             _lend(donations, fds)
             donations.open("log", log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            for name, fd in (lent or {}).items():
+                donations.lend(name, fd)
             plan = plans.container_plan(made, donations.names())
             started = await self.fragment.start(container_id, plan, donations)
         self._fds += [fd for fd in (started.pidfd, started.console) if fd >= 0]
@@ -150,10 +162,10 @@ class Pod:
         exec_id = f"exec-{secrets.token_hex(8)}"
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self._fds.append(reader)
+        process = requests.merged(config("true"), IMAGE, hostname="pod", home="/root")
         made: dict[str, Any] = {
             "container_id": container_id,
-            "command": command,
-            "process": requests.merged(config("true"), IMAGE, hostname="pod", home="/root"),
+            "process": codec.replace(process, args=command),
             "user": User(groups=(0,)),
             "policy": USUAL,
         }

@@ -199,11 +199,11 @@ async def test_a_filter_holds(pod: Pod, no_new_privs: bool, uid: int) -> None:
 
 async def test_a_folder_only_root_may_enter(pod: Pod, rootfs: Path) -> None:
     launch = pod.request("a", config("pwd", working_dir="/root"), user=User(uid=1000, gid=1000))
-    (Path(launch.root.upper) / "root").mkdir(mode=0o700)
+    (pod.upper("a") / "root").mkdir(mode=0o700)
     assert (await pod.run("a", launch))[1] == ["/root"]
     launch = pod.request("b", config("pwd", working_dir="/mine"), user=User(uid=1000, gid=1000))
-    (Path(launch.root.upper) / "mine").mkdir(mode=0o700)
-    os.chown(Path(launch.root.upper) / "mine", 1000, 1000)
+    (pod.upper("b") / "mine").mkdir(mode=0o700)
+    os.chown(pod.upper("b") / "mine", 1000, 1000)
     assert (await pod.run("b", launch))[1] == ["/mine"]
 
 

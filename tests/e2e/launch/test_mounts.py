@@ -193,7 +193,7 @@ async def test_links_of_the_image_stay_inside(pod: Pod, volume: Path, tmp_path: 
         ),
         pod_files=(("/etc/resolv.conf", str(volume / "file")),),
     )
-    upper = Path(made.root.upper)
+    upper = pod.upper("a")
     (upper / "evil").symlink_to(outside)
     (upper / "up").symlink_to("../../../../../.." + str(outside))
     (upper / "etc").mkdir()
@@ -208,7 +208,7 @@ async def test_standard_places_that_are_links(pod: Pod, tmp_path: Path, name: st
     outside = tmp_path / "outside"
     outside.mkdir()
     made = pod.request("a", config("echo fine"))
-    (Path(made.root.upper) / name).symlink_to(outside)
+    (pod.upper("a") / name).symlink_to(outside)
     _, lines = await pod.run("a", made)
     assert lines == ["fine"]
     assert list(outside.iterdir()) == []

@@ -263,7 +263,7 @@ async def test_an_exec_has_no_stdin(pod: Pod) -> None:
 async def test_no_working_folder_outside(pod: Pod, fd: int) -> None:
     """CVE-2024-21626: a folder's fd that is still open is a way out of the new root."""
     made = pod.request("a", config("ls / /proc/self/cwd/ | sort | tr '\\n' ' '", working_dir="/way"))
-    (Path(made.root.upper) / "way").symlink_to(f"/proc/self/fd/{fd}")
+    (pod.upper("a") / "way").symlink_to(f"/proc/self/fd/{fd}")
     with pytest.raises(fragments.LaunchError):
         _, lines = await pod.run("a", made)
         pytest.fail(f"entered fd {fd}: {lines}")

@@ -14,9 +14,12 @@ from harness.crictl import Crictl
 from harness.daemon import Daemon
 from harness.host import Snapshot
 from harness.waiting import wait_until
+from tests.e2e.conftest import DaemonMaker
 from tests.e2e.lifecycle.client import Cri, Pod
+from tests.e2e.lifecycle.releases import Release
 
 PodMaker = Callable[..., Pod]
+StartRelease = Callable[[Release], tuple[Daemon, Cri]]
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,19 @@ def pod(make_pod: PodMaker) -> Pod:
 @pytest.fixture
 def crictl(node: Daemon, tmp_path: Path) -> Crictl:
     return Crictl(node.endpoint, tmp_path)
+
+
+@pytest.fixture
+def start_release(make_daemon: DaemonMaker, busybox_image: str) -> Iterator[StartRelease]:
+    """Starts a daemon of a release, with an image."""
+    clients = []
+
+    def started(release: Release) -> tuple[Daemon, Cri]:
+        daemon = make_daemon({"pools": [{"name": "default", "size": 1}]}, release).start()
+        clients.append(Cri(daemon.endpoint))
+        clients[0].pull(busybox_image)
+        return daemon, clients[0]
+
+    yield started
+    for client in clients:
+        client.close()

@@ -1,15 +1,26 @@
-"""Daemons and fragments as other releases would have them: made from this one's sources."""
+"""Daemons and fragments as other releases have them: made from this one's sources, or an earlier commit's."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from harness.daemon import Daemon
+from harness.tools import ROOT
+from phantom_cri.api.cri.v1 import api_pb2 as pb
 from phantom_cri.native.build import NATIVE, build_fragment
+from tests.conftest import refuse
+from tests.e2e.lifecycle.client import Container, Cri, Pod
 
 PACKAGE = NATIVE.parent
+
+Release = dict[str, str]
+"""The environment of its daemon."""
 
 LATER_FIELDS = {
     "protocol.h": {
@@ -52,7 +63,7 @@ def build_release(
     folder: Path,
     fragment: Mapping[str, Mapping[str, str]],
     daemon: Mapping[str, Mapping[str, str]] | None = None,
-) -> dict[str, str]:
+) -> Release:
     """The environment of a daemon changed by `daemon`, whose fragment is changed by `fragment`."""
     package, sources = folder / "phantom_cri", folder / "native"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -61,3 +72,38 @@ def build_release(
     build_fragment(package / "native" / "fragment", native=sources)
     edit(package, daemon or {})
     return {"PYTHONPATH": str(folder)}
+
+
+def build_commit(folder: Path, commit: str) -> Release:
+    """The daemon of an earlier commit with its own fragment. Needs the whole history, as in CI's clone."""
+    git = ("git", "-c", "safe.directory=*", "-C", str(ROOT))  # root may read another's clone
+    found = subprocess.run([*git, "cat-file", "-e", f"{commit}^{{commit}}"], capture_output=True, check=False)
+    if found.returncode:
+        refuse(f"commit {commit} of the history, not of a shallow clone: {found.stderr.decode().strip()}")
+    archive = subprocess.run(
+        [*git, "archive", commit, "phantom_cri", "api", "policies"], stdout=subprocess.PIPE, check=True
+    )
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    subprocess.run([sys.executable, "phantom_cri/native/build.py"], cwd=folder, check=True)
+    return {"PYTHONPATH": str(folder)}
+
+
+def replace(daemon: Daemon, cri: Cri, release: Release | None = None) -> None:
+    """kill -9, and the daemon of another release; None: this one."""
+    daemon.kill()
+    daemon.environment = dict(release or {})
+    daemon.start()
+    cri.wait_served()
+
+
+def waiting(sign: Path, code: int) -> dict[str, Any]:
+    """A container that ends with `code` once there is a file `go` in the folder."""
+    return {
+        "script": f"until [ -e /sign/go ]; do sleep 0.01; done; exit {code}",
+        "mounts": [pb.Mount(container_path="/sign", host_path=str(sign))],
+    }
+
+
+def started(pod: Pod, sign: Path, code: int) -> Container:
+    asked = waiting(sign, code)
+    return pod.start(asked["script"], mounts=asked["mounts"])

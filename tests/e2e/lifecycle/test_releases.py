@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from harness.daemon import Daemon
 from harness.waiting import wait_until
 from phantom_cri.api.cri.v1 import api_pb2 as pb
-from tests.e2e.conftest import DaemonMaker
-from tests.e2e.lifecycle.client import Container, Cri, Pod, refusal
-from tests.e2e.lifecycle.conftest import warmed_up
-from tests.e2e.lifecycle.releases import LATER_FIELDS, build_release, speaking, without_op
-from tests.e2e.lifecycle.test_restart import alive, come_back, fragment_of
+from tests.e2e.lifecycle.client import refusal
+from tests.e2e.lifecycle.conftest import StartRelease, warmed_up
+from tests.e2e.lifecycle.releases import (
+    LATER_FIELDS,
+    Release,
+    build_release,
+    replace,
+    speaking,
+    started,
+    without_op,
+)
+from tests.e2e.lifecycle.test_restart import alive, fragment_of
 
 pytestmark = pytest.mark.root
 
-POOL = {"pools": [{"name": "default", "size": 1}]}
 BOTH = "the fragment speaks protocol versions 7 to 9, this daemon version 1"
-
-Release = dict[str, str]
-"""The environment of its daemon."""
 
 
 @pytest.fixture(scope="module")
@@ -45,29 +47,6 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Release:
     return build_release(tmp_path_factory.mktemp("earlier"), without_op("NO_NEW_PRIVS"))
 
 
-@pytest.fixture
-def start(make_daemon: DaemonMaker, busybox_image: str) -> Iterator[Callable[[Release], tuple[Daemon, Cri]]]:
-    """Starts a daemon of a release, with an image."""
-    clients = []
-
-    def started(release: Release) -> tuple[Daemon, Cri]:
-        daemon = make_daemon(POOL, release).start()
-        clients.append(Cri(daemon.endpoint))
-        clients[0].pull(busybox_image)
-        return daemon, clients[0]
-
-    yield started
-    for client in clients:
-        client.close()
-
-
-def replace(daemon: Daemon, cri: Cri, release: Release | None = None) -> None:
-    """kill -9, and the daemon of another release; None: this one."""
-    daemon.kill()
-    daemon.environment = dict(release or {})
-    come_back(daemon, cri)
-
-
 def refused(act: Callable[[], Any]) -> str:
     """The words of a FAILED_PRECONDITION."""
     code, words = refusal(act)
@@ -75,23 +54,10 @@ def refused(act: Callable[[], Any]) -> str:
     return words
 
 
-def waiting(sign: Path, code: int) -> dict[str, Any]:
-    """A container that ends with `code` once there is a file `go` in the folder."""
-    return {
-        "script": f"until [ -e /sign/go ]; do sleep 0.01; done; exit {code}",
-        "mounts": [pb.Mount(container_path="/sign", host_path=str(sign))],
-    }
-
-
-def started(pod: Pod, sign: Path, code: int) -> Container:
-    asked = waiting(sign, code)
-    return pod.start(asked["script"], mounts=asked["mounts"])
-
-
 def test_a_fragment_of_another_version_is_left_alone(
-    start: Callable[[Release], tuple[Daemon, Cri]], other_version: Release, tmp_path: Path
+    start_release: StartRelease, other_version: Release, tmp_path: Path
 ) -> None:
-    daemon, cri = start(other_version)
+    daemon, cri = start_release(other_version)
     before = warmed_up(daemon, cri)
     pod = cri.pod(tmp_path).run_sandbox()
     running, away = started(pod, tmp_path / "one", 5), started(pod, tmp_path / "two", 6)
@@ -136,9 +102,9 @@ def test_a_fragment_of_another_version_is_left_alone(
 
 
 def test_the_death_of_a_fragment_of_another_version_is_seen(
-    start: Callable[[Release], tuple[Daemon, Cri]], other_version: Release, tmp_path: Path
+    start_release: StartRelease, other_version: Release, tmp_path: Path
 ) -> None:
-    daemon, cri = start(other_version)
+    daemon, cri = start_release(other_version)
     pod = cri.pod(tmp_path).run_sandbox()
     container = pod.start("sleep 1000")
     replace(daemon, cri)
@@ -150,10 +116,10 @@ def test_the_death_of_a_fragment_of_another_version_is_seen(
 
 
 def test_pods_of_a_later_release_go_on_after_a_roll_back(
-    start: Callable[[Release], tuple[Daemon, Cri]], later: Release, tmp_path: Path
+    start_release: StartRelease, later: Release, tmp_path: Path
 ) -> None:
     """Longer messages, one more op, one more version: nothing of it matters."""
-    daemon, cri = start(later)
+    daemon, cri = start_release(later)
     before = warmed_up(daemon, cri)
     pod = cri.pod(tmp_path).run_sandbox()
     running, created = started(pod, tmp_path / "sign", 5), pod.create("echo late")
@@ -170,9 +136,9 @@ def test_pods_of_a_later_release_go_on_after_a_roll_back(
 
 
 def test_an_earlier_fragment_gets_no_op_that_it_does_not_know(
-    start: Callable[[Release], tuple[Daemon, Cri]], earlier: Release, tmp_path: Path
+    start_release: StartRelease, earlier: Release, tmp_path: Path
 ) -> None:
-    daemon, cri = start(earlier)
+    daemon, cri = start_release(earlier)
     before = warmed_up(daemon, cri)
     pod = cri.pod(tmp_path).run_sandbox()
     running = pod.start("sleep 1000")

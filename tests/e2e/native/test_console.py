@@ -77,6 +77,34 @@ def test_an_execs_terminal_belongs_to_who_asked(bed: Bed, fragment: Fragment) ->
     os.close(master)
 
 
+@pytest.mark.parametrize("kind", [raw.CONTAINER, raw.EXEC])
+def test_a_terminal_that_the_fragment_does_not_read(bed: Bed, fragment: Fragment, kind: int) -> None:
+    """All of its output is for whoever started it, also for one who comes back for it."""
+    script = "echo first; read x; echo $x; read y; exit 3"
+    plan = on_terminal(bed, script)
+    if kind == raw.EXEC:
+        start(fragment, "c", bed.container(["/bin/sleep", "1000"], before_pivot=DEVPTS))
+        plan = bed.exec("c", ["/bin/sh", "-c", script])
+    plan.flags = raw.TTY | raw.UNREAD
+    pidfd, master = fragment.client.start("t", plan).fds
+    os.set_blocking(master, True)  # for the one open file that all its fds are
+    assert os.read(master, 100) == b"first\r\n"
+    os.close(master)
+    again = fragment.client.ask(raw.GET, id="t").fds
+    os.write(again[1], b"typed\n")
+    said = b""
+    while said.count(b"typed") < 2:
+        said += os.read(again[1], 100)
+    with pytest.raises(Refused) as refused:
+        fragment.client.ask(raw.ATTACH, id="t", flags=raw.INPUT)
+    assert refused.value.error == errno.ESRCH
+    os.write(again[1], b"end\n")
+    assert fragment.client.exited("t").exit.code == 3
+    assert bed.output() == ""
+    for fd in (pidfd, *again):
+        os.close(fd)
+
+
 def test_no_devpts_is_an_error_that_leaves_nothing(bed: Bed, fragment: Fragment) -> None:
     fds = fds_of(fragment.pid)
     for before in (

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.native import raw
-from tests.e2e.native.bed import Bed, children_of, is_gone, start
+from tests.e2e.native.bed import Bed, children_of, fds_of, is_gone, start
 from tests.e2e.native.raw import Fragment, Plan, Refused, eventually
 
 pytestmark = pytest.mark.root
@@ -126,6 +126,44 @@ def test_exec_in_the_containers_namespaces(bed: Bed, fragment: Fragment) -> None
     assert not (fragment.directory / "exits").exists()
     # The fragment's next child is born in its own pid namespace again.
     assert bed.run(fragment, bed.shell("exit 0", clone_flags=0), "d").exit.code == 0
+
+
+def test_an_exec_is_kept_until_it_is_forgotten(bed: Bed, fragment: Fragment) -> None:
+    """With its exit, for whoever comes later; it has no record on disk, and its id is taken until then."""
+    start(fragment, "c", bed.container(["/bin/sleep", "1000"]))
+    kept = bed.exec("c", ["/bin/sh", "-c", "exit 5"])
+    kept.flags |= raw.KEEP
+    start(fragment, "c/kept", kept)
+    start(fragment, "c/not", bed.exec("c", ["/bin/true"]))
+    for id, code in (("c/kept", 5), ("c/not", 0)):
+        assert fragment.client.exited(id).exit.code == code
+    late = fragment.connect()
+    found = late.list()
+    assert found.keys() == {"c", "c/kept"}
+    entry = late.ask(raw.GET, id="c/kept")
+    assert (entry.value, entry.flags, entry.fds, entry.exit.code) == (raw.ENDED, raw.EXEC, (), 5)
+    assert 0 < entry.exit.started_at <= entry.exit.finished_at
+    assert not (fragment.directory / "exits").exists()
+    with pytest.raises(Refused) as refused:
+        start(fragment, "c/kept", bed.exec("c", ["/bin/true"]))
+    assert refused.value.error == errno.EEXIST
+    for _ in range(2):
+        fragment.client.ask(raw.FORGET, id="c/kept")
+    assert fragment.client.list().keys() == {"c"}
+    start(fragment, "c/kept", bed.exec("c", ["/bin/true"]))
+
+
+def test_a_kept_exec_leaves_no_fd_and_no_obstacle(bed: Bed, fragment: Fragment) -> None:
+    start(fragment, "c", bed.container(["/bin/sleep", "1000"]))
+    fds = fds_of(fragment.pid)
+    for turn in range(20):
+        plan = bed.exec("c", ["/bin/true"])
+        plan.flags |= raw.KEEP
+        start(fragment, f"c/{turn}", plan)
+        fragment.client.exited(f"c/{turn}")
+    eventually(lambda: fds_of(fragment.pid) == fds)
+    fragment.client.ask(raw.SHUTDOWN)
+    assert fragment.wait() == 0
 
 
 def test_execs_end_with_their_container(bed: Bed, fragment: Fragment) -> None:

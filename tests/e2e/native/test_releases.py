@@ -32,7 +32,8 @@ def test_hello_lists_what_it_knows(fragment: Fragment) -> None:
     assert known[raw.FEATURE_REQUEST, raw.ATTACH] == raw.INPUT | raw.STDOUT | raw.STDERR | raw.ONCE
     assert known[raw.FEATURE_REQUEST, raw.GET] == 0
     assert known[raw.FEATURE_OP, raw.OPS["OPEN_TREE"][0]] == raw.OPEN_RECURSIVE | raw.OPEN_CREATE
-    assert known[raw.FEATURE_PLAN, raw.EXEC] == raw.LOG | raw.STDIN | raw.TTY | raw.KILL_REST | raw.HOLD
+    flags = raw.LOG | raw.STDIN | raw.TTY | raw.KILL_REST | raw.HOLD | raw.KEEP | raw.UNREAD
+    assert known[raw.FEATURE_PLAN, raw.EXEC] == flags
 
 
 @pytest.mark.parametrize("more", [8, 1000, 4096 - raw.MESSAGE.size])
@@ -137,11 +138,12 @@ def test_a_longer_plan_head_of_a_later_daemon(bed: Bed, fragment: Fragment, last
     assert fragment.client.exited("c").exit.code == 6
 
 
-@pytest.mark.parametrize("name", ["OPEN_TREE", "OVERLAY", "ATTACH", "REMOUNT"])
+@pytest.mark.parametrize("name", ["OPEN_TREE", "OVERLAY", "ATTRIBUTES", "ATTACH", "REMOUNT"])
 def test_unknown_flags_of_ops_are_enosys(bed: Bed, fragment: Fragment, name: str) -> None:
     values: tuple[object, ...] = {
         "OPEN_TREE": (300, "/", 1 << 20),
         "OVERLAY": (300, ["/"], "", "", 1 << 20),
+        "ATTRIBUTES": (1, raw.RDONLY, 2),
         "ATTACH": (1, "/", 0, 0, 1 << 63),
         "REMOUNT": ("/", 0, 2),
     }[name]

@@ -174,6 +174,15 @@ def test_readonly_volumes(bed: Bed, host_folder: Path) -> None:
     (host_folder / "y").write_text("the host may")
 
 
+@pytest.mark.parametrize(("flags", "refused"), [(0, "outer\n"), (raw.ATTRIBUTES_RECURSIVE, "outer\ninner\n")])
+def test_attributes_before_a_tree_is_attached(bed: Bed, host_folder: Path, flags: int, refused: str) -> None:
+    mounts = volume(host_folder, raw.OPEN_RECURSIVE, 0, 0, 0)
+    gather = [*mounts["gather"], ("ATTRIBUTES", FIRST_SLOT, raw.RDONLY, flags)]
+    script = "touch /vol/x || echo outer; touch /vol/inner/x || echo inner"
+    assert bed.run_shell(script, gather=gather, before_pivot=mounts["before_pivot"]) == refused
+    (host_folder / "y").write_text("the host may")
+
+
 @pytest.mark.parametrize(
     ("propagation", "comes", "goes"), [(0, 0, 0), (PRIVATE, 0, 0), (SLAVE, 1, 0), (SHARED, 1, 1)]
 )
@@ -299,3 +308,32 @@ def test_overlay_says_why(bed: Bed, fragment: Fragment, flags: int) -> None:
         start(fragment, "c", bed.container(["/bin/true"], root=root))
     assert (refused.value.error, refused.value.op) == (errno.ENOENT, 1)
     assert "overlay" in refused.value.message.text
+
+
+OWN_OPTIONS = ["index=off", "metacopy=off"]
+
+
+def overlay_with(plain: Op, options: list[str]) -> Op:
+    _, *fields, flags = plain
+    return ("OVERLAY_WITH", *fields, options, flags)
+
+
+@pytest.mark.parametrize("flags", WAYS)
+def test_overlay_with_options_of_its_own(bed: Bed, flags: int) -> None:
+    """As the kernel shows them: those that differ from its defaults."""
+    root = overlay_with(overlay(bed, 3, "with,comma", flags), [*OWN_OPTIONS, "redirect_dir=nofollow"])
+    out = bed.run_shell("cat winner; mount | head -n 1", root=root)
+    assert out.startswith("0\n") and " on / type overlay (rw" in out
+    assert "redirect_dir=nofollow" in out
+
+
+@pytest.mark.parametrize("flags", WAYS)
+@pytest.mark.parametrize("option", ["index=maybe", "no_such_option", "index=off,volatile", "x" * 64])
+def test_overlay_options_that_are_none(bed: Bed, fragment: Fragment, flags: int, option: str) -> None:
+    before = mounts_of(fragment.pid)
+    root = overlay_with(overlay(bed, 2, "o", flags), [option])
+    with pytest.raises(Refused) as refused:
+        start(fragment, "c", bed.container(["/bin/true"], root=root))
+    assert (refused.value.error, refused.value.op) == (errno.EINVAL, 1)
+    assert mounts_of(fragment.pid) == before
+    assert str(bed.scratch) not in Path("/proc/self/mountinfo").read_text()

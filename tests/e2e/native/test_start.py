@@ -109,6 +109,8 @@ FAILING: list[tuple[Op, int, str]] = [
     (("OPEN_TREE", 300, "/no/such/path", 0), errno.ENOENT, "gather"),
     (("OVERLAY", 300, ["/no/such"], "", "", 0), errno.ENOENT, "gather"),
     (("OVERLAY", 300, ["relative"], "", "", 0), errno.EINVAL, "gather"),
+    (("OVERLAY_WITH", 300, ["/no/such", "/"], "", "", ["index=off"], 0), errno.ENOENT, "gather"),
+    (("ATTRIBUTES", 100, 1 << 40, 0), errno.EINVAL, "gather"),
     (("NEW_FS", 300, "no-such-type", [], 0), errno.ENODEV, "gather"),
     (("NEW_FS", 300, "tmpfs", ["size=many"], 0), errno.EINVAL, "gather"),
     (("MKDIR", "/bin/sh/below", 0o755, 0, 0), errno.ENOTDIR, "root"),

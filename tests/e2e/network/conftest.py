@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from phantom_cri.network import NetworkConfig
+from phantom_cri.config import NetworkConfig
 from phantom_cri.network.builtin import BuiltinNetwork
 from tests.e2e.network.world import World
 

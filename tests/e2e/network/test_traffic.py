@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from phantom_cri.config import NetworkConfig
 from phantom_cri.model import PortMapping
-from phantom_cri.network import NetworkConfig
 from phantom_cri.network.builtin import BuiltinNetwork
 from tests.e2e.network.conftest import Node
 from tests.e2e.network.world import NODE_IPS, OUTSIDE_IPS, Namespace, ask, ping, serve
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 KINDS = {"tcp": TCP, "udp": UDP}
 LOOPBACKS = ("127.0.0.1", "::1")
-GATEWAYS = ("10.88.0.1", "fd42:7068:616e:88::1")
+GATEWAYS = ("10.88.0.1", "fd70:6861:6e74::1")
 
 
 async def wired(network: BuiltinNetwork, node: Node, name: str) -> tuple[Namespace, tuple[str, ...]]:
@@ -174,7 +174,7 @@ def test_a_flushed_ruleset_is_written_anew(node: Node) -> None:
 
 
 def test_two_daemons_side_by_side(node: Node) -> None:
-    second = NetworkConfig(bridge="phantom1", subnets=("10.89.0.0/16", "fd42:7068:616e:89::/64"))
+    second = NetworkConfig(bridge="phantom1", subnets=("10.89.0.0/16", "fd70:6861:6e75::/64"))
 
     async def scenario(first: BuiltinNetwork) -> None:
         other = BuiltinNetwork(second, node.state / "other")

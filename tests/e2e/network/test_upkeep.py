@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from phantom_cri import errors
+from phantom_cri.config import NetworkConfig
 from phantom_cri.model import PortMapping
-from phantom_cri.network import NetworkConfig, nftables
+from phantom_cri.network import nftables
 from phantom_cri.network.builtin import BuiltinNetwork
 from tests.e2e.network.conftest import Node
 from tests.e2e.network.test_traffic import TCP, assert_closed, wired

@@ -208,5 +208,5 @@ def test_crictl_info(crictl: Crictl, node: Daemon) -> None:
     assert (config["stateDir"], config["rootDir"]) == (str(node.state), str(node.root))
     assert config["cgroupVersion"] in ("v1", "hybrid", "v2") and config["cgroupDriver"] == "cgroupfs"
     assert config["configuration"]["listen"] == node.endpoint
-    assert [pool["name"] for pool in config["pools"]] == ["default"]
+    assert [pool["name"] for pool in config["statistics"]["pools"]] == ["default"]
     assert {one["type"]: one["status"] for one in info["status"]["conditions"]}["RuntimeReady"]

@@ -22,13 +22,15 @@ from phantom_cri.model import (
     ContainerRecord,
     Image,
     ImageSpec,
+    PlannedOp,
+    PlanReport,
     PolicyReport,
     RuntimeVersion,
     SandboxConfig,
     SandboxRecord,
     Streams,
 )
-from phantom_cri.pools import PoolReport, Profile
+from phantom_cri.pools import PoolStatistics, Profile
 from phantom_cri.rpc.calls import Calls
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry.metrics import Metrics
@@ -66,6 +68,7 @@ class FakeDaemon:
         self.configs: list[ContainerConfig] = []
         self.pulled_with: AuthConfig | None = None
         self.running = asyncio.Event()
+        self.plan_is_sent = True
         self.attached: tuple[str, ...] = ("cat",)
         self.streams: StreamServer | None = None
         self.opener: Opener | None = None
@@ -186,8 +189,8 @@ class FakeDaemon:
         del self.images[image]
 
     async def list_pools(self) -> Iterable[tuple[ProfileShape, PoolShape]]:
-        report = PoolReport("default", 8, 7, 1, 3, 40, 2, 1, 0, 125.0)
-        broken = PoolReport("node", 2, 0, 0, 0, 0, 0, 0, 5, 0.0, "clone: EPERM")
+        report = PoolStatistics("default", 8, 7, 1, 3, 40, 2, 1, 0, 125.0)
+        broken = PoolStatistics("node", 2, 0, 0, 0, 0, 0, 0, 5, 0.0, "clone: EPERM")
         return [(Profile("default"), report), (Profile("node", host_network=True), broken)]
 
     async def list_policies(self) -> Iterable[PolicyReport]:
@@ -203,9 +206,19 @@ class FakeDaemon:
                 capabilities=("CHOWN", "KILL"),
                 no_new_privs=strict,
                 containers=containers,
+                handlers=("", "phantom") if strict else (),
             )
 
         return [report("default", "/proc/kcore", 0), report("strict", "/proc/kallsyms", 3)]
+
+    async def show_plan(self, container_id: str) -> PlanReport:
+        """Of a container whose arguments want to play with the terminal."""
+        self._called("show_plan", container_id)
+        ops = (PlannedOp("PIVOT", "pivot into the root"), PlannedOp("EXEC", "exec sh -c a\nb\x1b[2J ü"))
+        facts = (("user", "7:7"), ("pid namespace", "its own"))
+        return PlanReport(
+            container_id, self.containers[container_id].sandbox_id, self.plan_is_sent, ops, facts
+        )
 
     async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
         pods = [pod for pod in self.pods.values() if pod.id.startswith(sandbox_id)]

@@ -272,17 +272,59 @@ async def test_pools_shows_stock_and_trouble(node: Node) -> None:
 async def test_policies_and_a_run_under_the_default_one(node: Node) -> None:
     outcome = await node.phantom("policies")
     assert outcome.out.splitlines() == [
-        "POLICY    DEFAULT   CONTAINERS   MASKED   READ-ONLY   UNMASK    CAPABILITIES   NEW PRIVILEGES   DIGEST",  # noqa: E501
-        "default   -         0            1        2           allowed   2              allowed          ababababababa",  # noqa: E501
-        "strict    yes       3            1        2           never     2              never            ababababababa",  # noqa: E501
+        "POLICY    DEFAULT   HANDLERS      CONTAINERS   MASKED   READ-ONLY   UNMASK    CAPABILITIES   NEW PRIVILEGES   DIGEST",  # noqa: E501
+        "default   -         -             0            1        2           allowed   2              allowed          ababababababa",  # noqa: E501
+        'strict    yes       "", phantom   3            1        2           never     2              never            ababababababa',  # noqa: E501
     ]  # fmt: skip
     strict = json.loads((await node.phantom("policies", "--json")).out)[1]
     assert (strict["masked_paths"], strict["capabilities"]) == (["/proc/kallsyms"], ["CHOWN", "KILL"])
+    assert strict["handlers"] == ["", "phantom"]
     assert (strict["can_unmask"], strict["no_new_privs"], strict["default"]) == (False, True, True)
     await node.phantom("run", BUSYBOX)
     (config,) = node.daemon.configs
     assert config.security.masked_paths == ("/proc/kallsyms",)
     assert config.security.readonly_paths == ("/proc/sys", "/proc/irq")
+
+
+async def test_plan_of_what_is_not_there(node: Node) -> None:
+    absent = await node.phantom("plan", "absent")
+    assert (absent.code, absent.err) == (1, "phantom: No such pod: absent\n")
+    assert (await node.phantom("plan")).code == 2
+    await node.phantom("run", "-d", "--name", "web", BUSYBOX)
+    elsewhere = await node.phantom("plan", "-c", "other", "web")
+    assert (elsewhere.code, elsewhere.err) == (1, "phantom: No such container: other in web\n")
+    node.daemon.failures["show_plan"] = NotFound("container 'x' not found")  # it went in between
+    gone = await node.phantom("plan", "web")
+    assert (gone.code, gone.err) == (1, "phantom: Error response from daemon: container 'x' not found\n")
+
+
+async def test_plan_shows_ops_by_index_and_what_holds_the_process(node: Node) -> None:
+    await node.phantom("run", "-d", "--name", "web", BUSYBOX)
+    (container,) = node.daemon.containers.values()
+    outcome = await node.phantom("plan", container.id[:6])
+    assert outcome.out.splitlines() == [
+        "OP   NAME    DOES",
+        "0    PIVOT   pivot into the root",
+        r"1    EXEC    exec sh -c a\nb\x1b[2J ü",
+        "",
+        f"container       {container.id}",
+        f"pod             {container.sandbox_id}",
+        "user            7:7",
+        "pid namespace   its own",
+    ]
+    node.daemon.plan_is_sent = False
+    assert (await node.phantom("plan", "web")).out.startswith("Made again from the container's record")
+    shown = json.loads((await node.phantom("plan", "web", "--json")).out)
+    assert shown == {
+        "container_id": container.id,
+        "pod_id": container.sandbox_id,
+        "sent": False,
+        "ops": [
+            {"name": "PIVOT", "text": "pivot into the root"},
+            {"name": "EXEC", "text": "exec sh -c a\nb\x1b[2J ü"},
+        ],
+        "facts": {"user": "7:7", "pid_namespace": "its own"},
+    }
 
 
 async def test_doctor_asks_the_daemon_and_else_looks_itself(node: Node, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ async def test_a_client_that_left_is_not_told(pair: Pair, writers: tuple[int, in
     task.cancel()
     await asyncio.wait([task])
     pair.fake.send(DETACHED, asked.serial)
-    assert not pair.fragment._attached
+    assert pair.fragment.statistics().attached == 0
 
 
 async def test_refusals(pair: Pair, writers: tuple[int, int]) -> None:
@@ -102,7 +102,7 @@ async def test_refusals(pair: Pair, writers: tuple[int, int]) -> None:
     with pytest.raises(LaunchError, match="too many clients") as refused:
         await task
     assert refused.value.code == "RESOURCE_EXHAUSTED"
-    assert not pair.fragment._attached
+    assert pair.fragment.statistics().attached == 0
 
 
 async def test_a_socket(pair: Pair, writers: tuple[int, int]) -> None:

@@ -24,11 +24,13 @@ from phantom_cri.fragments import (
     Exited,
     FragmentClient,
     FragmentLost,
+    FragmentStatistics,
     LaunchError,
     Lost,
     Phase,
     Resync,
     State,
+    summed,
 )
 from phantom_cri.plans import Donations
 from phantom_cri.plans.ops import Exec, Hostname, Mask
@@ -295,12 +297,26 @@ async def test_a_fragment_that_does_not_read_gets_it_later(pair: Pair) -> None:
     await asyncio.gather(*tasks)
 
 
+async def test_statistics_count_what_is_open(pair: Pair) -> None:
+    assert pair.fragment.statistics() == FragmentStatistics(1, 0, 0, 0, 0, 0)
+    task, asked = await pair.ask(pair.fragment.forget("c1"))
+    waiting = pair.fragment.statistics()
+    assert waiting == FragmentStatistics(1, 1, 0, 0, 0, 0)
+    assert summed((waiting, waiting)) == FragmentStatistics(2, 2, 0, 0, 0, 0)
+    assert summed(()) == FragmentStatistics(0, 0, 0, 0, 0, 0)
+    pair.fake.send(OK, asked.serial)
+    await task
+    assert pair.fragment.statistics().requests == 0
+    pair.fragment.close()
+    assert pair.fragment.statistics().connections == 0
+
+
 async def test_unsent_fds_are_closed_with_the_connection(pair: Pair) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     tasks = [asyncio.create_task(pair.fragment.reopen_log("c1", null)) for _ in range(2000)]
     await asyncio.sleep(0)
     os.close(null)
-    assert pair.fragment._connection._unsent
+    assert pair.fragment.statistics().unsent
     pair.fragment.close()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(result, FragmentLost)

@@ -152,9 +152,15 @@ async def test_flags_that_an_older_fragment_lacks(fake: FakeFragment, fragment: 
         (*feature[:2], constants.ATTACH_CREATE if feature[:2] == (Kind.OP, 21) else feature[2])
         for feature in EVERYTHING
     ]
-    known = [(*feature[:2], 15 if feature[:2] == (Kind.PLAN, 1) else feature[2]) for feature in known]
+    older: dict[tuple[int, int], int] = {(Kind.PLAN, 1): 15, (Kind.PLAN, 2): 31}
+    known = [(*feature[:2], older.get(feature[:2], feature[2])) for feature in known]
     hello = await greet(fake, fragment, features=known)
-    assert hello.lacks == {(Kind.OP, 21): constants.ATTACH_RECURSIVE, (Kind.PLAN, 1): constants.PLAN_HOLD}
+    kept = constants.PLAN_KEEP | constants.PLAN_UNREAD
+    assert hello.lacks == {
+        (Kind.OP, 21): constants.ATTACH_RECURSIVE,
+        (Kind.PLAN, 1): constants.PLAN_HOLD | kept,
+        (Kind.PLAN, 2): kept,
+    }
     assert fragment.knows(Attach, constants.ATTACH_CREATE)
     assert not fragment.knows(Attach, constants.ATTACH_CREATE | constants.ATTACH_RECURSIVE)
     plan = Plan(
@@ -165,6 +171,9 @@ async def test_flags_that_an_older_fragment_lacks(fake: FakeFragment, fragment: 
     held = Plan((Exec("a", ("a",)),), kind=constants.KIND_CONTAINER, flags=constants.PLAN_HOLD)
     with pytest.raises(FailedPrecondition, match="a plan of kind 1 with flags 0x10"):
         await fragment.prepare("c1", held)
+    kept_exec = Plan((Exec("a", ("a",)),), kind=constants.KIND_EXEC, flags=constants.PLAN_KEEP)
+    with pytest.raises(FailedPrecondition, match="start c1/e: a plan of kind 2 with flags 0x20: not known"):
+        await fragment.start("c1/e", kept_exec)
 
 
 async def test_requests_that_an_older_fragment_lacks(fake: FakeFragment, fragment: FragmentClient) -> None:

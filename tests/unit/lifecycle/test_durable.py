@@ -166,7 +166,7 @@ def test_memory_is_bounded_by_what_there_is(file: Watched, monkeypatch: pytest.M
         for number in range(1000):
             records.note(f"p{number}", POD)
             records.note(f"p{number}", None)
-        assert not records._pending
+        assert records.pending == 0
         await records.close()
 
     asyncio.run(scenario())

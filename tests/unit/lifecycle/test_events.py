@@ -68,7 +68,7 @@ async def test_whoever_is_let_go_no_longer_listens() -> None:
     reader = events.listen()
     del reader
     gc.collect()
-    assert not events._readers
+    assert events.readers == 0
 
 
 async def test_an_event_that_cannot_be_told_ends_its_readers_and_fails_nobody(

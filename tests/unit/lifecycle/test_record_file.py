@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from phantom_cri.codec import NewerSchema, replace
 from phantom_cri.lifecycle.record_file import SCHEMA, RecordFile
 from phantom_cri.lifecycle.records import AnyRecord
 from phantom_cri.model import (
@@ -110,14 +112,27 @@ def test_records_are_replaced_and_removed(file: RecordFile, folder: str) -> None
     assert by_id(file.read()) == {"p1": POD}
 
 
-def test_fields_of_a_newer_daemon_are_ignored(file: RecordFile, folder: str) -> None:
+@pytest.mark.parametrize("schema", [1, 2])
+def test_fields_of_a_newer_daemon_are_kept(file: RecordFile, folder: str, schema: int) -> None:
     write(file, POD, CONTAINER)
     file.close()
     spoil(
         folder,
-        """UPDATE records SET body = json_set(body, '$.later', 1, '$.config.further', json('{"x": [1]}'))""",
+        """UPDATE records SET body = json_set(body, '$.later', 1, '$.config.further', json('{"x": [1]}'),
+                                               '$.schema', json(?))""",
+        str(schema),
     )
-    assert by_id(RecordFile(folder).read()) == {"p1": POD, "c1": CONTAINER}
+    file = RecordFile(folder)
+    found = file.read()
+    write(file, *(replace(one, created_at=5) for one in found), whole=True)
+    assert {(record.id, record.created_at) for record in file.read()} == {("p1", 5), ("c1", 5)}
+    file.close()
+    with sqlite3.connect(f"{folder}/records.db") as db:
+        bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM records")]
+    assert [(one["later"], one["schema"], one["config"]["further"]) for one in bodies] == [
+        (1, schema, {"x": [1]}),
+        (1, schema, {"x": [1]}),
+    ]
     assert not os.path.exists(f"{folder}.unreadable")
 
 
@@ -170,24 +185,26 @@ def test_one_record_that_cannot_be_read_is_named_and_the_others_are_there(
     assert Path(f"{folder}.unreadable/records.db").exists()
 
 
-@pytest.mark.parametrize("reads", [True, False])
-def test_a_newer_schema_is_set_aside_by_name(
-    file: RecordFile, folder: str, reads: bool, caplog: pytest.LogCaptureFixture
+def test_a_file_of_a_newer_schema_is_left_as_it_is(
+    file: RecordFile, folder: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(file, POD)
+    assert not file.is_newer()
     file.close()
     spoil(folder, f"PRAGMA user_version = {SCHEMA + 1}")
+    before = Path(folder, "records.db").read_bytes()
     file = RecordFile(folder)
-    if reads:
-        assert file.read() == []
-    else:
-        with pytest.raises(Exception, match="schema"):
-            write(file, CONTAINER)
-    assert f"it has schema {SCHEMA + 1} of a newer phantom-cri, this one knows {SCHEMA}" in caplog.text
-    write(file, CONTAINER, whole=True)
-    assert file.read() == [CONTAINER]
-    with sqlite3.connect(f"{folder}.unreadable/records.db") as db:
-        assert db.execute("SELECT id FROM records").fetchall() == [("p1",)], "nothing of it is lost"
+    assert file.is_newer()
+    why = f"it has schema {SCHEMA + 1} of a newer phantom-cri, this one knows {SCHEMA}"
+    assert f"records.db is left as it is, what it tells of pods is not known: {why}" in caplog.text
+    assert file.read() == []
+    for whole in (False, True):
+        with pytest.raises(NewerSchema, match=why):
+            write(file, CONTAINER, whole=whole)
+    assert Path(folder, "records.db").read_bytes() == before
+    assert not os.path.exists(f"{folder}.unreadable")
+    spoil(folder, f"PRAGMA user_version = {SCHEMA}")
+    assert file.read() == [POD], "nothing of it is lost"
 
 
 def test_only_the_last_one_set_aside_is_kept(file: RecordFile, folder: str) -> None:

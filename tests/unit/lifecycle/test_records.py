@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from phantom_cri.errors import AlreadyExists, InvalidArgument, NotFound
+from phantom_cri.codec import DecodeError, replace
+from phantom_cri.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.records import Records, drop_unfinished, stored_containers, stored_pod
 from phantom_cri.model import (
@@ -138,3 +141,109 @@ def test_a_used_pod_no_longer_counts_as_sent_again(records: Records) -> None:
     records.mark_before("p1")
     records.pod("p1")
     assert not records.sent_again("p1")
+
+
+LATER = {"colour": {"deep": [1, None]}, "size": 2**70}
+
+
+@pytest.fixture
+def pod(records: Records) -> Pod:
+    """With one container, both on disk."""
+    pod = make_pod(records, "p1")
+    pod.record = replace(pod.record, ips=("10.0.0.1",), cgroup_parent="/pods")
+    records.intend_pod(pod.record)
+    records.commit_pod(pod)
+    container = make_container(pod, "c1")
+    records.intend_container(container.record)
+    records.commit_container(pod, container)
+    return pod
+
+
+def paths(records: Records) -> list[Path]:
+    folder = Path(records.pod_folder("p1"))
+    return [folder / "pod.json", folder / "containers" / "c1.json"]
+
+
+def rewrite(path: Path, **fields: Any) -> dict[str, Any]:
+    """As a daemon of a later release might have: with more of its own at each level."""
+    document = json.loads(path.read_bytes())
+    document["config"]["metadata"].update(LATER)
+    document["config"].update(LATER)
+    document.update(LATER | fields)
+    path.write_text(json.dumps(document))
+    return dict(document)
+
+
+def taken_over(records: Records) -> Pod:
+    """What a daemon makes of the folder."""
+    folder = records.pod_folder("p1")
+    stored = stored_pod(folder)
+    assert stored is not None
+    pod = Pod(stored[0], fragment=None)
+    pod.containers = {one.id: Container(one) for one in stored_containers(folder)}
+    return pod
+
+
+@pytest.mark.usefixtures("pod")
+@pytest.mark.parametrize("schema", [{}, {"schema": 1}, {"schema": 2}])
+def test_what_a_later_release_wrote_stays_through_every_change(
+    records: Records, schema: dict[str, int]
+) -> None:
+    before = [rewrite(path, **schema) for path in paths(records)]
+    pod = taken_over(records)
+    container = pod.containers["c1"]
+    records.save_pod(pod)
+    records.save_container(container)
+    assert [json.loads(path.read_bytes()) for path in paths(records)] == before
+    pod.record = replace(pod.record, state="notready", ips=())
+    container.record = replace(container.record, state="exited", exit_code=3)
+    records.save_pod(pod)
+    records.save_container(container)
+    del before[0]["ips"]
+    before[0]["state"] = "notready"
+    before[1] |= {"state": "exited", "exit_code": 3}
+    assert [json.loads(path.read_bytes()) for path in paths(records)] == before
+
+
+@pytest.mark.usefixtures("pod")
+def test_of_a_newer_schema_the_head_is_known_and_nothing_else(records: Records) -> None:
+    """Fields that were there before may say something else by now."""
+    pod_path, container_path = paths(records)
+    rewrite(pod_path, schema=2, cgroup_parent=["of", "another", "kind"], hostname="not what it was")
+    rewrite(container_path, schema=3, stop_signal={"by": "name"}, cgroup="/pods/c1", layers=["/l"])
+    pod = taken_over(records)
+    assert (pod.record.ips, pod.record.cgroup_parent, pod.record.hostname) == (("10.0.0.1",), "", "")
+    assert pod.record.config.metadata.name == "web"
+    container = pod.containers["c1"].record
+    assert (container.cgroup, container.layers, container.stop_signal) == ("/pods/c1", ("/l",), "SIGTERM")
+    assert pod.newer_record == "its record: it has schema 2 of a newer phantom-cri, this one knows 1"
+    with pytest.raises(FailedPrecondition, match="pod sandbox p1 cannot be changed: its record"):
+        pod.check_records()
+
+
+@pytest.mark.usefixtures("pod")
+def test_a_container_of_a_newer_schema_is_named(records: Records) -> None:
+    rewrite(paths(records)[1], schema=2)
+    assert taken_over(records).newer_record.startswith("container c1: it has schema 2 of a newer")
+
+
+@pytest.mark.usefixtures("pod")
+def test_further_fields_alone_are_no_newer_schema(records: Records) -> None:
+    for path in paths(records):
+        rewrite(path)
+    pod = taken_over(records)
+    assert pod.newer_record == pod.other_version == ""
+    pod.check_records()
+    pod.check_version()
+
+
+@pytest.mark.usefixtures("pod")
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"schema":2}', b'{"schema":2,"id":1,"config":{}}'])
+def test_a_damaged_record_is_no_newer_one(records: Records, text: bytes) -> None:
+    pod_path, container_path = paths(records)
+    container_path.write_bytes(text)
+    with pytest.raises(DecodeError):
+        list(stored_containers(records.pod_folder("p1")))
+    pod_path.write_bytes(text)
+    with pytest.raises(DecodeError):
+        stored_pod(records.pod_folder("p1"))

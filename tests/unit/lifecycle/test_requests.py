@@ -1,9 +1,8 @@
-"""What requests become before anything is done: signals, limits, log paths, names."""
+"""What requests become before anything is done: log paths, names."""
 
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,14 @@ from hypothesis import strategies as st
 
 from phantom_cri.cgroups.v2 import V2Cgroups
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.lifecycle.create_container import log_path
 from phantom_cri.lifecycle.live import Pod
+from phantom_cri.lifecycle.log_file import log_path
 from phantom_cri.lifecycle.run_pod_sandbox import cgroup_parent, hostname_of
-from phantom_cri.lifecycle.stop_container import signal_name, signal_number
-from phantom_cri.lifecycle.update_container import merge
 from phantom_cri.model import (
     ContainerConfig,
     ContainerMetadata,
     ImageSpec,
     NamespaceOptions,
-    Resources,
     SandboxConfig,
     SandboxMetadata,
     SandboxRecord,
@@ -31,57 +27,6 @@ from phantom_cri.model import (
 from tests.unit.cgroups.cgroup2_folder import Cgroup2Folder
 
 METADATA = SandboxMetadata(name="pod")
-
-
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("SIGTERM", signal.SIGTERM),
-        ("term", signal.SIGTERM),
-        ("9", signal.SIGKILL),
-        ("SIGRTMIN", signal.SIGRTMIN),
-        ("SIGRTMIN+3", signal.SIGRTMIN + 3),
-        ("RTMAX-2", signal.SIGRTMAX - 2),
-        ("SIGPOLL", signal.SIGIO),
-    ],
-)
-def test_signals_by_name_and_number(name: str, number: int) -> None:
-    assert signal_number(name) == number
-
-
-@pytest.mark.parametrize(
-    "name", ["", "SIG", "0", "-9", "65", "SIGNONE", "SIGRTMIN+99", "SIGRTMIN-1", "TERM "]
-)
-def test_what_is_no_signal_is_refused_with_its_name(name: str) -> None:
-    with pytest.raises(InvalidArgument, match="stop_signal"):
-        signal_number(name)
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("15", "SIGTERM"),
-        ("term", "SIGTERM"),
-        ("SIGCLD", "SIGCHLD"),
-        ("RTMIN", "SIGRTMIN"),
-        ("SIGRTMIN+3", "SIGRTMIN+3"),
-        ("SIGRTMAX-30", "SIGRTMIN"),
-        ("SIGRTMAX", "SIGRTMIN+30"),
-        ("37", "SIGRTMIN+3"),
-        ("33", "33"),
-    ],
-)
-def test_the_name_of_an_images_stop_signal(text: str, name: str) -> None:
-    assert signal_name(text) == name
-
-
-def test_a_change_of_limits_keeps_what_it_does_not_set() -> None:
-    current = Resources(cpu_shares=512, memory_limit=1 << 30, unified={"a": "1", "b": "2"})
-    change = Resources(memory_limit=1 << 20, cpu_quota=-1, unified={"b": "3"})
-    assert merge(current, change) == Resources(
-        cpu_shares=512, cpu_quota=-1, memory_limit=1 << 20, unified={"a": "1", "b": "3"}
-    )
-    assert merge(current, Resources()) == current
 
 
 def pod_with(**fields: object) -> Pod:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phantom_cri import errors
+from phantom_cri import codec, errors
 from phantom_cri.model import PortMapping
 from phantom_cri.network.addresses import AddressBook, PodNetwork, Subnet, parse_subnets
 
@@ -193,3 +194,43 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.Internal, match="recover addresses"):
         open_book(tmp_path / "file" / "below", {})
+
+
+LIVE: dict[str, tuple[str, ...]] = {"p1": ("10.1.2.2",)}
+PORTS = [{"container_port": 80, "host_port": 8080, "later": 1}]
+
+
+def stored(folder: Path, **fields: object) -> Path:
+    path = folder / "pods" / "p1.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"ips": ["10.1.2.2"], "ports": PORTS, "later": {"x": [1]}, **fields}))
+    return path
+
+
+def test_what_a_later_release_wrote_stays_through_a_change(tmp_path: Path) -> None:
+    path = stored(tmp_path)
+    book = open_book(tmp_path, LIVE, "10.1.2.0/24")
+    book.write("p1", codec.replace(book.held["p1"], ips=("10.1.2.2", "fd00::2")))
+    assert json.loads(path.read_bytes()) == {
+        "ips": ["10.1.2.2", "fd00::2"],
+        "ports": PORTS,
+        "later": {"x": [1]},
+    }
+
+
+@pytest.mark.parametrize("ips", [["10.1.2.2"], {"10.1.2.2": "pod"}])
+def test_a_record_of_a_newer_schema_is_left_as_it_is(
+    tmp_path: Path, ips: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The address is the live pod's. Of one that does not live, it waits for the release that wrote it."""
+    path = stored(tmp_path, schema=2, ips=ips)
+    before = path.read_bytes()
+    book = open_book(tmp_path, LIVE, "10.1.2.0/29")
+    assert book.held == {"p1": PodNetwork(("10.1.2.2",))}
+    others = [book.subnets[0].take() for _ in range(4)]
+    assert b"\x0a\x01\x02\x02" not in others
+    assert "p1.json is left as it is, host ports of its pod are closed: it has schema 2" in caplog.text
+    assert open_book(tmp_path, {}, "10.1.2.0/29").held == {}
+    assert path.read_bytes() == before
+    open_book(tmp_path, LIVE, "10.1.2.0/29").forget("p1")
+    assert not path.exists(), "a pod that is released"

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from phantom_cri import errors, native
+from phantom_cri import codec, errors, native
+from phantom_cri.config import CniConfig, Prewire
 from phantom_cri.model import PortMapping, SandboxConfig, SandboxMetadata
-from phantom_cri.network.cni import CniConfig, Prewire, driver
+from phantom_cri.network.cni import driver
+from phantom_cri.network.cni.attachments import Cache
 from phantom_cri.network.cni.driver import CniNetwork
 from tests.cni_plugins import RESULT, Plugins
 
@@ -43,9 +45,10 @@ class Bench:
         half.rename(path)
         return path
 
-    async def start(self, *live: str, prewire: Prewire = "always", timeout_s: float = 5.0) -> CniNetwork:
-        config = CniConfig(self.cache_dir, self.conf_dir, (self.plugins.bin_dir,), prewire, timeout_s)
-        self.network = CniNetwork(config, self.folder / "state")
+    async def start(self, *live: str, prewire: Prewire = "always") -> CniNetwork:
+        conf_dir, bin_dirs = str(self.conf_dir), (str(self.plugins.bin_dir),)
+        config = CniConfig(conf_dir, bin_dirs, str(self.cache_dir), prewire, "5s")
+        self.network = CniNetwork(config, self.folder, self.folder / "state")
         await self.network.start(dict.fromkeys(live, IPS))
         return self.network
 
@@ -323,6 +326,42 @@ async def test_records_that_cannot_be_read_are_set_aside_and_half_ones_removed(b
     await bench.crash()
     await bench.start()
     assert bench.cached() == ["a.unreadable"]
+
+
+async def test_what_a_later_release_wrote_of_an_attachment_stays(bench: Bench) -> None:
+    bench.configure(bench.plugins.make("one"))
+    network = await bench.start()
+    await network.attach("pod1", NETNS, ahead=True)
+    await bench.crash()
+    path = bench.cache_dir / "pod1.json"
+    document = json.loads(path.read_bytes()) | {"later": {"x": [1]}}
+    path.write_text(json.dumps(document))
+    network = await bench.start("pod1")
+    assert json.loads(path.read_bytes()) == document
+    cache = Cache(bench.cache_dir)
+    (attachment,) = cache.read()
+    cache.write(codec.replace(attachment, args="K8S_POD_NAME=other"))
+    assert json.loads(path.read_bytes()) == document | {"args": "K8S_POD_NAME=other"}
+    await network.release("pod1")
+    assert bench.cached() == [] and bench.plugins.order("DEL") == ["DEL one"]
+
+
+@pytest.mark.parametrize("live", [(), ("pod1",)])
+async def test_an_attachment_of_a_newer_schema_is_left_as_it_is(
+    bench: Bench, live: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither deleted nor taken for garbage: the release that wrote it will know what to undo."""
+    bench.configure(bench.plugins.make("one"), cniVersion="1.1.0")
+    bench.cache_dir.mkdir()
+    path = bench.cache_dir / "pod1.json"
+    path.write_text('{"schema": 2, "sandbox_id": {"of": "another kind"}}')
+    before = path.read_bytes()
+    network = await bench.start(*live)
+    assert "pod1.json is left as it is: it has schema 2" in caplog.text
+    assert network.features()["attachments"].startswith("off: it has schema 2 of a newer phantom-cri")
+    await network.release("pod1")
+    assert path.read_bytes() == before
+    assert bench.plugins.order("DEL", "GC") == []
 
 
 async def test_slow_plugins_do_not_keep_the_daemon_from_serving(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from phantom_cri import codec
@@ -17,9 +19,22 @@ from phantom_cri.model import (
     Resources,
     User,
 )
-from phantom_cri.plans import CgroupView, ExecLaunch, Hooks, constants, container_plan, exec_plan
-from phantom_cri.plans.exec_plan import with_terminal
-from phantom_cri.plans.ops import Capabilities, Chdir, Ids, NoNewPrivs, Seccomp
+from phantom_cri.plans import (
+    CgroupView,
+    ExecLaunch,
+    GivenMount,
+    Hooks,
+    Io,
+    Limit,
+    MountRoot,
+    Namespaces,
+    PodIds,
+    constants,
+    container_plan,
+    exec_plan,
+    wants_template,
+)
+from phantom_cri.plans.ops import Capabilities, Chdir, Ids, NoNewPrivs, Overlay, OverlayWith, Seccomp
 from phantom_cri.requests import merged
 from tests.unit.plans.decoder import decode
 from tests.unit.requests.asked import container, mount, spec_of
@@ -305,14 +320,14 @@ PROCESS = merged(container(command=("sh",)), ImageConfig(), hostname="pod", home
 def test_commands_that_are_none() -> None:
     for command in ((), ("",), ("a", "b\0")):
         with pytest.raises(InvalidArgument, match="cmd"):
-            exec_plan(ExecLaunch(container_id="c", command=command, process=PROCESS, user=User()), ())
+            process = codec.replace(PROCESS, args=command)
+            exec_plan(ExecLaunch(container_id="c", process=process, user=User()), ())
 
 
 def test_an_exec() -> None:
     launch = ExecLaunch(
         container_id="c1",
-        command=("ls", "-l"),
-        process=codec.replace(PROCESS, cwd="/srv"),
+        process=codec.replace(PROCESS, args=("ls", "-l"), cwd="/srv"),
         user=User(uid=5, gid=6, groups=(6,)),
         policy=CompiledPolicy(capabilities=CapabilitySets(3, 3, 3)),
         own_pid_namespace=True,
@@ -340,13 +355,102 @@ def test_an_exec() -> None:
 
 
 def test_an_exec_with_a_terminal() -> None:
-    launch = ExecLaunch(container_id="c1", command=("sh",), process=PROCESS, user=User(), tty=True)
+    launch = ExecLaunch(container_id="c1", process=PROCESS, user=User(), tty=True)
     plan = exec_plan(launch, ())
     assert plan.flags == constants.PLAN_TTY
     assert plan.pid_namespace_of == ""
-    assert "TERM=xterm" in decode(plan.encode()).ops[-1][1]["envp"]
+    assert decode(plan.encode()).ops[-1][1]["envp"] == PROCESS.env
 
 
-def test_a_terminal_has_a_name() -> None:
-    assert with_terminal(("A=1",)) == ("A=1", "TERM=xterm")
-    assert with_terminal(("TERM=vt100",)) == ("TERM=vt100",)
+# ---- what a wire other than CRI gives
+
+
+def test_a_root_of_given_mounts() -> None:
+    root = MountRoot(
+        (
+            GivenMount("overlay", "overlay", "", ("index=off", "nodev", "lowerdir=/b:/a")),
+            GivenMount("bind", "/data", "/data", ("rbind", "ro", "rnosuid", "rslave")),
+            GivenMount("ext4", "/dev/x", "/x", ("ro", "noload")),
+            GivenMount("tmpfs", "t", "/tmp", ("size=1k",)),
+        )
+    )
+    spec = spec_of(container(), root=root)
+    told = container_plan(spec, V2).describe()
+    at = told.index("join mount namespace of host_mounts") + 1
+    assert told[at : at + 15] == [
+        "open /data with its submounts",
+        "make bind /data read-only",
+        "make bind /data nosuid with its submounts",
+        "new ext4 source=/dev/x, noload, ro",
+        "make mount ext4 read-only",
+        "overlay /b:/a index=off",
+        "make an image nodev",
+        "join mount namespace of the fragment",
+        "new mount namespace",
+        "an image as root",
+        "bind /data on /data slave",
+        "mount ext4 on /x",
+        "new tmpfs source=t, size=1k",
+        "mount tmpfs on /tmp",
+        "new proc nosuid, nodev, noexec",
+    ]
+
+
+def test_an_overlay_needs_the_new_op_for_options_alone() -> None:
+    """Which a fragment of an earlier release does not have."""
+    plain = GivenMount("overlay", "overlay", "", ("lowerdir=/b:/a", "volatile"))
+    plan = container_plan(spec_of(container(), root=MountRoot((plain,))), V2)
+    (found,) = [op for op in plan.ops() if op.number in (Overlay.number, OverlayWith.number)]
+    assert found == Overlay(found.slot, ("/b", "/a"), "", "", constants.OVERLAY_VOLATILE)  # type: ignore[attr-defined]
+
+
+def test_given_mounts_keep_their_owners_in_a_user_namespace() -> None:
+    given = GivenMount("overlay", "overlay", "", ("lowerdir=/b:/a",))
+    spec = codec.replace(
+        spec_of(container(), root=MountRoot((given,))), namespaces=Namespaces(user=PodIds(1000, 10, 1000, 10))
+    )
+    names = [type(op).__name__ for op in container_plan(spec, V2).ops()]
+    assert "Overlay" in names and "OverlayMapped" not in names
+
+
+@pytest.mark.parametrize(
+    ("io", "flags", "stdio"),
+    [
+        (Io("given"), 0, [2, -1, 3]),
+        (Io("console"), constants.PLAN_TTY | constants.PLAN_UNREAD, [-1, -1, -1]),
+        (Io("terminal"), constants.PLAN_TTY | constants.PLAN_LOG, [-1, -1, -1]),
+        (Io(), constants.PLAN_LOG, [-1, -1, -1]),
+    ],
+)
+def test_the_kinds_of_streams(io: Io, flags: int, stdio: list[int]) -> None:
+    spec = codec.replace(spec_of(container()), io=io)
+    header = decode(container_plan(spec, ("host_mounts", "log", "stdin", "stderr")).encode()).header
+    assert header["flags"] & ~constants.PLAN_KILL_REST == flags
+    assert [header[name] for name in ("stdin", "stdout", "stderr")] == stdio
+
+
+@pytest.mark.parametrize(("network", "name"), [("given", "network"), ("host", "host_network")])
+def test_other_networks(network: Any, name: str) -> None:
+    spec = codec.replace(spec_of(container()), namespaces=Namespaces(network=network))
+    assert not wants_template(spec)
+    told = container_plan(spec, ("host_mounts", name)).describe()
+    assert told[1:3] == [f"join net namespace of {name}", "join mount namespace of host_mounts"]
+
+
+def test_limits_come_before_the_user_namespace() -> None:
+    process = codec.replace(PROCESS, umask=0o077, rlimits=(Limit(7, 1, 2), Limit(99, 0, 0)))
+    spec = codec.replace(
+        spec_of(container()), process=process, namespaces=Namespaces(user=PodIds(1000, 10, 1000, 10))
+    )
+    launch = ExecLaunch(container_id="c", process=process, user=User(), user_namespace=True, keep=True)
+    plans = (container_plan(spec, V2), exec_plan(launch, ()))
+    for told in (plan.describe() for plan in plans):
+        at = told.index("set RLIMIT_NOFILE to 1:2")
+        assert told[at + 1] == "set limit 99 to 0:0"
+        assert at < told.index("join the pod's user namespace") < told.index("set umask 0077")
+    assert plans[1].flags == constants.PLAN_KEEP
+
+
+def test_an_exec_joins_the_network_of_its_container() -> None:
+    launch = ExecLaunch(container_id="c", process=PROCESS, user=User(), own_network=True)
+    assert "join mount and net namespaces of process c" in exec_plan(launch, ()).describe()

@@ -131,7 +131,7 @@ def test_descriptions_name_sources() -> None:
         "mount tmpfs on /dev",
         "bind /a on /c read-only with its submounts, slave",
     ]
-    assert str(plan).splitlines()[3] == "  3 bind /a on /b read-only"
+    assert plan.numbered()[3] == "  3 bind /a on /b read-only"
 
 
 @given(ANY_OP)

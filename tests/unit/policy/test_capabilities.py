@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def node_without_sys_resource(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "known_to_kernel", lambda: EVERYTHING)
 
 
-def sets(wished: dict[str, tuple[str, ...]], privileged: bool = False) -> CapabilitySets:
+def sets(wished: dict[str, Any], privileged: bool = False) -> CapabilitySets:
     security = ContainerSecurity(privileged=privileged, capabilities=Capabilities(**wished))
     return capability_sets(security, DEFAULT)
 
@@ -29,7 +30,8 @@ def sets(wished: dict[str, tuple[str, ...]], privileged: bool = False) -> Capabi
 @pytest.mark.parametrize("name", ["NO_SUCH", "", "CAP_", "CAP_CAP_KILL", "ALLL"])
 def test_unknown_names_are_ignored_and_reported(field: str, name: str) -> None:
     assert sets({field: (name,)}) == sets({})
-    assert unknown_names(Capabilities(**{field: (name, "KILL")})) == (name,)
+    wished: dict[str, Any] = {field: (name, "KILL")}
+    assert unknown_names(Capabilities(**wished)) == (name,)
 
 
 @pytest.mark.parametrize("field", ["add", "drop", "add_ambient"])
@@ -37,7 +39,8 @@ def test_a_capability_of_a_newer_kernel_is_unknown(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "known_to_kernel", lambda: mask_of(NAMES[:38]))
     monkeypatch.setattr(module, "grantable", lambda: mask_of(NAMES[:38]))
     assert sets({field: ("CAP_PERFMON",)}) == sets({})
-    assert unknown_names(Capabilities(**{field: ("CAP_PERFMON", "ALL")})) == ("CAP_PERFMON",)
+    wished: dict[str, Any] = {field: ("CAP_PERFMON", "ALL")}
+    assert unknown_names(Capabilities(**wished)) == ("CAP_PERFMON",)
 
 
 def test_one_that_the_node_lacks_is_refused_and_all_does_without() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def selinux() -> Selinux:
     return Selinux(CONTEXTS, canonical=small_policy)
 
 
-def pod_of(selinux: Selinux, sandbox_id: str = "1", **asked: str) -> SelinuxLabels:
+def pod_of(selinux: Selinux, sandbox_id: str = "1", **asked: Any) -> SelinuxLabels:
     labels = selinux.of_pod(sandbox_id, SandboxSecurity(selinux=SelinuxOptions(**asked)))
     assert labels is not None
     return labels
@@ -57,7 +58,7 @@ ASKED = [{"level": "s0:c1"}, {"type": "container_t"}, {"user": "u"}, {"role": "r
 
 @pytest.mark.parametrize("options", ASKED)
 def test_without_selinux_labels_are_ignored_and_logged_once(
-    options: dict[str, str], caplog: pytest.LogCaptureFixture
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     selinux, asked = Selinux(), SelinuxOptions(**options)
     for _ in range(2):
@@ -69,7 +70,7 @@ def test_without_selinux_labels_are_ignored_and_logged_once(
 
 
 @pytest.mark.parametrize("options", ASKED)
-def test_labels_that_a_host_with_selinux_cannot_give_are_refused(options: dict[str, str]) -> None:
+def test_labels_that_a_host_with_selinux_cannot_give_are_refused(options: dict[str, Any]) -> None:
     asked = SelinuxOptions(**options)
     selinux = Selinux(None, "no contexts for containers")
     calls: list[Callable[[], object]] = [
@@ -126,7 +127,8 @@ def test_a_pod_from_before_has_no_labels_to_share(selinux: Selinux) -> None:
     ],
 )
 def test_a_part_that_the_policy_lacks(selinux: Selinux, field: str, value: str) -> None:
-    asked = SelinuxOptions(**{field: value} if value else {"role": "x y"})
+    wished: dict[str, Any] = {field: value} if value else {"role": "x y"}
+    asked = SelinuxOptions(**wished)
     words = re.escape(f"selinux_options.{field}: ")
     calls: list[Callable[[], object]] = [
         lambda: selinux.check_pod(SandboxSecurity(selinux=asked)),
@@ -197,13 +199,13 @@ def test_a_level_is_free_when_its_last_pod_is_gone(selinux: Selinux, monkeypatch
 
 
 def _held(selinux: Selinux) -> set[str]:
-    return {str(CONTEXTS.process._replace(level=level)) for level in selinux._holders}
+    return {str(CONTEXTS.process._replace(level=level)) for level in selinux.held_levels}
 
 
 def test_a_refused_pod_holds_nothing(selinux: Selinux) -> None:
     with pytest.raises(PhantomError):
         pod_of(selinux, level="s0:c1,c2", type="nope_t")
-    assert not selinux._holders
+    assert not selinux.held_levels
 
 
 def test_a_policy_without_levels() -> None:

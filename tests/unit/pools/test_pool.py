@@ -75,7 +75,7 @@ async def test_an_empty_pool_misses_at_once_and_counts_it(fake: FakeFragments) -
     pool = Pool("none", 0, max_age=1, spawn=fake.spawn, end=fake.end, check=fake.check)
     pool.start()
     assert pool.claim() is None
-    assert (pool.report().misses, pool.report().hits) == (1, 0)
+    assert (pool.statistics().misses, pool.statistics().hits) == (1, 0)
     await pool.stop()
     assert fake.spawned == []
 
@@ -86,8 +86,8 @@ async def test_a_claim_gives_the_oldest_and_the_stock_comes_back(
     oldest = fake.spawned[0]
     assert pool.claim() is oldest
     await until(lambda: pool.warm() == 4)
-    assert pool.report().hits == 1
-    assert pool.report().claimed == 1
+    assert pool.statistics().hits == 1
+    assert pool.statistics().claimed == 1
 
 
 async def test_a_dead_member_is_never_handed_out(pool: Pool[Fragment], fake: FakeFragments) -> None:
@@ -107,7 +107,7 @@ async def test_a_member_that_does_not_answer_is_replaced(pool: Pool[Fragment], f
     sick = fake.spawned[2]
     sick.well = False
     await until(lambda: sick in fake.ended and pool.warm() == 4)
-    assert pool.report().retired == 1
+    assert pool.statistics().retired == 1
 
 
 async def test_members_retire_by_age(fake: FakeFragments) -> None:
@@ -123,8 +123,8 @@ async def test_a_failing_birth_is_counted_told_and_tried_again(
 ) -> None:
     fake.fail = True
     pool.claim()
-    await until(lambda: pool.report().failed_spawns >= 2)
-    assert pool.report().last_error == "no more pids"
+    await until(lambda: pool.statistics().failed_spawns >= 2)
+    assert pool.statistics().last_error == "no more pids"
     fake.fail = False
     await until(lambda: pool.warm() == 4)
 

@@ -11,8 +11,9 @@ from phantom_cri.model import (
     SandboxConfig,
     SandboxMetadata,
     SandboxSecurity,
+    User,
 )
-from phantom_cri.requests import check_namespaces, resolve
+from phantom_cri.requests.container import check_namespaces, resolve
 from tests.unit.requests.asked import container, mount, namespaces
 
 IMAGE = ImageConfig(cmd=("sh",), volumes=("/data",))
@@ -63,8 +64,10 @@ def test_namespaces_that_fit(asked: dict[str, Any], pod: dict[str, Any]) -> None
         ({"envs": (EnvVar(name="="),)}, r"envs\[0\].name"),
         ({"mounts": (mount("/a", "/b/.."),)}, r"mounts\[0\].container_path"),
         ({"working_dir": "x"}, "working_dir"),
+        ({"security": {"privileged": True}}, "security_context.privileged: the pod sandbox is not"),
+        ({"security": {"namespaces": namespaces(pid="node")}}, "namespace_options.pid"),
     ],
 )
 def test_everything_is_checked(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):
-        resolve(container(**fields), IMAGE, sandbox())
+        resolve(container(**fields), IMAGE, sandbox(), user=User())

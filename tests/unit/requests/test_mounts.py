@@ -67,9 +67,9 @@ def test_recursive_read_only_conflicts(fields: dict[str, Any]) -> None:
         binds(container(mounts=(mount("/a", "/b", **fields),)))
 
 
-def test_a_propagation_that_nobody_knows() -> None:
-    with pytest.raises(InvalidArgument, match="'sideways' is not known"):
-        binds(container(mounts=(mount("/a", "/b", propagation="sideways"),)))
+def test_a_mount_on_no_path() -> None:
+    with pytest.raises(InvalidArgument, match=r"mounts\[0\].container_path: must not be empty"):
+        binds(container(mounts=(mount("/a", ""),)))
 
 
 @pytest.mark.parametrize(

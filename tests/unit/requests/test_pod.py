@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.requests.pod import checked_hostname, checked_sysctls, sysctl_path
+from phantom_cri.model import DnsConfig, SandboxConfig, SandboxMetadata, SandboxSecurity
+from phantom_cri.requests.pod import check_dns, check_hostname, check_pod, checked_sysctls, sysctl_path
 from tests.unit.requests.asked import namespaces
 
 
@@ -56,7 +59,49 @@ def test_names_become_paths(name: str, path: str) -> None:
     assert checked_sysctls({name: "1"}, namespaces()) == {path: "1"}
 
 
-@pytest.mark.parametrize("name", ["", "x" * 65, "a\0b", "a\nb"])
-def test_impossible_host_names(name: str) -> None:
+@pytest.mark.parametrize(
+    "hostname", ["", "a\nb", "a\n", "a b", "-a", "a-", "a" * 65, "ä", "a/b", "a\0", "127.0.0.1 evil"]
+)
+def test_a_hostname_that_could_forge_a_line_is_refused(hostname: str) -> None:
     with pytest.raises(InvalidArgument, match="hostname"):
-        checked_hostname(name)
+        check_hostname(hostname)
+
+
+@pytest.mark.parametrize(
+    ("field", "dns"),
+    [
+        ("servers", DnsConfig(servers=("1.1.1.1\nsearch evil",))),
+        ("servers", DnsConfig(servers=("dns.example",))),
+        ("servers", DnsConfig(servers=("",))),
+        ("searches", DnsConfig(searches=("a\nnameserver 6.6.6.6",))),
+        ("searches", DnsConfig(searches=("a b",))),
+        ("searches", DnsConfig(searches=("ä",))),
+        ("searches", DnsConfig(searches=("",))),
+        ("options", DnsConfig(options=("ndots:5\n",))),
+        ("options", DnsConfig(options=("a\r",))),
+        ("options", DnsConfig(options=("a\0",))),
+    ],
+)
+def test_a_dns_value_that_could_forge_a_line_is_refused_by_field(field: str, dns: DnsConfig) -> None:
+    with pytest.raises(InvalidArgument, match=rf"dns_config\.{field}"):
+        check_dns(dns)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"security": SandboxSecurity(namespaces=namespaces(network="container"))},
+            "POD or NODE, not CONTAINER",
+        ),
+        ({"security": SandboxSecurity(namespaces=namespaces(ipc="target"))}, r"namespace_options\.ipc"),
+        ({"security": SandboxSecurity(namespaces=namespaces(pid="target"))}, "TARGET is for containers"),
+        ({"security": SandboxSecurity(namespaces=namespaces(user="pod"))}, "userns_options"),
+        ({"sysctls": {"vm.swappiness": "1"}}, "vm.swappiness"),
+        ({"hostname": "a b"}, "hostname"),
+        ({"dns": DnsConfig(options=("a b",))}, r"dns_config\.options"),
+    ],
+)
+def test_everything_of_a_pod_is_checked(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words):
+        check_pod(SandboxConfig(metadata=SandboxMetadata(name="s"), **fields))

@@ -4,7 +4,7 @@ import pytest
 
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import EnvVar, ImageConfig
-from phantom_cri.requests.process import DEFAULT_PATH, merged
+from phantom_cri.requests.process import DEFAULT_PATH, merged, with_terminal
 from tests.unit.requests.asked import container
 
 IMAGE = ImageConfig(
@@ -90,3 +90,8 @@ def test_folders() -> None:
     assert merged(container(working_dir="/a//b/./c/"), IMAGE).cwd == "/a/b/c"
     assert merged(container(), ImageConfig(cmd=("sh",), working_dir="app")).cwd == "/app"
     assert merged(container(), ImageConfig(cmd=("sh",))).cwd == "/"
+
+
+def test_a_terminal_has_a_name() -> None:
+    assert with_terminal(("A=1",)) == ("A=1", "TERM=xterm")
+    assert with_terminal(("TERM=vt100",)) == ("TERM=vt100",)

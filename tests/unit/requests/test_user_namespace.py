@@ -197,7 +197,7 @@ def test_without_one_nothing_changes() -> None:
 
 def test_an_exec_joins_after_the_mounts() -> None:
     process = Process(args=("sh",), env=(), cwd="/")
-    launch = ExecLaunch(container_id="c", command=("sh",), process=process, user=User(), user_namespace=True)
+    launch = ExecLaunch(container_id="c", process=process, user=User(), user_namespace=True)
     found = list(exec_plan(launch, ()).ops())
     assert position(found, ops.JoinProcess) + 1 == position(found, ops.JoinUser)
 

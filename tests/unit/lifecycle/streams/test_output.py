@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from phantom_cri.lifecycle.output import Output
+from phantom_cri.lifecycle.streams.output import Output
 
 
 async def test_all_of_it_up_to_the_end() -> None:

@@ -1,4 +1,5 @@
-"""Containers of a fragment that speaks no protocol version of this daemon's.
+"""Containers that this daemon cannot manage: their pod's fragment speaks no protocol version of its own, or
+the pod has records of a newer schema.
 
 How they end is seen through the kernel, and by the exit records that their fragment writes.
 """

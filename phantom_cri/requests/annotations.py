@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 
-from phantom_cri.lifecycle.runtime import Runtime, log
+log = logging.getLogger(__name__)
 
 _OF_THE_PEERS = re.compile(
     r"(?:rdt|blockio)\.resources\.beta\.kubernetes\.io/"  # classes of service, containerd and CRI-O
@@ -15,10 +16,15 @@ _OF_THE_PEERS = re.compile(
 _BANDWIDTH = ("kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth")
 
 
-def warn_unsupported(runtime: Runtime, kind: str, object_id: str, annotations: Mapping[str, str]) -> None:
-    """One warning for a pod or container (`kind`) whose annotations ask for what it does not get."""
+def warn_unsupported(
+    kind: str, object_id: str, annotations: Mapping[str, str], *, shapes_traffic: bool
+) -> None:
+    """One warning for a pod or container (`kind`) whose annotations ask for what it does not get.
+
+    shapes_traffic: the network takes the bandwidths that Kubernetes' annotations name.
+    """
     unmet = [key for key in annotations if _OF_THE_PEERS.match(key)]
-    if runtime.config.network.driver == "bridge":
+    if not shapes_traffic:
         unmet += [key for key in _BANDWIDTH if key in annotations]
     if unmet:
         log.warning("%s %s: annotations without effect here: %s", kind, object_id, ", ".join(sorted(unmet)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from phantom_cri.model import ContainerRecord
-from phantom_cri.plans import Process
+from phantom_cri.plans.spec import Process
 
 VERSION = "1.2.0"
 

@@ -22,7 +22,7 @@ async def keep_current(runtime: Runtime) -> None:
 
 def refresh(runtime: Runtime) -> None:
     for pool in runtime.pools.values():
-        report = pool.report()
+        report = pool.statistics()
         runtime.metrics.pool_fragments(
             report.name, {"warm": report.warm, "starting": report.starting, "claimed": report.claimed}
         )

@@ -15,13 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phantom_cri import codec, fragments
+from phantom_cri.daemon import reboot, unmanaged
+from phantom_cri.daemon.orphans import end_orphans
+from phantom_cri.daemon.strays import end_strays
 from phantom_cri.errors import NotFound, PhantomError
+from phantom_cri.fragments.folder import end_stranger, stored_process
 from phantom_cri.fragments.handle import FragmentHandle
-from phantom_cri.lifecycle import endings, node_fragments, reboot, unmanaged
-from phantom_cri.lifecycle.checkpoint_container import thaw_all
+from phantom_cri.lifecycle import endings
+from phantom_cri.lifecycle.checkpoints import thaw_all
 from phantom_cri.lifecycle.cleanup import forget_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
-from phantom_cri.lifecycle.orphans import end_orphans
 from phantom_cri.lifecycle.records import (
     drop_unfinished,
     stored_container_ids,
@@ -29,7 +32,6 @@ from phantom_cri.lifecycle.records import (
     stored_pod,
 )
 from phantom_cri.lifecycle.runtime import Runtime, log
-from phantom_cri.lifecycle.strays import end_strays
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
 STARTING_TIMEOUT = 5.0
@@ -72,10 +74,13 @@ async def recover(runtime: Runtime) -> None:
     await runtime.network.start({item.sandbox_id: item.ips for item in goes_on if item.is_live})
     await end_strays(runtime, {item.fragment.process.pid for item in found if item.fragment is not None})
     await asyncio.gather(*(undo(runtime, item) for item in found if item not in goes_on))
-    await runtime.images.start({record.id: held(record) for item in goes_on for record in item.containers})
+    more_is_known = await asyncio.to_thread(runtime.durable.is_newer)
+    in_use = {record.id: held(record) for item in goes_on for record in item.containers}
+    await runtime.images.start(in_use, spare=more_is_known)
     await asyncio.gather(*(take_over(runtime, item) for item in goes_on))
     await reboot.end_leftovers(runtime, brought_back)
-    reboot.set_mark(runtime.records)
+    if not more_is_known:  # else a daemon that can read it may still bring it back
+        reboot.set_mark(runtime.records)
     runtime.durable.begin(runtime.records.everything)
     thaw_all(runtime)
 
@@ -101,9 +106,9 @@ async def look(folder: str) -> Found:
 
 async def find_fragment(folder: str) -> FragmentHandle | None:
     """The folder's fragment, connected; one that lives but does not answer is ended."""
-    process = node_fragments.stored_process(folder)
+    process = stored_process(folder)
     if process is None:
-        await node_fragments.end_stranger(folder)
+        await end_stranger(folder)
         return None
     try:
         fragment = FragmentHandle(os.path.basename(folder), folder, process, fragments.open_process(process))
@@ -152,9 +157,13 @@ async def take_over(runtime: Runtime, item: Found) -> None:
     if pool is not None and fragment is not None:
         pool.claimed += 1
     drop_unfinished(item.folder)  # their snapshots went when the images were started
-    for container_record in item.containers:
-        await take_over_container(runtime, pod, container_record)
-    if fragment is not None and not fragment.other_version:
+    # An exited one may still have its cgroup: that goes when it is stopped or removed.
+    pod.containers.update((one.id, Container(one, has_cgroup=True)) for one in item.containers)
+    if pod.newer_record:
+        log.error("pod sandbox %s can only be stopped and removed: %s", pod.id, pod.newer_record)
+    for container in list(pod.containers.values()):
+        await take_over_container(runtime, pod, container)
+    if fragment is not None and not pod.other_version:
         await end_orphans(runtime, pod, fragment)
     if fragment is None and not pod.released:
         endings.pod_died(runtime, pod)
@@ -163,16 +172,14 @@ async def take_over(runtime: Runtime, item: Found) -> None:
     log.info("pod sandbox %s %s", pod.id, state, extra={"sandbox_id": pod.id})
 
 
-async def take_over_container(runtime: Runtime, pod: Pod, record: ContainerRecord) -> None:
-    # An exited one may still have its cgroup: that goes when it is stopped or removed.
-    container = Container(record, has_cgroup=True)
-    pod.containers[record.id] = container
+async def take_over_container(runtime: Runtime, pod: Pod, container: Container) -> None:
+    record = container.record
     runtime.records.containers[record.id] = container
     if pod.record.state == "ready":
         runtime.records.mark_before(record.id)
     if record.state == "exited":
         container.exited.set()
-    elif pod.fragment is not None and pod.fragment.other_version:
+    elif pod.other_version:
         unmanaged.watch(runtime, container)
     elif pod.fragment is not None:
         await ask_fragment(runtime, pod, pod.fragment, container)

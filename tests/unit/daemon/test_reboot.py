@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,9 +10,16 @@ from pathlib import Path
 import pytest
 
 from phantom_cri import codec, native
+from phantom_cri.daemon import reboot
 from phantom_cri.errors import PhantomError
-from phantom_cri.lifecycle import reboot
-from phantom_cri.lifecycle.records import AnyRecord, Records, stored_containers, stored_pod
+from phantom_cri.lifecycle.records import (
+    AnyRecord,
+    Records,
+    read_container,
+    read_pod,
+    stored_containers,
+    stored_pod,
+)
 from phantom_cri.model import ContainerRecord, ProcessRef, SandboxRecord
 from tests.unit.lifecycle.test_record_file import CONTAINER, POD
 
@@ -130,3 +138,15 @@ def test_the_mark_is_this_boots(records: Records) -> None:
     reboot.set_mark(records)
     assert Path(records.folder, reboot.MARK).read_text() == native.boot_id()
     assert isinstance(reboot.ended_pod(READY), SandboxRecord)
+
+
+def test_records_of_a_newer_schema_come_back_with_all_they_say(records: Records) -> None:
+    """What became of it is told in the head; the rest waits for the release that wrote it."""
+    strange = {"schema": 2, "later": [1], "user": {"of": "another kind"}, "hostname": ["too"]}
+    ready, ran = (json.dumps(json.loads(codec.to_json(one)) | strange).encode() for one in (READY, RUNNING))
+    reboot.bring_back(records, lambda: [read_pod(ready), read_container(ran)])
+    folder = Path(records.pod_folder("p1"))
+    pod = json.loads((folder / "pod.json").read_bytes())
+    container = json.loads((folder / "containers" / "c2.json").read_bytes())
+    assert pod.items() >= (strange | {"state": "notready"}).items() and not {"ips", "fragment"} & pod.keys()
+    assert container.items() >= (strange | {"state": "exited", "exit_code": 255, "reason": "Unknown"}).items()

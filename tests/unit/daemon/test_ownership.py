@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from phantom_cri.daemon.ownership import Ownership
 from phantom_cri.errors import FailedPrecondition
-from phantom_cri.lifecycle.ownership import Ownership
 
 
 def test_the_second_owner_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:

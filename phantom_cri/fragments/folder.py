@@ -1,0 +1,49 @@
+"""A fragment's folder: what tells a later daemon who the fragment is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from phantom_cri import codec
+from phantom_cri.errors import PhantomError
+from phantom_cri.fragments.client import FragmentClient
+from phantom_cri.fragments.handle import END_TIMEOUT
+from phantom_cri.fragments.spawn import SOCKET
+from phantom_cri.model import ProcessRef
+
+log = logging.getLogger(__name__)
+
+_PROCESS = "fragment.json"
+
+
+def note_process(folder: str, process: ProcessRef) -> None:
+    """For `stored_process` of a later daemon. Raises OSError."""
+    codec.write_atomically(os.path.join(folder, _PROCESS), codec.to_json(process))
+
+
+def stored_process(folder: str) -> ProcessRef | None:
+    """The fragment of this folder as recorded when it was started; None when it was not."""
+    try:
+        with open(os.path.join(folder, _PROCESS), "rb") as file:
+            return codec.from_json(file.read(), ProcessRef)
+    except (FileNotFoundError, codec.DecodeError):
+        return None
+
+
+async def end_stranger(folder: str) -> None:
+    """End a fragment that was started but not recorded, if there is one: by its socket alone."""
+    gone = asyncio.Event()
+    try:
+        fragment = FragmentClient.connect(os.path.join(folder, SOCKET), lambda event: gone.set())
+    except PhantomError:
+        return
+    try:
+        async with asyncio.timeout(END_TIMEOUT):
+            await fragment.shutdown()
+            await gone.wait()
+    except (TimeoutError, PhantomError):
+        log.warning("a fragment of an earlier daemon in %s did not end", folder)
+    finally:
+        fragment.close()

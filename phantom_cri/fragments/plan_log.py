@@ -1,0 +1,25 @@
+"""Each plan in the log at level debug, as it is sent: one record with a line an op."""
+
+from __future__ import annotations
+
+import logging
+
+from phantom_cri.plans import constants
+from phantom_cri.plans.plan import Plan
+
+log = logging.getLogger(__name__)
+
+
+def log_plan(plan: Plan, process_id: str, sandbox_id: str) -> None:
+    """`process_id`: "" for what the fragment does to itself. Above debug it costs one look at the level.
+
+    Values of environment variables are in no op's words, and so in no log.
+    """
+    if not log.isEnabledFor(logging.DEBUG):
+        return
+    lines = plan.numbered()
+    ids = {"sandbox_id": sandbox_id}
+    if plan.kind == constants.KIND_CONTAINER:
+        ids["container_id"] = process_id
+    subject = f"process {process_id}" if process_id else "the fragment itself"
+    log.debug("plan for %s: %d ops", subject, len(lines), extra={**ids, "lines": lines})

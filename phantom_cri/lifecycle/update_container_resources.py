@@ -1,0 +1,47 @@
+"""UpdateContainerResources: other limits for a container, running or not."""
+
+from __future__ import annotations
+
+import asyncio
+
+from phantom_cri import codec
+from phantom_cri.concurrency import to_the_end
+from phantom_cri.lifecycle import states
+from phantom_cri.lifecycle.live import Container
+from phantom_cri.lifecycle.runtime import Runtime
+from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.model import Resources
+from phantom_cri.requests import with_changes
+
+
+async def update_container_resources(runtime: Runtime, container_id: str, change: Resources) -> None:
+    """Apply the fields of `change` that are set; all of them or, when one is refused, none."""
+    container = runtime.records.container(container_id)
+    async with container.lock:
+        runtime.records.container(container.id)  # it may have been removed while this call waited
+        states.next_container_state(container.record.state, "update", container.id)
+        runtime.records.pod_of(container).check_records()
+        if container.record.state == "running":
+            # Each process has inherited its own by now (proc(5)): there is no longer one value to change.
+            change = codec.replace(change, oom_score_adj=0)
+        merged = with_changes(container.record.resources, change)
+        runtime.cgroups.check(merged)
+        if container.preparation is not None:
+            await asyncio.wait([container.preparation])
+        # The kernel may be reclaiming memory on a thread: a client that leaves cannot stop that half-way.
+        await to_the_end(change_resources(runtime, container, merged))
+
+
+async def change_resources(runtime: Runtime, container: Container, merged: Resources) -> None:
+    async with Undo("UpdateContainerResources") as undo:
+        before = container.record.resources
+        undo.push("record", lambda: record_resources(runtime, container, before))
+        record_resources(runtime, container, merged)
+        if container.has_cgroup:
+            await runtime.cgroups.update_async(container.record.cgroup, merged)
+        undo.keep()
+
+
+def record_resources(runtime: Runtime, container: Container, resources: Resources) -> None:
+    container.record = codec.replace(container.record, resources=resources)
+    runtime.records.save_container(container)

@@ -1,0 +1,25 @@
+"""UpdatePodSandboxResources: what the pod as a whole may use."""
+
+from __future__ import annotations
+
+from phantom_cri import codec
+from phantom_cri.lifecycle.runtime import Runtime
+from phantom_cri.model import Resources
+from phantom_cri.requests import with_changes
+
+
+async def update_pod_sandbox_resources(
+    runtime: Runtime, sandbox_id: str, overhead: Resources | None, resources: Resources | None
+) -> None:
+    """Note what the pod may use from now on. Its cgroup is the kubelet's own, who changes it by itself."""
+    pod = runtime.records.pod(sandbox_id)
+    async with pod.lock:
+        pod.check_records()
+        for value in filter(None, (overhead, resources)):
+            runtime.cgroups.check(value)
+        pod.record = codec.replace(
+            pod.record,
+            overhead=with_changes(pod.record.overhead or Resources(), overhead or Resources()),
+            resources=with_changes(pod.record.resources or Resources(), resources or Resources()),
+        )
+        runtime.records.save_pod(pod)
