@@ -10,7 +10,7 @@ from harness.cluster.cluster import BUSYBOX
 Object = dict[str, Any]
 Test = TypeVar("Test", bound=Callable[..., object])
 
-STAY = "trap exit TERM; sleep 100000 & wait"
+STAY = "trap 'exit 0' TERM; sleep 100000 & wait"
 """A script that runs until it is told to end."""
 
 WEB = "mkdir -p /www; hostname >/www/index.html; exec httpd -f -p 80 -h /www"

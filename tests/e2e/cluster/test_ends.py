@@ -107,7 +107,7 @@ def test_hooks_run_after_start_and_before_the_end(kube: Kube) -> None:
     order = (kube.cluster.place.folder / "var/hooked/order").read_text()
     assert order.split() == ["started", "stopping", "main"]
     kube.wait("hook-failing", has_ended)
-    kube.wait_described("hook-failing", "PostStartHookError")
+    kube.wait_described("hook-failing", "FailedPostStartHook")
 
 
 @needs(

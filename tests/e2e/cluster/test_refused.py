@@ -38,7 +38,7 @@ REFUSED = {
         same="container has runAsNonRoot and image will run as root", container={"runAsNonRoot": True}
     ),
     "sysctl": Refused(same="SysctlForbidden", pod={"sysctls": [{"name": "kernel.msgmax", "value": "65536"}]}),
-    "network-sysctl": Refused(same="?", pod={"sysctls": [{"name": "net.ipv4.tcp_no_such", "value": "1"}]}),
+    "network-sysctl": Refused(same="SysctlForbidden", pod={"sysctls": [{"name": "net.ipv4.tcp_no_such", "value": "1"}]}),
 }
 
 
