@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from harness.child import Child
 from harness.cluster.control_plane import ControlPlane
 from harness.cluster.kubectl import Kubectl, KubectlError
 from harness.cluster.kubelet import NODE, Kubelet
@@ -16,6 +17,7 @@ from harness.daemon import Daemon
 from harness.host import kill_below
 from harness.image import PAUSE_SOURCE, ImageConfig, build_image, program_layer, write_layout
 from harness.registry import Registry
+from harness.tools import tool
 from harness.waiting import wait_until
 
 Runtime = Literal["phantom", "containerd"]
@@ -86,6 +88,8 @@ class Cluster:
         self.kubelet = Kubelet(self.folder / "kubelet", self.place, self.runtime.endpoint, gates)
         self._undo.callback(self.kubelet.kill)
         self.kubelet.start(self.plane)
+        self.proxy = Child([*enter, *self._proxy_command()], self.folder / "kube-proxy.log")
+        self._undo.callback(self.proxy.kill)
         wait_until(self._ready, f"the node to be ready; see {self.folder}", timeout=90, interval=0.2)
 
     def _make_runtime(self, enter: tuple[str, ...]) -> Daemon | Containerd:
@@ -94,6 +98,21 @@ class Cluster:
         bridge = f"{self.place.link}b"
         choices = Choices(sandbox_image=PAUSE, bridge=bridge, host_ports=True, prefix=enter)
         return Containerd(self.folder / "node", choices)
+
+    def _proxy_command(self) -> list[str]:
+        """kube-proxy, for the addresses of Services."""
+        return [
+            str(tool("kube-proxy")),
+            f"--kubeconfig={self.kubeconfig}",
+            f"--hostname-override={NODE}",
+            "--proxy-mode=nftables",
+            # Pods on one bridge would answer each other directly, past the translation of addresses.
+            "--masquerade-all",
+            # The machine's limits of connections are its own.
+            "--conntrack-max-per-core=0",
+            "--conntrack-tcp-timeout-established=0s",
+            "--conntrack-tcp-timeout-close-wait=0s",
+        ]
 
     def _push_images(self) -> None:
         build_image(self.folder / "busybox", ImageConfig(), binaries=[Path("/usr/bin/pgrep")])

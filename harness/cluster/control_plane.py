@@ -77,7 +77,6 @@ class ControlPlane:
             "kube-apiserver",
             "--etcd-servers=http://127.0.0.1:2379",
             f"--advertise-address={self.place.address}",
-            "--endpoint-reconciler-type=none",
             f"--service-cluster-ip-range={SERVICES}",
             "--allow-privileged=true",
             "--authorization-mode=Node,RBAC",

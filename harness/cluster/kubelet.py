@@ -12,6 +12,7 @@ from harness.cluster.control_plane import ControlPlane
 from harness.cluster.namespaces import Namespaces
 from harness.tools import tool
 
+CLUSTER_DNS = "10.96.0.10"
 NODE = "node"
 """The node's name."""
 
@@ -66,6 +67,9 @@ class Kubelet:
             },
             "tlsCertFile": str(plane.serving.certificate),
             "tlsPrivateKeyFile": str(plane.serving.key),
+            # Nobody answers there; without an address the kubelet fills each pod's events with a warning.
+            "clusterDNS": [CLUSTER_DNS],
+            "clusterDomain": "cluster.local",
             "volumePluginDir": str(self.folder / "plugins"),
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": self.place.cgroup,

@@ -6,6 +6,8 @@ import pytest
 
 from tests.e2e.cluster.kube import Kube, container, has_ended, is_ready
 from tests.e2e.cluster.manifests import STAY, WEB, Object, named, needs, pod, run, workload
+from tests.e2e.cluster.test_pod_options import answers
+from tests.e2e.cluster.test_talk import get
 
 pytestmark = pytest.mark.root
 
@@ -131,12 +133,27 @@ def test_a_cron_job_starts_pods(kube: Kube) -> None:
     assert kube.kubectl.run("logs", name) == "tick\n"
 
 
+SERVER = run(WEB, readinessProbe={"periodSeconds": 1, "tcpSocket": {"port": 80}})
+
+
 @needs(
-    pod("served", run(WEB, readinessProbe={"periodSeconds": 1, "tcpSocket": {"port": 80}})),
+    workload("Deployment", "served", SERVER, spec={"replicas": 2}),
+    named(
+        "Service",
+        "served",
+        spec={"type": "NodePort", "selector": {"app": "served"}, "ports": [{"port": 8000, "targetPort": 80}]},
+    ),
     pod("asking", run(STAY)),
 )
-def test_pods_reach_each_other(kube: Kube) -> None:
-    """By address: a Service's own address needs kube-proxy, which this cluster does not have."""
-    address = kube.ready("served")["status"]["podIP"]
+def test_pods_reach_each_other_and_services(kube: Kube) -> None:
+    """By kube-proxy's nftables beside those of the pods' network."""
+    served = kube.wait_many("served", 2, is_ready)
     kube.ready("asking")
-    assert kube.sh("asking", f"wget -q -O - http://{address}/") == "served\n"
+    names = {f"{pod['metadata']['name']}\n" for pod in served}
+    assert {kube.sh("asking", f"wget -q -O - http://{pod['status']['podIP']}/") for pod in served} == names
+    service = kube.kubectl.json("get", "service", "served")["spec"]
+    port = service["ports"][0]["nodePort"]
+    kube.until(lambda: answers(f"{kube.cluster.address}:{port}"), "the service to be known")
+    every = f"for n in $(seq 20); do wget -q -O - http://{service['clusterIP']}:8000/; done"
+    assert {f"{line}\n" for line in kube.sh("asking", every).splitlines()} == names
+    assert get(f"{kube.cluster.address}:{port}").decode() in names
