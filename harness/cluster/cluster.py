@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -40,12 +41,16 @@ class Cluster:
     """One node on `runtime`: `phantom`, this checkout's phantom-cri, or `containerd` with runc.
 
     Every file lies below `folder`. Keep that short: a socket's path has at most 107 bytes. Images are what is
-    pushed to `registry`, whose names begin with `UPSTREAM`; `BUSYBOX` is there.
+    pushed to `registry`, whose names begin with `UPSTREAM`; `BUSYBOX` is there. `feature_gates` are those of
+    the kubelet.
     """
 
-    def __init__(self, folder: Path, runtime: Runtime = "phantom"):
+    def __init__(
+        self, folder: Path, runtime: Runtime = "phantom", feature_gates: Mapping[str, bool] | None = None
+    ):
         self.folder = folder
         self.name = runtime
+        self.feature_gates = feature_gates
         self.place = Namespaces(folder / "place")
         self.plane = ControlPlane(folder / "plane", self.place)
         self.kubectl = Kubectl(self.plane.kubeconfig)
@@ -84,8 +89,7 @@ class Cluster:
         self.registry.mirror(self.runtime.registries, [UPSTREAM])
         self._undo.callback(self.runtime.destroy)
         self.runtime.start()
-        gates = {"PodAndContainerStatsFromCRI": True} if self.name == "phantom" else {}
-        self.kubelet = Kubelet(self.folder / "kubelet", self.place, self.runtime.endpoint, gates)
+        self.kubelet = Kubelet(self.folder / "kubelet", self.place, self.runtime.endpoint, self.feature_gates)
         self._undo.callback(self.kubelet.kill)
         self.kubelet.start(self.plane)
         self.proxy = Child([*enter, *self._proxy_command()], self.folder / "kube-proxy.log")

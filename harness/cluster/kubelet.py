@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,19 @@ NODE = "node"
 class Kubelet:
     """Takes pods for the node `NODE` and runs them on the runtime at `endpoint` (`unix://…`).
 
-    `feature_gates` are the kubelet's own; all else is fixed.
+    Its configuration is that of docs/kubelet.md and what a test machine needs; `feature_gates` come on top.
+    Manifests in `manifests` become static pods.
     """
 
-    def __init__(self, folder: Path, place: Namespaces, endpoint: str, feature_gates: dict[str, bool]):
+    def __init__(
+        self, folder: Path, place: Namespaces, endpoint: str, feature_gates: Mapping[str, bool] | None = None
+    ):
         self.folder = folder
         self.place = place
         self.endpoint = endpoint
-        self.feature_gates = feature_gates
+        self.feature_gates = dict(feature_gates or {})
         self.root = folder / "root"
+        self.manifests = folder / "manifests"
         self.log = folder / "kubelet.log"
         self.child: Child | None = None
 
@@ -37,6 +42,7 @@ class Kubelet:
         if not self.folder.exists():
             # Pods in user namespaces have to get through to their volumes.
             self.folder.mkdir(mode=0o711)
+            self.manifests.mkdir()
             (self.folder / "config.yaml").write_text(yaml.safe_dump(self._config(plane)))
             plane.client("kubelet", f"system:node:{NODE}", "system:nodes")
         command = [
@@ -71,7 +77,6 @@ class Kubelet:
             "clusterDNS": [CLUSTER_DNS],
             "clusterDomain": "cluster.local",
             "volumePluginDir": str(self.folder / "plugins"),
-            "cgroupDriver": "cgroupfs",
             "cgroupRoot": self.place.cgroup,
             # What a machine may lack: cgroup v2, CAP_SYS_RESOURCE, iptables.
             "failCgroupV1": False,
@@ -82,10 +87,18 @@ class Kubelet:
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
             "imageGCHighThresholdPercent": 100,
             "maxPods": 250,
+            "staticPodPath": str(self.manifests),
+            "fileCheckFrequency": "1s",
+            "containerLogMaxSize": "1Mi",
+            "containerLogMonitorInterval": "3s",
             "serializeImagePulls": False,
             "registryPullQPS": 0,
             "eventRecordQPS": 0,
             # Failing containers come back soon enough to be watched.
             "crashLoopBackOff": {"maxContainerRestartPeriod": "5s"},
-            "featureGates": {"KubeletCrashLoopBackOffMax": True, **self.feature_gates},
+            "featureGates": {
+                "KubeletCrashLoopBackOffMax": True,
+                "PodAndContainerStatsFromCRI": True,
+                **self.feature_gates,
+            },
         }

@@ -12,8 +12,6 @@ from tests.e2e.cluster.manifests import STAY, Object, needs, pod, run
 
 pytestmark = pytest.mark.root
 
-ACCEPTED = ""
-
 
 @dataclass(frozen=True)
 class Refused:
@@ -82,13 +80,6 @@ REFUSED = {
         container=mounted("/v", subPath="no/such"),
         pod=volume(image={"reference": BUSYBOX}),
     ),
-    # On containerd the pod's process 1 is the pause program, which has nothing to take over.
-    "trace-shared": Refused(
-        phantom="capabilities.add: 'SYS_PTRACE' in the pod's shared pid namespace would give the container",
-        containerd=ACCEPTED,
-        container=secured(capabilities={"add": ["SYS_PTRACE"]}),
-        pod={"shareProcessNamespace": True},
-    ),
 }
 
 
@@ -99,9 +90,19 @@ def refused(name: str, case: Refused) -> Object:
 @needs(*(refused(name, case) for name, case in REFUSED.items()))
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_pod_is_refused_with_its_reason(kube: Kube, name: str) -> None:
-    words = REFUSED[name].words(kube.runtime)
-    if words == ACCEPTED:
-        kube.ready(f"refused-{name}")
-        return
-    kube.wait_described(f"refused-{name}", words)
+    kube.wait_described(f"refused-{name}", REFUSED[name].words(kube.runtime))
     assert not is_ready(kube.pods[f"refused-{name}"])
+
+
+TRACER = secured(capabilities={"add": ["SYS_PTRACE"]})
+
+
+@needs(pod("tracer", run(STAY, **TRACER), shareProcessNamespace=True))
+def test_who_traces_in_the_pods_pid_namespace_is_refused(kube: Kube) -> None:
+    words = "capabilities.add: 'SYS_PTRACE' in the pod's shared pid namespace would give the container"
+    kube.wait_described("tracer", words, timeout=20)
+
+
+@needs(pod("tracing", run("cat /proc/1/root/etc/hostname", **TRACER)))
+def test_who_traces_in_a_pid_namespace_of_its_own_is_not(kube: Kube) -> None:
+    assert kube.succeeded("tracing") == "tracing\n"
