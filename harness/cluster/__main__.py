@@ -44,13 +44,20 @@ def main() -> int:
                 if arguments.runtime == "phantom":
                     cluster.kubectl.apply(RUNTIME_CLASS)
                 print(usage(cluster), flush=True)
-                signal.pause()
-        except KeyboardInterrupt:
-            print("removing everything", flush=True)
+                wait_for_interrupt()
         except (subprocess.CalledProcessError, KubectlError, RuntimeError, TimeoutError) as error:
             print(f"cluster: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+def wait_for_interrupt() -> None:
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        # Once is enough: a second one would leave things behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print("removing everything", flush=True)
 
 
 def usage(cluster: Cluster) -> str:

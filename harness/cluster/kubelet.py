@@ -39,12 +39,11 @@ class Kubelet:
 
     def start(self, plane: ControlPlane) -> Kubelet:
         """Starts the program without waiting for it."""
-        if not self.folder.exists():
-            # Pods in user namespaces have to get through to their volumes.
-            self.folder.mkdir(mode=0o711)
-            self.manifests.mkdir()
-            (self.folder / "config.yaml").write_text(yaml.safe_dump(self._config(plane)))
-            plane.client("kubelet", f"system:node:{NODE}", "system:nodes")
+        # Pods in user namespaces have to get through to their volumes.
+        self.folder.mkdir(mode=0o711, exist_ok=True)
+        self.manifests.mkdir(exist_ok=True)
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self._config(plane)))
+        plane.client("kubelet", f"system:node:{NODE}", "system:nodes")
         command = [
             *self.place.enter,
             str(tool("kubelet")),
