@@ -100,7 +100,8 @@ class Cluster:
         if self.name == "phantom":
             return Daemon(self.folder / "node", prefix=enter)
         bridge = f"{self.place.link}b"
-        choices = Choices(sandbox_image=PAUSE, bridge=bridge, host_ports=True, prefix=enter)
+        run = self.place.folder / "run/containerd"
+        choices = Choices(sandbox_image=PAUSE, bridge=bridge, host_ports=True, prefix=enter, run_folder=run)
         return Containerd(self.folder / "node", choices)
 
     def _proxy_command(self) -> list[str]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from harness.cgroups import hierarchies, remove_cgroups
 from harness.child import Child
 
+PRIVATE = ("var", "run")
+
 
 class Namespaces:
     """A network namespace, a mount namespace and a cgroup for all that belongs to one node.
 
     The node has a veth pair to this machine, so kubectl works from here; it has no route to anywhere else.
-    `/var` is an overlay: what the kubelet keeps below /var/lib and /var/log stays in `folder`.
+    /var and /run are overlays: what kubelet and containerd keep there stays in `folder`/var and `folder`/run.
     """
 
     def __init__(self, folder: Path):
@@ -83,12 +85,13 @@ class Namespaces:
 
     def _mount(self) -> None:
         """Mounts of pods propagate between kubelet, runtime and containers, but not to this machine."""
-        upper, work = self.folder / "var", self.folder / "var-work"
-        upper.mkdir()
-        work.mkdir()
         self.run("mount", "--make-rshared", "/")
-        options = f"lowerdir=/var,upperdir={upper},workdir={work}"
-        self.run("mount", "-t", "overlay", "overlay", "-o", options, "/var")
+        for name in PRIVATE:
+            upper, work = self.folder / name, self.folder / f"{name}-work"
+            upper.mkdir()
+            work.mkdir()
+            options = f"lowerdir=/{name},upperdir={upper},workdir={work}"
+            self.run("mount", "-t", "overlay", "overlay", "-o", options, f"/{name}")
 
     def _make_cgroup(self, hierarchy: Path) -> None:
         group = hierarchy / self.cgroup.strip("/")

@@ -1,4 +1,4 @@
-"""What the kubelet does by itself: static pods, rotation of logs."""
+"""What the kubelet does by itself: static pods, rotation of logs, eviction."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.kube import Kube
-from tests.e2e.cluster.manifests import STAY, needs, pod, run
+from tests.e2e.cluster.kube import Kube, has_ended
+from tests.e2e.cluster.manifests import STAY, Object, needs, pod, run
 
 pytestmark = pytest.mark.root
 
@@ -40,3 +40,13 @@ def newest(logs: Path) -> str:
     files = sorted(logs.glob("default_logging_*/main/0.log*"), key=lambda path: path.stat().st_mtime)
     lines = [line for path in files if path.suffix != ".gz" for line in path.read_text().splitlines()]
     return lines[-1].split(" ", 3)[3] if lines else ""
+
+
+STORAGE: Object = {"resources": {"limits": {"ephemeral-storage": "1Mi"}}}
+
+
+@needs(pod("filling", run(f"dd if=/dev/zero of=/tmp/big bs=1M count=5; {STAY}", **STORAGE)))
+def test_a_pod_that_fills_its_writable_layer_is_evicted(kube: Kube) -> None:
+    """The kubelet learns of it from the runtime's stats."""
+    kube.wait("filling", has_ended)
+    kube.wait_described("filling", "exceeds the total limit of containers")
