@@ -40,7 +40,7 @@ def test_logs_are_followed_to_their_end(kube: Kube) -> None:
     pod(
         "reborn",
         run(
-            f"echo life $(date +%s%N); [ -e /keep/been ] && {{ {STAY}; }}; touch /keep/been; exit 1",
+            f"[ -e /keep/been ] && {{ echo second; {STAY}; }}; echo first; touch /keep/been; exit 1",
             volumeMounts=[{"name": "keep", "mountPath": "/keep"}],
         ),
         restartPolicy="Always",
