@@ -73,15 +73,15 @@ def test_a_sidecar_is_there_before_and_ends_after(kube: Kube) -> None:
 @needs(
     pod(
         "together",
-        run("until pgrep -f 'sleep 54321' >/dev/null; do sleep 0.1; done; hostname"),
-        run("exec sleep 54321", "other"),
+        run("until pgrep -f 'sleep 98765' >/dev/null; do sleep 0.1; done; hostname"),
+        run("exec sleep 98765", "other"),
         shareProcessNamespace=True,
     )
 )
 def test_a_shared_process_namespace_is_shared(kube: Kube) -> None:
     kube.wait("together", lambda pod: container(pod)["state"].get("terminated"))
     assert kube.kubectl.run("logs", "together", "-c", "main") == "together\n"
-    assert "sleep 54321" in kube.sh("together", "ps", "other")
+    assert "sleep 98765" in kube.sh("together", "ps", "other")
 
 
 @needs(
