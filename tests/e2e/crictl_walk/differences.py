@@ -40,7 +40,7 @@ RULES = (
     Rule(
         r"(.*\.)?info\.(snapshot.*|runtimeType|runtimeOptions|removing|image|imageID|cgroup|user|sandboxID"
         r"|cniResult|netNamespaceClosed|sandboxMetadata|cgroupParent|pool|start|coldReason|runtimeHandler"
-        r"|overhead|resources|artifactType|configMediaType|manifestDigest|layers|artifacts)",
+        r"|overhead|resources|artifactType|configMediaType|manifestDigest|layers|artifacts|driver)",
         "how this runtime does it: no shim, no snapshotter, no CNI result, but pools",
         optional=True,
     ),

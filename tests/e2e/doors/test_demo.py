@@ -15,7 +15,7 @@ from harness.child import Child
 from harness.tools import ROOT
 from harness.waiting import wait_until
 
-DEMO = [sys.executable, str(ROOT / "scripts" / "demo")]
+DEMO = [sys.executable, "-m", "harness.demo"]
 
 
 class OwnHost:

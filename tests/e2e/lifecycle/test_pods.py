@@ -148,7 +148,7 @@ def test_the_hosts_processes(make_pod: PodMaker) -> None:
     assert container.tell(f"cat /proc/{os.getpid()}/comm") == Path("/proc/self/comm").read_text().strip()
     container.exec("sleep 5432 >/dev/null 2>&1 & exit 0")
     pod.remove()
-    assert "sleep\x005432" not in "".join(command_lines())
+    assert "sleep\x005432\x00" not in "".join(command_lines())
 
 
 def command_lines() -> list[str]:

@@ -113,7 +113,7 @@ def check(cri: Cri, told: Told, went: float) -> int:
     return len(old_ends)
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [8, pytest.param(100, marks=pytest.mark.long)])
 def test_what_was_told_stays_true(
     make_daemon: DaemonMaker, busybox_image: str, tmp_path: Path, rounds: int
 ) -> None:

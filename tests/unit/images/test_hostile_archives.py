@@ -150,7 +150,7 @@ def test_nothing_outside_changes(first: list[list[Member]], second: list[list[Me
 
 @pytest.mark.long
 @given(first=layers, second=layers)
-@settings(max_examples=20_000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=8_000, deadline=None, derandomize=True, database=None)
 def test_nothing_outside_changes_for_long(first: list[list[Member]], second: list[list[Member]]) -> None:
     check([flat(first), flat(second)])
 
