@@ -36,28 +36,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.cluster", description=__doc__)
     parser.add_argument("--runtime", choices=["phantom", "containerd"], default="phantom")
     arguments = parser.parse_args()
-    # A kill has to clean up as well: it becomes an exception in the main thread.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
     with tempfile.TemporaryDirectory(prefix="pk-") as name:
         try:
             with Cluster(Path(name), arguments.runtime) as cluster:
                 if arguments.runtime == "phantom":
                     cluster.kubectl.apply(RUNTIME_CLASS)
                 print(usage(cluster), flush=True)
-                wait_for_interrupt()
+                signal.pause()
         except (subprocess.CalledProcessError, KubectlError, RuntimeError, TimeoutError) as error:
             print(f"cluster: {error}", file=sys.stderr)
             return 1
     return 0
 
 
-def wait_for_interrupt() -> None:
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        # Once is enough: a second one would leave things behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print("removing everything", flush=True)
+def leave(number: int, _frame: object) -> None:
+    """Once is enough: a second signal would leave things behind."""
+    for later in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(later, signal.SIG_IGN)
+    print("removing everything", flush=True)
+    sys.exit(128 + number)
 
 
 def usage(cluster: Cluster) -> str:
