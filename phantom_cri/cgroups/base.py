@@ -99,7 +99,7 @@ class Cgroups(ABC):
 
     @abstractmethod
     def kill(self, path: str, timeout_s: float = KILL_TIMEOUT_S) -> None:
-        """SIGKILL every process in `path` and below; returns when none is left. No error if `path` is missing.
+        """SIGKILL every process in `path` and below; returns when none is left. `path` may be missing.
 
         Raises DeadlineExceeded naming the survivors.
         """

@@ -101,7 +101,9 @@ class Units:
         except DBusError as error:
             raise _refusal(method, str(body[0]), error) from error
         except (EOFError, OSError) as error:
-            raise Unavailable(f"systemd: {method} {body[0]}: the system bus disconnected ({error})") from error
+            raise Unavailable(
+                f"systemd: {method} {body[0]}: the system bus disconnected ({error})"
+            ) from error
 
     async def _connected(self) -> MessageBus:
         async with self._connecting:
