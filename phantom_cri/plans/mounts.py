@@ -128,5 +128,5 @@ def _check_targets(mounts: tuple[GivenMount, ...]) -> None:
     for index, mount in enumerate(mounts):
         if (mount.target.strip("/") == "") != (index == 0):
             raise InvalidArgument(
-                f"root.mounts[{index}].target: {mount.target!r}: only the first mount is the root"
+                f"root.mounts[{index}].target: {mount.target!r}: the first mount must be the root, others not"
             )

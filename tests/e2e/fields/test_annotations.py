@@ -22,7 +22,7 @@ KEPT = {"": "empty", "io.kubernetes.container.hash": "1", "a/b": "\n\0\u202e", "
 def test_those_without_effect_are_told_of_once(node: Daemon, make_pod: PodMaker) -> None:
     pod = make_pod(annotations={**UNMET, "kubernetes.io/egress-bandwidth": "1M"})
     container = pod.create("true", annotations=UNMET)
-    told = [line for line in node.log_text().splitlines() if "annotations without effect here" in line]
+    told = [line for line in node.log_text().splitlines() if "unsupported annotations ignored" in line]
     ours = [line for line in told if pod.id in line or container.id in line]
     assert len(ours) == 2
     for line in ours:
