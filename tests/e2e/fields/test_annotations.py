@@ -36,5 +36,5 @@ def test_the_usual_ones_are_not_told_of(node: Daemon, make_pod: PodMaker) -> Non
     container = pod.create("true", annotations=KEPT, labels=KEPT)
     for status in (pod.status, container.status):
         assert (dict(status.annotations), dict(status.labels)) == (KEPT, KEPT)
-    told = [line for line in node.log_text().splitlines() if "without effect" in line]
+    told = [line for line in node.log_text().splitlines() if "unsupported annotations" in line]
     assert not [line for line in told if pod.id in line or container.id in line]

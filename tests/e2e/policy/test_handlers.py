@@ -85,7 +85,7 @@ def test_pods_of_a_handler_that_is_gone_run_on_and_get_no_new_containers(
     restart(daemon, cri, [])
     code, text = refusal(lambda: pod.create("true"))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert "runtime handler 'hostile' is not there any more" in text and "(configuration: handlers)" in text
+    assert "runtime handler 'hostile' was removed" in text and "(configuration: handlers)" in text
     assert b"Operation not permitted" in container.exec(DENIED_BY_STRICT).stderr
     waiting.start()
     waiting.wait_exited()
