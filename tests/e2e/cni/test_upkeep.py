@@ -63,7 +63,7 @@ def test_a_configuration_that_comes_and_goes_needs_no_restart(make_node: NodeMak
 
     path.write_text("{")
     found = condition(cri)
-    assert found.status and "stays as it was" in found.message
+    assert found.status and "stays in use unchanged" in found.message
     more = pod_of(cri, node).run_sandbox()
     assert more.ip in node.addresses()
 
@@ -232,7 +232,7 @@ def test_a_configuration_that_is_gone_when_the_daemon_comes_back(node: CniNode) 
             grpc.StatusCode.INTERNAL,
             "wrote more than 1048576 bytes and was killed",
         ),
-        ("print('{}')", grpc.StatusCode.INTERNAL, "eth0 was given no address"),
+        ("print('{}')", grpc.StatusCode.INTERNAL, "eth0 got no address"),
         (
             "os.fork() or time.sleep(100); time.sleep(100)",
             grpc.StatusCode.UNAVAILABLE,
@@ -251,7 +251,7 @@ def test_a_plugin_that_fails_is_named_and_what_others_made_goes(
     refused, message = refusal(lambda: pod_of(cri, node).run_sandbox())
     assert refused == code
     assert words in message
-    if "eth0 was given" not in words:
+    if "eth0 got" not in words:
         assert (
             f"CNI ADD by plugin 'broken' of network '{node.name}' ({node.conf_dir}/10-net.conflist)"
             in message
