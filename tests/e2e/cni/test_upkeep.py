@@ -225,8 +225,8 @@ def test_a_configuration_that_is_gone_when_the_daemon_comes_back(node: CniNode) 
         ),
         ("sys.exit('Traceback: \\x1b[31m oops')", grpc.StatusCode.INTERNAL, "exit code 1: 'Traceback: "),
         ("os.kill(os.getpid(), 11)", grpc.StatusCode.INTERNAL, "signal 11"),
-        ("print('no JSON at all')", grpc.StatusCode.INTERNAL, "'no JSON at all' is no result"),
-        ("print('[' * 100000)", grpc.StatusCode.INTERNAL, "is no result"),
+        ("print('no JSON at all')", grpc.StatusCode.INTERNAL, "'no JSON at all' is not a valid result"),
+        ("print('[' * 100000)", grpc.StatusCode.INTERNAL, "is not a valid result"),
         (
             "[sys.stdout.write('x' * 65536) for _ in range(100)]",
             grpc.StatusCode.INTERNAL,
