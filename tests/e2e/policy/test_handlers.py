@@ -133,7 +133,7 @@ def test_phantom_run_takes_the_paths_of_its_handlers_policy(
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        ({"policy": "stirct"}, "handlers[0].policy: there is no policy 'stirct', only default, strict"),
+        ({"policy": "stirct"}, "handlers[0].policy: unknown policy 'stirct', known are default, strict"),
         ({"driver": "wasm"}, "handlers[0].driver: must be the name of a driver: native, got 'wasm'"),
     ],
 )
