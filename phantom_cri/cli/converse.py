@@ -37,7 +37,7 @@ async def converse(
             if interactive:
                 undo.enter_context(terminal.raw(STDIN))
             undo.enter_context(terminal.on_resize(lambda: streams.resize(*terminal.size(STDIN))))
-            await _tell_size(streams, redraw=redraw)
+            await _send_size(streams, redraw=redraw)
         receiving = asyncio.create_task(streams.receive())
         feeding = asyncio.create_task(_feed(streams, keys)) if interactive else None
         try:
@@ -51,7 +51,7 @@ async def converse(
             await _stop(receiving, feeding)
 
 
-async def _tell_size(streams: Streams, *, redraw: bool) -> None:
+async def _send_size(streams: Streams, *, redraw: bool) -> None:
     """`redraw`: attached later, the prompt only appears if the program notices a new size."""
     width, height = terminal.size(STDIN)
     if redraw:

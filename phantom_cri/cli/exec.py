@@ -61,8 +61,8 @@ async def attach(args: Namespace) -> int:
         if ended.failure:
             raise Failure(ended.failure)
         # End of input has ended the attach, but without stdin_once not the container.
-        goes_on = streams.input_ended and not config.get("stdin_once")
-        return await _exit_code(daemon, container.id, 0 if goes_on else EXIT_GRACE_S)
+        keeps_running = streams.input_ended and not config.get("stdin_once")
+        return await _exit_code(daemon, container.id, 0 if keeps_running else EXIT_GRACE_S)
 
 
 async def _exit_code(daemon: Daemon, container_id: str, grace_s: float) -> int:

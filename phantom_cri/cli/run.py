@@ -204,8 +204,8 @@ def _copy(log: LogFollower, args: Namespace) -> bool:
     for line in log.read():
         found = True
         if args.json:
-            told = {"stream": line.stream, "text": line.text.decode(errors="replace")}
-            sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+            document = {"stream": line.stream, "text": line.text.decode(errors="replace")}
+            sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
         else:
             (sys.stderr if line.stream == "stderr" else sys.stdout).buffer.write(line.text)
     if found:
@@ -227,14 +227,14 @@ async def _tell_start(
     if args.timing:
         print(start_sentence(start), file=sys.stderr)
     if args.json:
-        told = {
+        document = {
             "pod_id": sandbox_id,
             "container_id": container_id,
             "start": "warm" if start.warm else "cold",
             "cold_reason": start.cold_reason,
             "stages": {stage.name: stage.duration for stage in start.stages},
         }
-        print(json.dumps(told if code is None else {**told, "exit_code": code}, ensure_ascii=False))
+        print(json.dumps(document if code is None else {**document, "exit_code": code}, ensure_ascii=False))
 
 
 def start_sentence(start: wire.PodStart) -> str:

@@ -79,8 +79,8 @@ def _show(follower: LogFollower, args: Namespace) -> None:
             continue
         if args.json:
             text = line.text.decode(errors="replace")
-            told = {"time": line.time, "stream": line.stream, "text": text}
-            sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+            document = {"time": line.time, "stream": line.stream, "text": text}
+            sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
             continue
         out = (sys.stderr if line.stream == "stderr" else sys.stdout).buffer
         out.write(f"{line.time} ".encode() + line.text if args.timestamps and line.begins else line.text)

@@ -69,15 +69,15 @@ async def recover(runtime: Runtime) -> None:
         entry.path for entry in os.scandir(runtime.records.folder) if entry.is_dir(follow_symlinks=False)
     ]
     found = await asyncio.gather(*(look(folder) for folder in folders))
-    goes_on = [item for item in found if item.record is not None and item.finished]
+    kept = [item for item in found if item.record is not None and item.finished]
     # first, since a driver's cleanup needs the pod's network namespace to exist
-    await runtime.network.start({item.sandbox_id: item.ips for item in goes_on if item.is_live})
+    await runtime.network.start({item.sandbox_id: item.ips for item in kept if item.is_live})
     await end_strays(runtime, {item.fragment.process.pid for item in found if item.fragment is not None})
-    await asyncio.gather(*(undo(runtime, item) for item in found if item not in goes_on))
+    await asyncio.gather(*(undo(runtime, item) for item in found if item not in kept))
     more_is_known = await asyncio.to_thread(runtime.durable.is_newer)
-    in_use = {record.id: held(record) for item in goes_on for record in item.containers}
+    in_use = {record.id: held(record) for item in kept for record in item.containers}
     await runtime.images.start(in_use, spare=more_is_known)
-    await asyncio.gather(*(take_over(runtime, item) for item in goes_on))
+    await asyncio.gather(*(take_over(runtime, item) for item in kept))
     await reboot.end_leftovers(runtime, brought_back)
     if not more_is_known:  # else a newer daemon may still restore the records that this one cannot read
         reboot.set_mark(runtime.records)

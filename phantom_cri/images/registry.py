@@ -260,10 +260,10 @@ class Registry:
         kinds = kinds or sorted((each.kind for each in failed.values()), key=_TELLING.index)
         if len(failed) == 1:
             return kinds[0](f"{self._what()}: {step}: {next(iter(failed.values())).reason}")
-        told = [f"{each.url}: {failed[each].reason}" for each in self._connections if each in failed]
-        if len(told) > _SHOWN:
-            told[_SHOWN - 1 : -1] = [f"{len(told) - _SHOWN} more"]
-        return kinds[0](f"{self._what()}: {step}: all {len(failed)} endpoints failed: {'; '.join(told)}")
+        reasons = [f"{each.url}: {failed[each].reason}" for each in self._connections if each in failed]
+        if len(reasons) > _SHOWN:
+            reasons[_SHOWN - 1 : -1] = [f"{len(reasons) - _SHOWN} more"]
+        return kinds[0](f"{self._what()}: {step}: all {len(failed)} endpoints failed: {'; '.join(reasons)}")
 
     def _what(self) -> str:
         return f'failed to pull "{self._name.canonical}"'

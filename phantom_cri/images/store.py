@@ -102,9 +102,7 @@ class ImageStore:
                 file.unlink()
                 broken.append(file.name)
         for record in sorted(found, key=lambda each: each.changed_at):
-            for loser in self.show(
-                record
-            ):  # after a crash between two writes both records have the moved name
+            for loser in self.show(record):  # after a crash between two writes both have the moved name
                 self.save(loser)  # else the name would reappear when the newer one is removed
         return broken
 

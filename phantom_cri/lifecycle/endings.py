@@ -68,9 +68,7 @@ def with_exit(record: ContainerRecord, exit: Exit) -> ContainerRecord:
         state=next_container_state(record.state, "exit", record.id),
         exit_code=exit.code,
         started_at=started_at,
-        finished_at=max(
-            started_at, exit.finished_at or time.time_ns()
-        ),  # the clock may have been set back since
+        finished_at=max(started_at, exit.finished_at or time.time_ns()),  # the clock may have been set back
         reason=reason,
     )
 

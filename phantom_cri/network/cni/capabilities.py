@@ -35,15 +35,15 @@ def generic_args(sandbox_id: str) -> str:
 
 def pod_args(sandbox_id: str, pod: SandboxConfig) -> str:
     """CNI_ARGS of a pod, as in containerd. Raises InvalidArgument for a value with a separator."""
-    told = {"namespace": pod.metadata.namespace, "name": pod.metadata.name, "uid": pod.metadata.uid}
-    for field, value in told.items():
+    values = {"namespace": pod.metadata.namespace, "name": pod.metadata.name, "uid": pod.metadata.uid}
+    for field, value in values.items():
         if not _ARGUMENT.fullmatch(value):
             raise errors.InvalidArgument(
                 f"config.metadata.{field}: {value!r} cannot be passed to a CNI plugin"
             )
     return (
-        f"IgnoreUnknown=1;K8S_POD_NAMESPACE={told['namespace']};K8S_POD_NAME={told['name']};"
-        f"K8S_POD_INFRA_CONTAINER_ID={sandbox_id};K8S_POD_UID={told['uid']}"
+        f"IgnoreUnknown=1;K8S_POD_NAMESPACE={values['namespace']};K8S_POD_NAME={values['name']};"
+        f"K8S_POD_INFRA_CONTAINER_ID={sandbox_id};K8S_POD_UID={values['uid']}"
     )
 
 

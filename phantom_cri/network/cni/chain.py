@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from phantom_cri import errors
 from phantom_cri.network.cni.conflist import Fields, Network
-from phantom_cri.network.cni.protocol import INTERFACE, Call, Caller, result_of, told_to, where
+from phantom_cri.network.cni.protocol import INTERFACE, Call, Caller, arguments_for, result_of, where
 
 _QUICK_S = 10.0
 """Timeout of VERSION and STATUS in seconds: a kubelet waits for the answer."""
@@ -93,6 +93,6 @@ class Chain:
 def first_difference(network: Network, given: Fields, wanted: Fields) -> int:
     """Index of the first plugin whose capability arguments changed; the number of plugins if none did."""
     for number, plugin in enumerate(network.plugins):
-        if told_to(plugin, given) != told_to(plugin, wanted):
+        if arguments_for(plugin, given) != arguments_for(plugin, wanted):
             return number
     return len(network.plugins)

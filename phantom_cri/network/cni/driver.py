@@ -58,7 +58,7 @@ class CniNetwork:
     async def start(self, live: Mapping[str, tuple[str, ...]]) -> None:
         self._ranges = self._read_ranges()
         for attachment in self._cache.read():
-            wiring = Wiring.found(self._cache, self._chain, self._told_by_node, attachment)
+            wiring = Wiring.found(self._cache, self._chain, self._node_capabilities, attachment)
             self._wirings[attachment.sandbox_id] = wiring
         self._unwell.update(self._cache.newer)
         kept = [wiring for wiring in self._wirings.values() if wiring.sandbox_id in live]
@@ -111,7 +111,7 @@ class CniNetwork:
     async def attach(self, sandbox_id: str, netns: str, *, ahead: bool) -> Attachment:
         if sandbox_id in self._wirings:
             raise errors.AlreadyExists(f"sandbox {sandbox_id} is already attached")
-        wiring = Wiring(self._cache, self._chain, self._told_by_node, sandbox_id, netns)
+        wiring = Wiring(self._cache, self._chain, self._node_capabilities, sandbox_id, netns)
         wiring.hold()
         self._wirings[sandbox_id] = wiring
         network = self._folder.network()
@@ -119,7 +119,7 @@ class CniNetwork:
             try:
                 async with wiring.lock:
                     args = capabilities.generic_args(sandbox_id)
-                    await wiring.add(network, args, declared(network, self._told_by_node()))
+                    await wiring.add(network, args, declared(network, self._node_capabilities()))
             except errors.PhantomError as error:  # the pod that claims it retries, and gets the error
                 log.warning(
                     "failed to attach a namespace in advance, it will be retried when a pod claims it: %s",
@@ -136,9 +136,9 @@ class CniNetwork:
         if network is None:
             raise errors.FailedPrecondition(f"network: {self._uninitialized()}")
         args = capabilities.pod_args(sandbox_id, pod)
-        told = self._told_by_node() | capabilities.of_pod(pod)
+        arguments = self._node_capabilities() | capabilities.of_pod(pod)
         async with wiring.lock:
-            return await wiring.change(network, args, declared(network, told))
+            return await wiring.change(network, args, declared(network, arguments))
 
     async def release(self, sandbox_id: str) -> None:
         wiring = self._wirings.get(sandbox_id)
@@ -178,7 +178,7 @@ class CniNetwork:
             self._ranges_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             codec.write_atomically(self._ranges_path, codec.to_json(self._ranges))
 
-    def _told_by_node(self) -> Fields:
+    def _node_capabilities(self) -> Fields:
         return capabilities.of_node(self._ranges)
 
     def _read_ranges(self) -> tuple[str, ...]:
@@ -213,16 +213,16 @@ class CniNetwork:
         if network is None:
             return {"network": f"off: {self._folder.complaint}"}
         why = prewire.unavailable_reason(self._config.prewire, network)
-        told = {
+        found = {
             "network": f"on: CNI network {network.name}, {network.origin}",
             "prewire": f"off: {why}" if why else "on",
             "attachments": "on",
         }
         if self._folder.complaint:
-            told["configuration"] = f"off: {self._folder.complaint}"
+            found["configuration"] = f"off: {self._folder.complaint}"
         if self._unwell:
-            told["attachments"] = f"off: {'; '.join(self._unwell.values())}"
-        return told
+            found["attachments"] = f"off: {'; '.join(self._unwell.values())}"
+        return found
 
     async def ready(self) -> tuple[bool, str, str]:
         network = self._folder.network()
@@ -239,10 +239,10 @@ class CniNetwork:
         return f"cni plugin not initialized: {self._folder.complaint}"
 
 
-def declared(network: Network, told: Fields) -> Fields:
+def declared(network: Network, arguments: Fields) -> Fields:
     """The arguments that at least one plugin declares; others are not stored."""
     asked = frozenset[str]().union(*(plugin.capabilities for plugin in network.plugins))
-    return {name: value for name, value in told.items() if name in asked}
+    return {name: value for name, value in arguments.items() if name in asked}
 
 
 def _waits() -> Iterator[float]:

@@ -24,11 +24,11 @@ def end_orphans(sandbox_ids: Set[str]) -> None:
     wanted = {_VARIABLE + sandbox_id.encode() for sandbox_id in sandbox_ids}
     # by increasing pid, callers before their delegates: a killed caller starts no new ones
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-        if pid != os.getpid() and _is_told(pid, wanted):
+        if pid != os.getpid() and _has_id(pid, wanted):
             _end(pid, wanted)
 
 
-def _is_told(pid: int, wanted: Set[bytes]) -> bool:
+def _has_id(pid: int, wanted: Set[bytes]) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return not wanted.isdisjoint(file.read().split(b"\0"))
@@ -42,7 +42,7 @@ def _end(pid: int, wanted: Set[bytes]) -> None:
     except ProcessLookupError:
         return
     try:
-        if not _is_told(pid, wanted):  # the pid was reused
+        if not _has_id(pid, wanted):  # the pid was reused
             return
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         poll = select.poll()  # select(2) cannot use descriptors above 1023

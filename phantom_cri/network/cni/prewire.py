@@ -30,7 +30,7 @@ def unavailable_reason(mode: Prewire, network: Network) -> str:
         for kind in (plugin.type, plugin.delegate):
             if kind and kind not in INDIFFERENT:
                 return f"plugin {kind!r} may depend on the pod"
-        told = sorted(plugin.capabilities & OF_EVERY_POD)
-        if told:
-            return f"plugin {plugin.type!r} needs each pod's {told[0]}"
+        depends_on = sorted(plugin.capabilities & OF_EVERY_POD)
+        if depends_on:
+            return f"plugin {plugin.type!r} needs each pod's {depends_on[0]}"
     return ""

@@ -137,15 +137,15 @@ def derive(
     for key in ("capabilities", "runtimeConfig", "prevResult"):
         request.pop(key, None)
     request |= {"cniVersion": version, "name": network.name}
-    told = told_to(plugin, capabilities)
-    if told:
-        request["runtimeConfig"] = told
+    arguments = arguments_for(plugin, capabilities)
+    if arguments:
+        request["runtimeConfig"] = arguments
     if previous is not None:
         request["prevResult"] = previous
     return codec.to_json(request | (extra or {}))
 
 
-def told_to(plugin: Plugin, capabilities: Arguments) -> Fields:
+def arguments_for(plugin: Plugin, capabilities: Arguments) -> Fields:
     """The capability arguments that the plugin declares."""
     return {name: value for name, value in capabilities.items() if name in plugin.capabilities}
 
@@ -209,10 +209,10 @@ def _plugin_error(text: bytes) -> PluginError | None:
 
 def _supported(answer: bytes) -> frozenset[str]:
     try:
-        told = codec.from_json(answer, dict[str, Any]).get("supportedVersions")
+        versions = codec.from_json(answer, dict[str, Any]).get("supportedVersions")
     except (codec.DecodeError, RecursionError):
         return frozenset()
-    return frozenset(map(str, told)) if isinstance(told, list) else frozenset()
+    return frozenset(map(str, versions)) if isinstance(versions, list) else frozenset()
 
 
 def where(command: str, network: Network, plugin: Plugin) -> str:

@@ -22,23 +22,23 @@ class Wiring:
     """
 
     def __init__(
-        self, cache: Cache, chain: Chain, told_by_node: Callable[[], Fields], sandbox_id: str, netns: str
+        self, cache: Cache, chain: Chain, node_capabilities: Callable[[], Fields], sandbox_id: str, netns: str
     ) -> None:
         """netns: a path that is valid while the sandbox's fragment lives."""
         self.sandbox_id = sandbox_id
         self.lock = asyncio.Lock()
         self.network: Network | None = None  # also None if an earlier daemon attached it
         self.attachment: Attachment | None = None
-        self._cache, self._chain, self._told_by_node = cache, chain, told_by_node
+        self._cache, self._chain, self._node_capabilities = cache, chain, node_capabilities
         self._netns = netns
         self._netns_fd = -1
 
     @classmethod
     def found(
-        cls, cache: Cache, chain: Chain, told_by_node: Callable[[], Fields], attachment: Attachment
+        cls, cache: Cache, chain: Chain, node_capabilities: Callable[[], Fields], attachment: Attachment
     ) -> Wiring:
         """From an earlier daemon's attachment. Its namespace is opened if it still exists."""
-        wiring = cls(cache, chain, told_by_node, attachment.sandbox_id, attachment.netns)
+        wiring = cls(cache, chain, node_capabilities, attachment.sandbox_id, attachment.netns)
         wiring.attachment = attachment
         if attachment.boot_id not in ("", cache.boot_id):
             return wiring
@@ -145,12 +145,10 @@ class Wiring:
         """Without `netns` the path is our own descriptor's, which is valid after the fragment's death."""
         held = f"/proc/{os.getpid()}/fd/{self._netns_fd}" if self._netns_fd >= 0 else ""
         path = held if netns is None else netns
-        told = attachment.capabilities
-        if (
-            not attachment.results
-        ):  # ADD may have failed for missing arguments that are known now; DEL needs them too
-            told = self._told_by_node() | told
-        return Call(attachment.sandbox_id, path, attachment.args, told)
+        capabilities = attachment.capabilities
+        if not attachment.results:  # ADD may have failed for missing arguments; DEL needs them too
+            capabilities = self._node_capabilities() | capabilities
+        return Call(attachment.sandbox_id, path, attachment.args, capabilities)
 
 
 def _is_same(one: Network | None, other: Network) -> bool:

@@ -252,7 +252,10 @@ async def test_a_target_that_leads_out_stays_inside(
 
 BAD: dict[str, tuple[tuple[GivenMount, ...], str]] = {
     "no mounts": ((), r"root\.mounts: must not be empty"),
-    "no root": ((bind("/x", "/data"),), r"root\.mounts\[0\]\.target: '/data': the first mount must be the root"),
+    "no root": (
+        (bind("/x", "/data"),),
+        r"root\.mounts\[0\]\.target: '/data': the first mount must be the root",
+    ),
     "two roots": ((bind("/x"), bind("/x", "//")), r"root\.mounts\[1\]\.target: '//'"),
     "no type": ((GivenMount("", "/x", ""),), r"root\.mounts\[0\]\.type: '' names no file system"),
     "relative source": ((bind("x"),), r"root\.mounts\[0\]\.source: 'x' is not an absolute path"),
@@ -266,13 +269,19 @@ BAD: dict[str, tuple[tuple[GivenMount, ...], str]] = {
         (bind("/x"), GivenMount("overlay", "", "/o", ("lowerdir=/a", "uidmap=0:1:2"))),
         r"root\.mounts\[1\]\.options: 'uidmap=0:1:2' is not a supported option of overlay",
     ),
-    "comma": ((GivenMount("overlay", "", "", ("lowerdir=/a", "index=off,ro")),), r"'index=off,ro' is not a supp"),
+    "comma": (
+        (GivenMount("overlay", "", "", ("lowerdir=/a", "index=off,ro")),),
+        r"'index=off,ro' is not a supp",
+    ),
     "no lowerdir": ((GivenMount("overlay", "", "", ()),), r"lowerdir: '' is not an absolute path"),
     "empty lowerdir": (
         (GivenMount("overlay", "", "", ("lowerdir=/a::/b",)),),
         r"options: lowerdir: '' is not an absolute path",
     ),
-    "relative lowerdir": ((GivenMount("overlay", "", "", ("lowerdir=/a:b",)),), r"lowerdir: 'b' is not an abs"),
+    "relative lowerdir": (
+        (GivenMount("overlay", "", "", ("lowerdir=/a:b",)),),
+        r"lowerdir: 'b' is not an abs",
+    ),
     "backslash": ((GivenMount("overlay", "", "", (r"lowerdir=/a\:b",)),), r"lowerdir: '/a.*without a backs"),
     "upper without work": (
         (GivenMount("overlay", "", "", ("lowerdir=/a", "upperdir=/u")),),
