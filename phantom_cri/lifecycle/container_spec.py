@@ -1,4 +1,4 @@
-"""Everything a plan is made of, fetched from the rooms that know: cgroups, policy, images, the pod."""
+"""Collects the input of a container's plan: from cgroups, policy, images and the pod."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from phantom_cri.plans import ContainerSpec, HostDevice, OverlayRoot, Process
 from phantom_cri.requests import Resolved, Surroundings
 
 POD_FILES = {"/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts", "/etc/hostname": "hostname"}
-"""Where a container finds its pod's files, unless a mount of its own is there."""
+"""Where a container finds its pod's files, unless covered by a mount of its own."""
 
 
 def resolved_of(runtime: Runtime, pod: Pod, container: Container) -> Resolved:
-    """As when it was created, or anew for a container of an earlier daemon."""
+    """The container's resolved request; resolved again for a container of an earlier daemon."""
     if container.resolved is None:
         container.resolved = runtime.driver_of(container.record).resolve(container.record, pod.record)
     return container.resolved
@@ -72,26 +72,26 @@ def exec_launch(
 def process_of(pod: Pod, container: Container) -> Process:
     if container.resolved is not None:
         return container.resolved.process
-    # Not all of it: a device that the container was made with may be gone from the node by now.
+    # Only a part: a device of the container may have been removed from the node.
     record = container.record
     home, hostname = record.user.home, pod.record.hostname
     return requests.merged(requests.effective(record), record.image, hostname=hostname, home=home)
 
 
 def target_of(runtime: Runtime, pod: Pod, target_id: str) -> str:
-    """The container whose pid namespace is joined; it has to run in the same pod."""
+    """The id of the container whose pid namespace is joined; it has to run in the same pod."""
     target = runtime.records.container(target_id)
     if target.id not in pod.containers or target.record.state != "running":
         raise InvalidArgument(
             f"namespace_options.target_id: {target_id!r} is not a running container of this pod"
         )
-    # A target that itself shares the pod's pid namespace has none of its own to be named by.
+    # A target in the pod's pid namespace: then that one is joined.
     own = target.record.config.security.namespaces
     return "" if own.pid == "pod" else own.target_id if own.pid == "target" else target.id
 
 
 def allowed_devices(record: ContainerRecord, devices: Sequence[HostDevice]) -> tuple[cgroups.DeviceRule, ...]:
-    """What its device cgroup allows: what every container may use, and what it was given."""
+    """The rules of its device cgroup: those of every container, and its own devices."""
     rules = requests.device_rules(record.config, devices)
     own = tuple(cgroups.DeviceRule(*rule) for rule in rules)
     return own if record.config.security.privileged else (*cgroups.DEFAULT_RULES, *own)
