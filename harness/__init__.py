@@ -1,1 +1,1 @@
-"""Real daemons, registries, images and tools, started on private paths for tests, benchmarks and the demo."""
+"""Starts real daemons, registries and tools on private paths, for tests, benchmarks and the demo."""

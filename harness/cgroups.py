@@ -14,14 +14,14 @@ MOUNT = Path("/sys/fs/cgroup")
 
 
 def hierarchies() -> list[Path]:
-    """The root of each hierarchy; symbolic links to another one (cpu,cpuacct) are left out."""
+    """The root of each hierarchy; without symbolic links to another one (cpu,cpuacct)."""
     if (MOUNT / "cgroup.controllers").exists():
         return [MOUNT]
     return [folder for folder in MOUNT.iterdir() if folder.is_dir() and not folder.is_symlink()]
 
 
 def groups_below(name: str) -> Iterator[Path]:
-    """Every group from `name` (as in `/phantom-x`) downwards, deepest first, in each hierarchy."""
+    """`name` (as in `/phantom-x`) and all groups below it, deepest first, in each hierarchy."""
     for hierarchy in hierarchies():
         for folder, _, _ in os.walk(hierarchy / name.strip("/"), topdown=False):
             yield Path(folder)
@@ -37,7 +37,7 @@ def processes_in(name: str) -> set[int]:
 
 
 def remove_cgroups(name: str) -> None:
-    """Kills what still runs in `name` and removes it with all groups below, in each hierarchy."""
+    """Kills all processes in `name` and removes it with all groups below, in each hierarchy."""
 
     def emptied() -> bool:
         for pid in (pids := processes_in(name)):

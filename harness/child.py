@@ -1,4 +1,4 @@
-"""A process started by a test: its output goes to a file, and it never outlives its owner."""
+"""A process started by a test: its output is written to a file, and it ends with its owner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.waiting import wait_until
 
 
 class Child:
-    """A running program in a session of its own, with stdout and stderr appended to `log`."""
+    """A running program in its own session, with stdout and stderr appended to `log`."""
 
     def __init__(
         self, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
@@ -44,11 +44,11 @@ class Child:
         return "\n".join(self.log_text().splitlines()[-lines:])
 
     def wait_for_file(self, path: Path, timeout: float = 20.0) -> None:
-        """Waits until `path` exists; raises RuntimeError with the log's end when the program dies first."""
+        """Waits until `path` exists; raises RuntimeError with the log's end if the program ends first."""
         self.wait_for(path.exists, str(path), timeout)
 
     def wait_for(self, check: Callable[[], object], what: str, timeout: float = 20.0) -> None:
-        """Waits until `check()` is true; RuntimeError with the log's end when the program dies first."""
+        """Waits until `check()` is true; RuntimeError with the log's end if the program ends first."""
         try:
             wait_until(lambda: check() or not self.running(), what, timeout)
         except TimeoutError as error:
@@ -59,7 +59,7 @@ class Child:
             )
 
     def stop(self, grace: float = 20.0) -> int:
-        """SIGTERM, then SIGKILL after `grace` seconds; answers the exit status (negative: a signal)."""
+        """SIGTERM, then SIGKILL after `grace` seconds; returns the exit status (negative: a signal)."""
         if self.running():
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -69,7 +69,7 @@ class Child:
         return self.process.returncode
 
     def kill(self) -> int:
-        """SIGKILL to the program alone, as a crash would be; its children are left as they are."""
+        """SIGKILL only to the program, as in a crash; its children keep running."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         return self.process.wait()

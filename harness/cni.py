@@ -1,4 +1,4 @@
-"""A pod network of Debian's CNI plugins, as a node's administrator would write it."""
+"""A pod network configuration for Debian's CNI plugins."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ CNI_PLUGINS = Path("/usr/lib/cni")
 
 
 def write_bridge_network(folder: Path, bridge: str, subnet: str, host_ports: bool = False) -> Path:
-    """Writes `folder`/net.d/10-bridge.conflist, keeps addresses in `folder`/ipam; answers the net.d folder.
+    """Writes `folder`/net.d/10-bridge.conflist, stores addresses in `folder`/ipam; returns the net.d folder.
 
-    The bridge plugin in its cheapest form, without masquerading; with `host_ports` portmap after it.
+    The bridge plugin without masquerading, as it is faster; with `host_ports` followed by portmap.
     """
     plugins: list[dict[str, Any]] = [
         {

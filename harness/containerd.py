@@ -21,10 +21,10 @@ from harness.tools import tool
 
 @dataclass(frozen=True)
 class Choices:
-    """What differs between the users of a containerd.
+    """The options of a containerd.
 
-    `sandbox_image` is what runs in each pod beside its containers; `prefix` goes before the command.
-    `run_folder` is where /run/containerd lies, with its shims' sockets, if the prefix leads to another /run.
+    `sandbox_image`: the image of each pod's pause container; `prefix`: put before the command.
+    `run_folder`: the path of /run/containerd, if the prefix enters a mount namespace with another /run.
     """
 
     sandbox_image: str
@@ -38,7 +38,7 @@ class Choices:
 
 
 class Containerd:
-    """A containerd whose every file lies under `folder`; `registries` takes its hosts.toml files."""
+    """A containerd with all its files below `folder`; `registries`: folder of its hosts.toml files."""
 
     def __init__(self, folder: Path, choices: Choices):
         self.folder = folder
@@ -65,7 +65,7 @@ class Containerd:
         return self.child
 
     def start(self) -> Containerd:
-        """Starts containerd and waits until its socket takes connections."""
+        """Starts containerd and waits until its socket accepts connections."""
         self.launch().wait_for(self.accepts, f"{self.socket} to accept", timeout=60)
         return self
 
@@ -74,9 +74,9 @@ class Containerd:
             return probe.connect_ex(str(self.socket)) == 0
 
     def clean(self) -> None:
-        """Takes away what containerd leaves on the host once its pods are removed and it has ended.
+        """Removes what containerd leaves on the host after its pods were removed and it has ended.
 
-        Its cgroup for pods without a parent may be that of another containerd: it goes if it is empty.
+        Its cgroup for pods without a parent may be used by another containerd: it is only removed if empty.
         """
         subprocess.run(["ip", "link", "delete", self.choices.bridge], stderr=subprocess.DEVNULL, check=False)
         if not self._had_run_folder:
@@ -86,7 +86,7 @@ class Containerd:
                 group.rmdir()
 
     def destroy(self) -> None:
-        """Removes all pods, ends containerd and takes away what is left."""
+        """Removes all pods, stops containerd and removes its files."""
         if self.child is not None:
             if self.child.running():
                 Crictl(self.endpoint, self.folder).run("rmp", "--all", "--force")

@@ -22,20 +22,20 @@ from harness.tools import ROOT
 from harness.waiting import wait_until
 
 DRIVER = os.environ.get("PHANTOM_TEST_CGROUP_DRIVER", "cgroupfs")
-"""Which cgroup driver the tests' daemons use: every test runs with either."""
+"""The cgroup driver of the tests' daemons: every test runs with either."""
 
 PROGRAM = ROOT / ".venv" / "bin" / "phantom-cri"
 
 
 def free_port() -> int:
-    """A TCP port on loopback that was free a moment ago."""
+    """A TCP port on loopback that is currently free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Daemon:
-    """A daemon whose every file lies under `folder`. Keep that short: a socket's path has at most 107 bytes.
+    """A daemon with all its files below `folder`, a short path: a socket's path has at most 107 bytes.
 
     `config` is merged over the private paths, key by key at the top level, e.g. `{"pools": [...]}`.
     `prefix` goes before the command, e.g. to enter other namespaces.
@@ -89,7 +89,7 @@ class Daemon:
         return self.child
 
     def start(self) -> Daemon:
-        """Starts the daemon and waits until its socket takes connections."""
+        """Starts the daemon and waits until its socket accepts connections."""
         self.launch().wait_for(self.accepts, f"{self.socket} to accept", timeout=30)
         return self
 
@@ -104,11 +104,11 @@ class Daemon:
         return self.child
 
     def stop(self) -> int:
-        """SIGTERM, and the exit status. Pods stay."""
+        """SIGTERM; returns the exit status. Pods keep running."""
         return self.running.stop()
 
     def kill(self) -> None:
-        """kill -9. Pods stay."""
+        """SIGKILL. Pods keep running."""
         self.running.kill()
 
     def restart(self) -> Daemon:
@@ -122,7 +122,7 @@ class Daemon:
             return str(page.read().decode())
 
     def wait_pools_full(self) -> Daemon:
-        """Until then the number of fragments moves by itself."""
+        """Waits for full pools, as the number of fragments changes until then."""
 
         def full() -> bool:
             page = self.metrics()
@@ -139,7 +139,7 @@ class Daemon:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def snapshot(self) -> Snapshot:
-        """What this daemon has on the host now; removed files that it is deleting just then don't count."""
+        """What this daemon has on the host now; waits for files in its trash to be deleted."""
         with contextlib.suppress(TimeoutError):
             wait_until(self._trash_is_empty, "an empty trash", timeout=5)
         return Snapshot.take(self.folder, self.running.pid, self.cgroup, self.bridge)
@@ -148,9 +148,9 @@ class Daemon:
         return not any(path.iterdir()) if (path := self.root / "trash").exists() else True
 
     def wait_for_no_traces(self, before: Snapshot, timeout: float = 30.0) -> None:
-        """Waits until all is as it was `before`; raises AssertionError with what is left and what is missing.
+        """Waits until everything is as `before`; raises AssertionError with what is left and what is missing.
 
-        Waiting is part of it: pools refill and namespaces end in the background.
+        Waits, since pools are refilled and namespaces removed in the background.
         """
         try:
             wait_until(lambda: not self.snapshot().differences(before), "no traces", timeout, interval=0.2)
@@ -158,7 +158,7 @@ class Daemon:
             raise AssertionError(f"left behind:\n{self.snapshot().differences(before)}") from error
 
     def destroy(self) -> None:
-        """Ends the daemon and takes away all it made, running pods included: for a test's end, not a test."""
+        """Stops the daemon and removes everything it made, including running pods: for cleanup only."""
         if self.child is not None:
             self.child.stop(grace=5)
         kill_below(self.state)
@@ -184,7 +184,7 @@ class Daemon:
 
 
 def _subnets(unique: bytes) -> list[str]:
-    """Ranges that daemons of tests running side by side are unlikely to share."""
+    """Ranges that concurrent tests' daemons are unlikely to share."""
     return [
         f"10.{128 + unique[0] % 64}.{unique[1] & 0xF0}.0/20",
         f"fd70:{unique.hex()[:4]}:{unique.hex()[2:]}::/64",

@@ -1,7 +1,7 @@
-"""The main job, start to end, on paths of its own.
+"""The main job, from start to end, on private paths.
 
-An image from what Debian ships, a registry on loopback, phantom-cri, a pull and a pod: prints the pod's
-output, whether its start was warm and where the time went, and removes everything. Needs root.
+An image of Debian's busybox, a registry on loopback, phantom-cri, a pull and a pod: prints the pod's output,
+whether its start was warm and the time of each stage, and removes everything. Needs root.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def step(text: str) -> None:
 
 
 def phantom(daemon: Daemon, *arguments: str) -> None:
-    """Runs the `phantom` command on this daemon, in the user's sight; raises CalledProcessError."""
+    """Prints and runs the `phantom` command on this daemon; raises CalledProcessError."""
     print("$ phantom", *arguments, flush=True)
     subprocess.run([ROOT / ".venv/bin/phantom", "--host", daemon.endpoint, *arguments], check=True)
 
@@ -58,7 +58,7 @@ def demo(folder: Path, cleanup: contextlib.ExitStack) -> None:
 
 
 def main() -> int:
-    # A kill has to clean up as well: it becomes an exception in the main thread.
+    # SIGTERM has to clean up too: it becomes an exception in the main thread.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="phantom-") as name:
         try:

@@ -1,4 +1,4 @@
-"""What a daemon has on the host at one moment, so that a test can say that nothing was left behind."""
+"""Snapshots of what a daemon has on the host, with which tests check that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pids() -> list[int]:
 
 
 def open_files(pid: int) -> Iterator[str]:
-    """What each fd of `pid` points at; nothing for a process that is gone."""
+    """The target of each fd of `pid`; empty for a process that has ended."""
     with contextlib.suppress(OSError):
         for number in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
@@ -32,13 +32,13 @@ def open_files(pid: int) -> Iterator[str]:
 
 
 def processes_below(folder: Path) -> set[int]:
-    """Other processes that hold something below `folder` open: fragments keep their pod's folder so."""
+    """Other processes with an open file below `folder`: fragments keep their pod's folder open."""
     others = set(pids()) - {os.getpid()}
     return {pid for pid in others if any(path.startswith(f"{folder}/") for path in open_files(pid))}
 
 
 def kill_below(folder: Path) -> None:
-    """Kills every process that holds something below `folder`, and waits until all are gone."""
+    """Kills every process with an open file below `folder`, and waits until all have ended."""
 
     def gone() -> bool:
         for pid in (found := processes_below(folder)):
@@ -50,7 +50,7 @@ def kill_below(folder: Path) -> None:
 
 
 def mounts_below(folder: Path, pid: int | str = "self") -> list[str]:
-    """Mount points below `folder` in the mount namespace of `pid`, in the order they were made."""
+    """Mount points below `folder` in the mount namespace of `pid`, in the order of their creation."""
     points = [line.split()[4] for line in (PROC / f"{pid}/mountinfo").read_text().splitlines()]
     return [point for point in points if point.startswith(f"{folder}/")]
 
@@ -62,13 +62,13 @@ def unmount_below(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How many there are of each thing, by room; ids and numbers are blanked so that pods compare."""
+    """Counts of each kind of object, by name; ids and numbers are blanked, so that pods are comparable."""
 
     counts: Mapping[str, Counter[str]]
 
     @classmethod
     def take(cls, folder: Path, pid: int, cgroup: str, bridge: str) -> Snapshot:
-        """Of the daemon `pid` whose files lie in `folder` (shown as ~), with its cgroup and bridge."""
+        """Of the daemon `pid` with its files in `folder` (shown as ~), its cgroup and bridge."""
 
         def count(names: Iterable[str]) -> Counter[str]:
             return Counter(_blank(name.replace(str(folder), "~")) for name in names)
@@ -87,7 +87,7 @@ class Snapshot:
         )
 
     def differences(self, before: Snapshot) -> str:
-        """A line for each thing whose number changed since `before`; empty when none did."""
+        """A line for each object whose count changed since `before`; empty without changes."""
         lines = []
         for room, after in self.counts.items():
             earlier = before.counts.get(room, Counter())
@@ -100,7 +100,7 @@ class Snapshot:
 
 
 def _blank(name: str) -> str:
-    """Ids (12 hex digits or more) and numbers differ between pods that are alike."""
+    """Replaces ids (12 hex digits or more) and numbers, which differ between equal pods."""
     return re.sub(r"\d+", "N", re.sub(r"[0-9a-f]{12,}", "ID", name))
 
 
@@ -116,7 +116,7 @@ def _links(pid: int, bridge: str) -> list[str]:
 
 
 def _nftables(pid: int, bridge: str) -> list[str]:
-    """The lines of all tables that have the bridge in their name or rules."""
+    """The lines of all tables with the bridge in their name or rules."""
     done = _in_network_of(pid, "nft", "list", "ruleset")
     tables = re.split(r"^(?=table )", done.stdout, flags=re.MULTILINE)
     return [
@@ -143,7 +143,7 @@ def _network_namespaces(folder: Path) -> set[str]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """All but what is kept for the next container: snapshots made ahead, and compiled policies."""
+    """All files except those kept for later containers: prepared snapshots, and compiled policies."""
     for path, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".spare-") and name != "policies"]
         yield from (os.path.join(path, name) for name in (*folders, *files))

@@ -1,7 +1,7 @@
-"""OCI images built from what Debian ships: the dynamic busybox, its libraries, and any files a test wants.
+"""OCI images built from Debian's dynamic busybox, its libraries, and files of tests.
 
 Applets are hard links: a mask on /bin/ls would follow a symbolic link and hide /bin/busybox itself.
-Debian's busybox-static is of no use here: its shell runs applets without looking at /bin.
+Debian's busybox-static cannot be used: its shell runs applets without looking at /bin.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ daemon:x:1:
 www-data:x:33:
 nobody:x:65534:
 """
-# What a peer's sandbox runs. As process 1 it has to ask for the signals that end it.
+# The pause container of other runtimes. As process 1 it has to install handlers for signals that end it.
 PAUSE_SOURCE = """\
 #include <signal.h>
 #include <unistd.h>
@@ -56,7 +56,7 @@ int main(void)
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """What the image's config says about running it; durations, ids and paths as in the OCI image spec."""
+    """The image's config; durations, ids and paths as in the OCI image spec."""
 
     entrypoint: Sequence[str] = ()
     cmd: Sequence[str] = ("/bin/sh",)
@@ -82,14 +82,14 @@ class ImageConfig:
 
 
 class LayerBuilder:
-    """An uncompressed layer, member by member; the same calls give the same bytes."""
+    """Builds an uncompressed layer, member by member; the same calls give the same bytes."""
 
     def __init__(self, format_: int = tarfile.PAX_FORMAT) -> None:
         self._buffer = io.BytesIO()
         self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=format_)
 
     def member(self, name: str, kind: bytes, mode: int, content: bytes = b"", **more: Any) -> LayerBuilder:
-        """Adds one member as it is said, sane or not: hostile layers are built with this too."""
+        """Adds one member without checks, so that hostile layers can be built too."""
         info = tarfile.TarInfo(name)
         info.type, info.mode, info.size = kind, mode, len(content)
         for key, value in more.items():
@@ -149,7 +149,7 @@ def busybox_layer(binaries: Iterable[Path] = ()) -> bytes:
 
 
 def program_layer(name: str, source: str, mode: int = 0o755) -> bytes:
-    """A layer with nothing but a static program at `/name`, made of C source."""
+    """A layer with only a static program at `/name`, compiled from C source."""
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / name
         command = ["gcc", "-Os", "-static", "-s", "-x", "c", "-", "-o", str(program)]
@@ -158,7 +158,7 @@ def program_layer(name: str, source: str, mode: int = 0o755) -> bytes:
 
 
 def shared_libraries(binary: Path) -> list[Path]:
-    """The loader and libraries that ldd names for `binary`, at the paths the loader looks for them."""
+    """The loader and libraries of `binary`, as printed by ldd."""
     listing = subprocess.run(["ldd", binary], capture_output=True, text=True, check=True).stdout
     return [Path(found) for found in re.findall(r"(/\S+) \(0x", listing)]
 
@@ -170,7 +170,7 @@ def write_layout(
     compression: Compression = "gzip",
     tag: str = "latest",
 ) -> str:
-    """Writes an OCI image layout of one image to `folder`; answers the manifest's digest.
+    """Writes an OCI image layout of one image to `folder`; returns the manifest's digest.
 
     `layers` are uncompressed tar archives, lowest first. With no layers the layout is still valid.
     """
@@ -207,7 +207,7 @@ def build_image(
     binaries: Iterable[Path] = (),
     compression: Compression = "gzip",
 ) -> str:
-    """A busybox image, `files` (path → content) in a layer of their own; answers the manifest's digest."""
+    """A busybox image, with `files` (path → content) in another layer; returns the manifest's digest."""
     layers = [busybox_layer(binaries)]
     if files:
         layer = LayerBuilder()

@@ -1,4 +1,4 @@
-"""What a machine that goes down takes with it, taken from one daemon on a machine that stays up."""
+"""Simulates a reboot for one daemon: removes what a reboot would remove."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.host import kill_below, unmount_below
 
 
 def go_down(daemon: Daemon) -> None:
-    """Kills the daemon and all of its pods, and removes what is in memory alone: STATE, cgroups, network."""
+    """Kills the daemon and all of its pods, and removes what is only in memory: STATE, cgroups, network."""
     daemon.kill()
     kill_below(daemon.state)
     unmount_below(daemon.state)
@@ -20,5 +20,5 @@ def go_down(daemon: Daemon) -> None:
     subprocess.run(["ip", "link", "delete", daemon.bridge], stderr=subprocess.DEVNULL, check=False)
     table = f"phantom_{daemon.bridge}"
     subprocess.run(["nft", "delete", "table", "inet", table], stderr=subprocess.DEVNULL, check=False)
-    with contextlib.suppress(FileNotFoundError):  # the daemon had only just begun
+    with contextlib.suppress(FileNotFoundError):  # the daemon had just started
         shutil.rmtree(daemon.state)

@@ -1,4 +1,4 @@
-"""Debian's docker-registry on loopback, on a port that the kernel picks."""
+"""Debian's docker-registry on loopback, on a port chosen by the kernel."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ auth:
 
 
 class Registry:
-    """A registry whose files all lie under `folder`; `host` is `127.0.0.1:PORT` once it is started.
+    """A registry with all its files below `folder`; `host` is `127.0.0.1:PORT` after its start.
 
-    `htpasswd`: lines of `user:bcrypt-hash`; with them every request needs basic auth.
-    `storage`: where images are kept, if not under `folder`. `prefix` goes before each command.
+    `htpasswd`: lines of `user:bcrypt-hash`; if set, every request needs basic auth.
+    `storage`: folder of images, if not below `folder`. `prefix`: put before each command.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Registry:
         return self
 
     def _listening(self) -> bool:
-        """The registry logs the address that it got, which is how a port of 0 is read back."""
+        """Reads the port from the registry's log, as it was started with port 0."""
         assert self._child is not None
         found = re.search(r"listening on (127\.0\.0\.1:\d+)", self._child.log_text())
         self.host = found[1] if found else ""
         return bool(found)
 
     def push(self, layout: Path, name: str, tag: str = "latest", credentials: str | None = None) -> str:
-        """Copies the OCI layout to `name:tag` here by skopeo; answers the reference `host/name:tag`."""
+        """Copies the OCI layout to `name:tag` by skopeo; returns the reference `host/name:tag`."""
         reference = f"{self.host}/{name}:{tag}"
         command = [*self.prefix, "skopeo", "copy", "--quiet", "--all", "--preserve-digests"]
         command += ["--dest-tls-verify=false"]
@@ -82,7 +82,7 @@ class Registry:
         return reference
 
     def mirror(self, certs: Path, upstreams: Iterable[str]) -> None:
-        """Has those who read the hosts.toml files below `certs` ask here for what is on `upstreams`."""
+        """Configures this registry as a mirror of `upstreams` in the hosts.toml files below `certs`."""
         for upstream in upstreams:
             serve_from(self.host, certs, upstream)
 

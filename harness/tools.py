@@ -12,10 +12,10 @@ INSTALLER = ROOT / "tests" / "tools" / "install"
 
 @functools.cache
 def tool(name: str) -> Path:
-    """The path of tool `name`; builds it when it is not in the cache yet (minutes for a Go tool)."""
+    """The path of tool `name`; builds it if it is not cached yet (minutes for a Go tool)."""
     done = subprocess.run([INSTALLER, name], stdout=subprocess.PIPE, text=True, check=True)
     line = done.stdout.strip().splitlines()[-1]
     path = Path(line.partition("\t")[2])
     if not path.is_file():
-        raise FileNotFoundError(f"{INSTALLER} {name} answered {line!r}")
+        raise FileNotFoundError(f"{INSTALLER} {name} printed {line!r}")
     return path

@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of sleeping and hoping."""
+"""Waits for a condition, instead of sleeping for a fixed time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 PATIENCE = float(os.environ.get("PHANTOM_TEST_PATIENCE", "1"))
-"""How many times longer than written here everything may take: an emulated machine is slow."""
+"""Factor for all timeouts: an emulated machine is slow."""
 
 
 def wait_until(
     check: Callable[[], Result], what: str, timeout: float = 10.0, interval: float = 0.01
 ) -> Result:
-    """Calls `check` until it answers something true, and answers that.
+    """Calls `check` until it returns a true value, and returns that.
 
     `timeout` and `interval` are seconds. Raises TimeoutError naming `what` and the last answer.
     """

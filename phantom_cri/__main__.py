@@ -47,7 +47,7 @@ from phantom_cri.telemetry import logs, metrics, tracing
 log = logging.getLogger("phantom_cri")
 
 POLICIES = Path(__file__).with_name("policies")
-"""Where policies lie that no configuration names another folder for."""
+"""Default folder of the policies."""
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 async def serve(settings: Config) -> None:
-    """Run one daemon until it is told to stop; pods go on without it."""
+    """Run one daemon until SIGTERM or SIGINT; pods keep running after it."""
     ownership = Ownership(settings.root, settings.state)
     numbers = metrics.Metrics(__version__)
     traces = tracing.from_environment()
@@ -144,13 +144,13 @@ def make_streams(wanted: StreamingConfig) -> StreamServer:
 
 
 def load_policies(settings: Config) -> PolicyBook:
-    """Raises ConfigError naming the file and what is wrong, or what there is for `policy.default`."""
+    """Raises ConfigError naming the file and the mistake, or for `policy.default` the known policies."""
     folder = Path(settings.policy.directory or POLICIES)
     return PolicyBook.load(folder, settings.policy.default, load_apparmor(folder))
 
 
 def load_apparmor(folder: Path) -> AppArmor:
-    """What the host has of AppArmor; without our default profile pods that ask for none are unconfined."""
+    """AppArmor on this host; if the default profile cannot be loaded, only named profiles are applied."""
     if not apparmor.enabled():
         return AppArmor(False)
     try:
@@ -163,7 +163,7 @@ def load_apparmor(folder: Path) -> AppArmor:
 
 
 def load_selinux() -> Selinux:
-    """What the host has of SELinux; where its policy knows no containers they run as the policy lets them."""
+    """SELinux on this host; if its policy has no container types, containers run without labels."""
     found = Selinux.load()
     if found.is_enabled and found.contexts is None:
         log.warning("containers run without SELinux labels: %s", found.unavailable_reason)
@@ -179,21 +179,21 @@ def make_network(settings: Config) -> NetworkDriver:
 
 
 async def fragments_cgroup(settings: Config, tree: Cgroups) -> LaunchFds:
-    """The fragments' own cgroup, made when it is not there; open as long as the daemon lives."""
+    """The fragments' own cgroup, created if missing; its fds stay open while the daemon lives."""
     path = tree.fragments_path(settings.cgroup.parent)
     await tree.keep(path)
     return tree.launch_fds(path)
 
 
 def make_drivers(images: ImageService) -> dict[str, Driver]:
-    """By the names that `handlers[].driver` knows them by."""
+    """The drivers by their name in `handlers[].driver`."""
     return {"native": NativeDriver(images)}
 
 
 def make_handlers(
     settings: Config, policies: PolicyBook, profiles: Mapping[str, Profile]
 ) -> dict[str, Handler]:
-    """Raises ConfigError for a policy that is not there, naming those that are."""
+    """Raises ConfigError for an unknown policy, naming the known ones."""
     places = {handler.name: f"handlers[{index}]" for index, handler in enumerate(settings.handlers)}
     return {
         name: Handler(
@@ -207,7 +207,7 @@ def make_handlers(
 
 
 def make_profiles(settings: Config) -> dict[str, Profile]:
-    """What the fragments of each pool are born with."""
+    """Which host namespaces the fragments of each pool use."""
     spaces = {pool.name: pool.namespaces for pool in settings.pools}
     return {name: Profile(name, one.host_network, one.host_pid, one.host_ipc) for name, one in spaces.items()}
 
@@ -231,7 +231,7 @@ def make_pool(runtime: Runtime, profile: Profile, settings: PoolConfig) -> Pool[
 
 
 async def run(runtime: Runtime) -> None:
-    """Serve until SIGTERM or SIGINT, then let running calls end and the warm fragments go."""
+    """Serve until SIGTERM or SIGINT, then wait for running calls and end the warm fragments."""
     settings = runtime.config
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -257,7 +257,7 @@ async def run(runtime: Runtime) -> None:
             await stop.wait()
             runtime.events.close()  # before the server waits for all calls to end
             await runtime.streams.close()
-            log.info("phantom-cri stops: calls under way are waited for, pods go on")
+            log.info("phantom-cri stops: waiting for running calls to finish; pods keep running")
     finally:
         reporter.cancel()
         await runtime.streams.close()
@@ -267,7 +267,7 @@ async def run(runtime: Runtime) -> None:
 
 
 async def leave(runtime: Runtime) -> None:
-    """With the last pod gone, what all pods shared goes too; else it stays, as the pods do."""
+    """Without pods, remove the host's network setup too; else it stays, as the pods do."""
     if not runtime.records.pods:
         await runtime.network.dismantle()
         runtime.fragments_cgroup.close()
@@ -279,15 +279,15 @@ async def leave(runtime: Runtime) -> None:
 
 
 def prefer_the_loop() -> None:
-    """Let a thread that computes (stats of 1000 containers) hand over to the event loop ten times sooner.
+    """Let a computing thread (stats of 1000 containers) yield to the event loop ten times sooner.
 
-    Each step of a call that comes meanwhile waits for up to this long; the default is 5 ms.
+    Each step of a call waits for up to this long while it computes; the default is 5 ms.
     """
     sys.setswitchinterval(0.0005)
 
 
 def calm_garbage_collector() -> None:
-    """What start-up made stays for ever; full collections of it would only show up as slow pods."""
+    """Objects made at start-up are never freed; full collections of them would only slow down pods."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)

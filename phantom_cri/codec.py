@@ -1,7 +1,7 @@
-"""Records and documents as JSON: the one home of msgspec.
+"""Records and documents as JSON: the only user of msgspec.
 
-`Record` is the base of our values: frozen, unknown fields refused, defaults left out of the JSON. `Stored` is
-the base of those that are written to disk, where daemons of other releases read and change them.
+`Record` is the base of our values: frozen, unknown fields refused, defaults omitted in JSON. `Stored` is
+the base of those written to disk, where daemons of other releases read and change them.
 Imports nothing of ours.
 """
 
@@ -19,36 +19,36 @@ T = TypeVar("T")
 S = TypeVar("S", bound="Stored")
 
 Head = Mapping[str, "Head | None"]
-"""Names of fields, each with those of its own, or None for all of it."""
+"""Names of fields, each with the names of its own fields, or None for the whole value."""
 
 DecodeError = msgspec.DecodeError
 """What `from_json`, `from_yaml` and `convert` raise; its text names the path, as `$.pools[0].size`."""
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Base of our own values: what we wrote ourselves is read back strictly."""
+    """Base of our own values, which are decoded strictly."""
 
 
-_MARK = 0x7F  # DEL, which JSON does not escape and nobody writes: looking for one byte costs 50 ns
+_MARK = 0x7F  # DEL: JSON does not escape it, and it is never used; finding one byte costs 50 ns
 _UNKNOWN = f"{chr(_MARK)}unknown"
 
 
 class Stored(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """Base of what is written to disk, and of its parts.
 
-    `unknown`: what a later release has added, as a JSON object. `from_stored` keeps it and `to_json` writes
-    it back, in each part where it was found. A part that is replaced by a new one takes its own along.
+    `unknown`: fields added by a later release, as a JSON object. `from_stored` keeps them and `to_json`
+    writes them back, in each part where they were found. Those of a replaced part are dropped with it.
 
-    So fields are added freely where it does no harm that an earlier release does not heed them. Any other
-    change raises the record's schema: `tag_field="schema", tag=2`; a record without the number has 1. The
-    heads of pods and containers (lifecycle/records.py) are the same in every schema.
+    So a field may be added without a new schema if an earlier release can safely ignore it. Any other change
+    raises the record's schema: `tag_field="schema", tag=2`; a record without the number has 1. The heads of
+    pods and containers (lifecycle/records.py) are the same in every schema.
     """
 
     unknown: bytes = msgspec.field(default=b"", name=_UNKNOWN)
 
 
 class NewerSchema(Exception):
-    """A later release wrote it in a way that this one would misread: to be left as it is."""
+    """Written by a later release with a schema unknown here: must be left unchanged."""
 
     def __init__(self, schema: int, known: int) -> None:
         super().__init__(f"it has schema {schema} of a newer phantom-cri, this one knows {known}")
@@ -71,24 +71,24 @@ def from_json(text: bytes | str, kind: type[T]) -> T:
 
 
 def from_stored(text: bytes, kind: type[S]) -> S:
-    """Read what `to_json` wrote, in whatever release. Raises DecodeError, NewerSchema."""
+    """Read what `to_json` of any release wrote. Raises DecodeError, NewerSchema."""
     schema, known = _HEAD.decode(text).schema, _schema_of(kind)
     if schema > known:
         raise NewerSchema(schema, known)
     value = from_json(text, kind)
-    if to_json(value) == text:  # nearly always: this very release wrote it
+    if to_json(value) == text:  # nearly always: written by this release
         return value
     return cast(S, _keeping_unknown(value, text))
 
 
 def from_head(text: bytes, kind: type[S], head: Head) -> S:
-    """Read of a record with a newer schema the fields `head`; all others are kept as unknown. DecodeError."""
+    """Read only the fields `head` of a newer schema; all others are kept as unknown. Raises DecodeError."""
     value = from_json(msgspec.json.encode(_picked(text, head)), kind)
     return cast(S, _keeping_unknown(value, text, head))
 
 
 def newer_schema(value: Stored) -> str:
-    """How it is known here by its head only; "" when by all of it."""
+    """Why only the record's head could be read (its newer schema); "" if all of it was."""
     if value.unknown:
         schema, known = _HEAD.decode(value.unknown).schema, _schema_of(type(value))
         if schema > known:
@@ -97,7 +97,7 @@ def newer_schema(value: Stored) -> str:
 
 
 def _schema_of(kind: type[Stored]) -> int:
-    """The newest that is known here."""
+    """The newest schema supported here."""
     tag = kind.__struct_config__.tag
     return tag if isinstance(tag, int) else 1
 
@@ -118,9 +118,9 @@ def replace(value: T, **changes: Any) -> T:
 def write_atomically(path: Path | str, content: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
     """Write to a temporary name in the same folder and rename over `path`.
 
-    A reader, or a crash at any moment, sees the old or the new content, never half.
-    `durable` also syncs file and folder, for what must survive a power loss.
-    Raises OSError; the temporary file is removed then.
+    Readers see the old or the new content, never a part of it, also after a crash at any moment.
+    `durable` also syncs file and folder, to survive a power loss.
+    Raises OSError; the temporary file is then removed.
     """
     target = os.fspath(path)
     temporary = f"{target}.{os.getpid()}.tmp"
@@ -141,14 +141,14 @@ def write_atomically(path: Path | str, content: bytes, *, mode: int = 0o600, dur
 
 
 def write_all(fd: int, content: bytes) -> None:
-    """write(2) until all is written: one call may take less when a disk is nearly full. Raises OSError."""
+    """write(2) until all is written: one call may write less when a disk is nearly full. Raises OSError."""
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def sync_folder(folder: str) -> None:
-    """Make the names in a folder outlive a power loss. Raises OSError."""
+    """fsync(2) a folder, so that its entries survive a power loss. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -172,9 +172,9 @@ def _picked(text: bytes | msgspec.Raw, head: Head) -> dict[str, Any]:
 
 
 def _keeping_unknown(value: Any, text: bytes | msgspec.Raw, head: Head | None = None) -> Any:
-    """`value` as decoded from `text`, with what its class does not know of that, and its parts' classes.
+    """`value` as decoded from `text`, with the fields of `text` that its class and its parts' classes lack.
 
-    With a `head`, that is all but what this names.
+    With a `head`: all fields that the head does not name.
     """
     if isinstance(value, Stored):
         found = _FIELDS.decode(text)
@@ -199,7 +199,7 @@ def _keeping_unknown(value: Any, text: bytes | msgspec.Raw, head: Head | None = 
 
 
 def _with_unknown(value: object, text: bytes | msgspec.Raw) -> Any:
-    """The JSON `text` of `value` as something to encode, with all unknown fields in their places."""
+    """`value`, whose JSON is `text`, as an encodable object with all unknown fields in their places."""
     if isinstance(value, msgspec.Struct):
         fields = _FIELDS.decode(text)
         for name, field in zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True):

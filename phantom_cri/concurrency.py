@@ -1,4 +1,4 @@
-"""asyncio work that must be finished although its caller is cancelled, and work that nobody waits for.
+"""asyncio work that must finish even if its caller is cancelled, and background work.
 
 Imports nothing of ours.
 """
@@ -15,8 +15,8 @@ T = TypeVar("T")
 async def to_the_end(work: Awaitable[T]) -> T:
     """Result of `work`, which is awaited whole even if the caller is cancelled meanwhile.
 
-    An error of the work is raised in any case; a cancellation after it, so that the caller learns first what
-    has become of what it acquired.
+    An error of the work is always raised; a cancellation only after the work has ended, so that the caller
+    knows what was acquired.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -28,7 +28,7 @@ async def to_the_end(work: Awaitable[T]) -> T:
 
 
 async def settled(future: asyncio.Future[Any]) -> None:
-    """Wait until `future` is done, however often the caller is cancelled; the caller raises that itself."""
+    """Wait until `future` is done, even if cancelled repeatedly; the caller has to raise the cancellation."""
     while not future.done():
         try:
             await asyncio.wait([future])
@@ -37,7 +37,7 @@ async def settled(future: asyncio.Future[Any]) -> None:
 
 
 class Background:
-    """Tasks that nobody waits for. They are kept here while they run: the loop holds tasks only weakly."""
+    """Background tasks. Referenced here until they end, as the event loop holds weak references only."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,6 +53,6 @@ class Background:
             task.cancel()
 
     async def wait(self) -> None:
-        """Until all that run now are done, whatever becomes of them."""
+        """Wait until all running tasks are done, whether or not they fail."""
         if self._tasks:
             await asyncio.wait(self._tasks)

@@ -1,9 +1,8 @@
-"""What can go wrong, as one family of exceptions.
+"""All errors, as one family of exceptions.
 
-Every error that a caller can meet is a `PhantomError`. Its `code` is the name of
-the gRPC status code it becomes on the wire (`phantom_cri.rpc.calls` holds
-the only map to grpc objects, so that nothing else imports grpc for it).
-A message names the field or operation and the value that was refused.
+Every error that a caller can get is a `PhantomError`. Its `code` is the name of the gRPC status code that it
+is sent as (only `phantom_cri.rpc.calls` maps the names to grpc objects, so that nothing else imports grpc).
+A message names the field or operation and the refused value.
 Imports nothing of ours.
 """
 
@@ -20,7 +19,7 @@ class PhantomError(Exception):
 
 
 class InvalidArgument(PhantomError):
-    """The request itself is wrong, whatever the state: names the field and the value."""
+    """The request is invalid in any state: names the field and the value."""
 
     code = "INVALID_ARGUMENT"
 
@@ -36,7 +35,7 @@ class AlreadyExists(PhantomError):
 
 
 class FailedPrecondition(PhantomError):
-    """The request is right but not in this state: names the state and the verb."""
+    """The request is valid but not in this state: names the state and the verb."""
 
     code = "FAILED_PRECONDITION"
 
@@ -50,7 +49,7 @@ class Unauthenticated(PhantomError):
 
 
 class ResourceExhausted(PhantomError):
-    """Addresses, pids, disk or a limit of ours ran out: says which."""
+    """Addresses, pids, disk space or one of our limits is exhausted: names which."""
 
     code = "RESOURCE_EXHAUSTED"
 
@@ -60,13 +59,13 @@ class DeadlineExceeded(PhantomError):
 
 
 class Unavailable(PhantomError):
-    """Worth trying again later."""
+    """A temporary failure: can be retried later."""
 
     code = "UNAVAILABLE"
 
 
 class RegistryUnavailable(Unavailable):
-    """No registry answered. The kubelet shows the reason only under this code, and by this first word."""
+    """No registry answered. The kubelet shows the reason only with this code and this first word."""
 
     code = "UNKNOWN"
 
@@ -79,7 +78,7 @@ class Unimplemented(PhantomError):
 
 
 class Internal(PhantomError):
-    """An invariant of ours broke, or the kernel refused what it should allow."""
+    """A bug of ours, or the kernel refused what it should allow."""
 
     code = "INTERNAL"
 
@@ -112,13 +111,13 @@ SHORTAGES = frozenset(
         errno_names.ENOSPC,
     }
 )
-"""Errnos that say that the node has run out of something: another time, or with fewer pods, it may work."""
+"""Errnos for an exhausted resource of the node: a retry, or fewer pods, may succeed."""
 
 
 def kernel_error(operation: str, number: int) -> PhantomError:
     """For a failed system call, e.g. `mkdir /a: EACCES (Permission denied)`.
 
-    ResourceExhausted when the node ran out of something, else Internal.
+    ResourceExhausted when a resource of the node is exhausted, else Internal.
     """
     kind = ResourceExhausted if abs(number) in SHORTAGES else Internal
     return kind(f"{operation}: {errno_name(number)} ({os.strerror(abs(number))})")

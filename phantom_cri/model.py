@@ -1,8 +1,8 @@
 """The nouns of the runtime, as frozen values that are also the records on disk.
 
-Names and meaning follow CRI v1 (`api/cri/`); enums are spelled as words so that a
-record can be read by a person. Times are nanoseconds since the epoch, sizes bytes,
-CPU periods and quotas microseconds. Imports nothing of ours but the codec's base.
+Names and meaning follow CRI v1 (`api/cri/`); enums are spelled as words so that records are readable. Times
+are nanoseconds since the epoch, sizes bytes, CPU periods and quotas microseconds. Imports nothing of ours but
+the codec's base.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SelinuxOptions(Stored, frozen=True):
 
 
 class SelinuxLabels(Stored, frozen=True):
-    """Contexts as the kernel writes them: of processes ("": they get none), and of files made for them."""
+    """Contexts as the kernel writes them: of processes ("": none), and of files made for them."""
 
     process: str
     mount: str
@@ -187,9 +187,9 @@ class CapabilitySets(Record, frozen=True):
 
 
 class CompiledPolicy(Record, frozen=True):
-    """All that a policy says about the processes of one container. Paths that an image lacks are skipped.
+    """A policy compiled for the processes of one container. Paths that an image lacks are skipped.
 
-    On disk too, and read strictly: a restriction that is not known here cannot be applied.
+    Also stored on disk, and read strictly: an unknown restriction could not be applied.
 
     seccomp: struct sock_filter[], empty for none; seccomp_flags: SECCOMP_FILTER_FLAG_*.
     apparmor: name of a loaded profile, empty for unconfined.
@@ -206,16 +206,16 @@ class CompiledPolicy(Record, frozen=True):
 
 
 class PolicyRef(Stored, frozen=True):
-    """Which policy holds a container. `hash`: of the whole CompiledPolicy, SHA-256 in hex."""
+    """The policy that confines a container. `hash`: of the whole CompiledPolicy, SHA-256 in hex."""
 
     name: str
     hash: str
 
 
 class PolicyReport(Record, frozen=True):
-    """A policy that is loaded. `digest`: of what it says; `containers`: those created under its name.
+    """A loaded policy. `digest`: of its content; `containers`: number created under its name.
 
-    handlers: runtime handlers whose pods' containers get it, "" is the default one.
+    handlers: runtime handlers whose pods' containers use it, "" is the default one.
     """
 
     name: str
@@ -238,9 +238,9 @@ class PlannedOp(Record, frozen=True):
 
 
 class PlanReport(Record, frozen=True):
-    """A container's plan. `is_sent`: as its fragment got it; else made again from the container's record.
+    """A container's plan. `is_sent`: as sent to its fragment; else made again from the container's record.
 
-    facts: (name, words) of what the process is and is held to.
+    facts: (name, text) pairs that describe the process and its confinement.
     """
 
     container_id: str
@@ -286,11 +286,11 @@ class ContainerConfig(Stored, frozen=True):
     tty: bool = False
     resources: Resources = Resources()
     security: ContainerSecurity = ContainerSecurity()
-    stop_signal: str = ""  # empty: the image's, else SIGTERM; "SIGTERM", "SIGRTMIN+3"
+    stop_signal: str = ""  # empty: the image's, or SIGTERM; "SIGTERM", "SIGRTMIN+3"
 
 
 class User(Stored, frozen=True):
-    """Who a container's process is, as resolved in its image. `groups` includes `gid`."""
+    """The user of a container's process, as resolved in its image. `groups` includes `gid`."""
 
     uid: int = 0
     gid: int = 0
@@ -299,7 +299,7 @@ class User(Stored, frozen=True):
 
 
 class ProcessRef(Stored, frozen=True):
-    """A process that cannot be mistaken for a later one with the same pid.
+    """Identifies a process, also after its pid was reused.
 
     `start_time`: field 22 of /proc/PID/stat, in clock ticks since boot (proc_pid_stat(5)).
     """
@@ -309,7 +309,7 @@ class ProcessRef(Stored, frozen=True):
 
 
 class SandboxRecord(Stored, frozen=True):
-    """All that is known of a pod. `state` is what the kernel was last seen to say."""
+    """The record of a pod. `state` is the last one observed in the kernel."""
 
     id: str
     config: SandboxConfig
@@ -325,11 +325,11 @@ class SandboxRecord(Stored, frozen=True):
     cold_reason: str = ""  # why it was cold, "" if warm
     resources: Resources | None = None
     overhead: Resources | None = None
-    selinux: SelinuxLabels | None = None  # what its containers have unless they ask for more
+    selinux: SelinuxLabels | None = None  # default of its containers
 
 
 class ImageConfig(Stored, frozen=True):
-    """What an image says of the process to run in it (OCI image config, `config`)."""
+    """The image's settings for its process (OCI image config, `config`)."""
 
     user: str = ""
     env: tuple[str, ...] = ()
@@ -342,7 +342,7 @@ class ImageConfig(Stored, frozen=True):
 
 
 class InjectedDevice(Stored, frozen=True):
-    """A node to make: `mode` carries S_IFCHR, S_IFBLK or S_IFIFO; `access`: of r, w, m, empty for none.
+    """A device node to create: `mode` includes S_IFCHR, S_IFBLK or S_IFIFO; `access`: of r, w, m; "": none.
 
     `uid`, `gid`: None for those of the container's process.
     """
@@ -357,7 +357,7 @@ class InjectedDevice(Stored, frozen=True):
 
 
 class InjectedHook(Stored, frozen=True):
-    """A program of the node to run for a container. `name`: OCI's; `timeout`: seconds, 0 for none."""
+    """A program of the host to run for a container. `name`: OCI's; `timeout`: seconds, 0 for none."""
 
     name: str
     path: str
@@ -377,9 +377,9 @@ class Injection(Stored, frozen=True):
 
 
 class ImageMount(Stored, frozen=True):
-    """What a mount of an image came to. `stack`: folders top first, or one file: the image at its sub path.
+    """A resolved mount of an image. `stack`: folders, top first, or one file: the image at its sub path.
 
-    `layers`: the image's, which must stay as long as the container does.
+    `layers`: the image's; they must exist as long as the container does.
     """
 
     image_id: str
@@ -393,9 +393,9 @@ class ContainerRecord(Stored, frozen=True):
     config: ContainerConfig
     image_id: str  # config digest
     image_ref: str  # repo digest where there is one
-    image_name: str  # first tag, or what the user asked for
+    image_name: str  # first tag, or the requested name
     created_at: int
-    image: ImageConfig = ImageConfig()  # the image may be gone while the container lives
+    image: ImageConfig = ImageConfig()  # a copy: the image may be removed before the container
     started_at: int = 0
     finished_at: int = 0
     exit_code: int = 0
@@ -409,15 +409,15 @@ class ContainerRecord(Stored, frozen=True):
     cgroup: str = ""
     resources: Resources = Resources()
     layers: tuple[str, ...] = ()  # snapshot: read-only layer folders, top first
-    injection: Injection | None = None  # None: it asked for no CDI device
+    injection: Injection | None = None  # None: no CDI device was requested
     image_mounts: tuple[ImageMount, ...] = ()  # one for each of config.mounts with an image, in their order
     selinux: SelinuxLabels | None = None
-    policy: PolicyRef | None = None  # None: of a daemon that recorded none
+    policy: PolicyRef | None = None  # None: created by a daemon that recorded none
     driver: str = "native"  # the runtime driver that it was created with
 
 
 class ContainerEvent(Record, frozen=True):
-    """What happened to a container, or to a pod (`object_id` is the pod's then) and its state right after."""
+    """An event of a container, or of a pod (then `object_id` is the pod's), and the state right after it."""
 
     kind: EventKind
     object_id: str
@@ -459,7 +459,7 @@ class FilesystemUsage(Record, frozen=True):
 
 
 class Streams(Record, frozen=True):
-    """What a client of Exec or Attach has of a process; with a terminal there is no stderr."""
+    """The streams that a client of Exec or Attach gets; with a terminal there is no stderr."""
 
     tty: bool = False
     stdin: bool = False
@@ -468,7 +468,7 @@ class Streams(Record, frozen=True):
 
 
 class ExecResult(Record, frozen=True):
-    """What an ExecSync left behind; a non-zero `exit_code` is no error."""
+    """The result of an ExecSync; a non-zero `exit_code` is not an error."""
 
     stdout: bytes
     stderr: bytes
@@ -476,14 +476,14 @@ class ExecResult(Record, frozen=True):
 
 
 class RuntimeVersion(Record, frozen=True):
-    """`name` prefixes the kubelet's container ids for ever; `version` has at least two numbers."""
+    """`name` prefixes the kubelet's container ids and must not change; `version` has at least two numbers."""
 
     name: str
     version: str
 
 
 class RuntimeCondition(Record, frozen=True):
-    """`RuntimeReady` and `NetworkReady` must be among them; `reason` is one CamelCase word."""
+    """`RuntimeReady` and `NetworkReady` are required; `reason` is one CamelCase word."""
 
     type: str
     status: bool
@@ -492,7 +492,7 @@ class RuntimeCondition(Record, frozen=True):
 
 
 class RuntimeHandler(Record, frozen=True):
-    """One value of a pod's runtime class; `name` "" is the default."""
+    """One value of a RuntimeClass's `handler`; `name` "" is the default."""
 
     name: str
     recursive_read_only_mounts: bool = False
@@ -500,7 +500,7 @@ class RuntimeHandler(Record, frozen=True):
 
 
 class RuntimeStatus(Record, frozen=True):
-    """What this node can do now. `details` is shown by `crictl info` as it is."""
+    """The node's status and features. `details` is shown unchanged by `crictl info`."""
 
     conditions: tuple[RuntimeCondition, ...]
     handlers: tuple[RuntimeHandler, ...] = ()

@@ -1,6 +1,6 @@
-"""What containers and pods use, as read from the kernel. Values of a moment: never stored.
+"""Resource usage of containers and pods, as read from the kernel; never stored.
 
-Nanoseconds, bytes, counts. `None` where this node's kernel does not keep the number at all.
+Nanoseconds, bytes, counts. `None` where this node's kernel does not have the number.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CpuUsage(NamedTuple):
 
 class MemoryUsage(NamedTuple):
     usage: int
-    working_set: int  # usage without inactive file cache, as the kubelet evicts by
+    working_set: int  # usage without inactive file cache, as the kubelet's eviction counts
     rss: int = 0
     cache: int = 0
     mapped_file: int = 0
@@ -46,7 +46,7 @@ class MemoryUsage(NamedTuple):
     major_page_faults: int = 0
     limit: int = 0  # 0: none
     swap_limit: int | None = None  # memory and swap together, 0: none
-    soft_limit: int = 0  # what reclaim spares: memory.low, or v1's soft limit
+    soft_limit: int = 0  # memory.low, or v1's soft limit
     most: int | None = None
     limit_hits: int | None = None
     oom_kills: int = 0
@@ -68,7 +68,7 @@ class IoUsage(NamedTuple):
 
 
 class TaskUsage(NamedTuple):
-    """`tasks` are threads, as the pids controller counts. Open files are counted when all is asked for."""
+    """`tasks` are threads, as the pids controller counts. Open files: only in detailed readings."""
 
     tasks: int
     limit: int = 0  # 0: none
@@ -105,17 +105,17 @@ class InterfaceUsage(NamedTuple):
 
 
 class ContainerUsage(NamedTuple):
-    """`cgroup` is None for a container that does not run, `layer` until it was counted for the first time."""
+    """`cgroup` is None for a container that is not running, `layer` until it is first measured."""
 
     record: ContainerRecord
     cgroup: CgroupUsage | None
-    nano_cores: int | None  # over the time since an earlier reading
+    nano_cores: int | None  # since an earlier reading
     layer: FilesystemUsage | None
     open_files_limit: int | None = None
 
 
 class PodUsage(NamedTuple):
-    """`interfaces` are the pod's own without lo, the default one first; empty on the host's network."""
+    """`interfaces`: the pod's own, default first, without lo; empty on the host's network."""
 
     record: SandboxRecord
     cgroup: CgroupUsage

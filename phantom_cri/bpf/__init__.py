@@ -1,4 +1,4 @@
-"""BPF programs: loading and attaching them by bpf(2). Who needs one brings its instructions."""
+"""BPF programs: loading and attaching them by bpf(2). Callers bring the instructions."""
 
 from __future__ import annotations
 

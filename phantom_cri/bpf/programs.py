@@ -10,7 +10,7 @@ PROG_TYPE_CGROUP_DEVICE = 15
 ATTACH_CGROUP_DEVICE = 6
 
 _PROG_LOAD, _PROG_ATTACH = 5, 8
-# With ALLOW_MULTI a parent's program (systemd's DeviceAllow=) keeps its say: all of them have to agree.
+# With ALLOW_MULTI a parent's program (systemd's DeviceAllow=) still applies: all have to allow the access.
 _ALLOW_MULTI = 2
 _LICENSE = b"Apache-2.0\0"
 
@@ -36,6 +36,6 @@ def load(kind: int, attach_type: int, instructions: bytes, name: bytes) -> int:
 
 
 def attach_to_cgroup(program_fd: int, attach_type: int, cgroup_fd: int) -> None:
-    """The program decides over the cgroup from now on, as long as that lives. Raises OSError."""
+    """Attach the program to the cgroup for the cgroup's lifetime. Raises OSError."""
     attributes = struct.pack("=IIII", cgroup_fd, program_fd, attach_type, _ALLOW_MULTI)
     native.bpf(_PROG_ATTACH, bytearray(attributes))

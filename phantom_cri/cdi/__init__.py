@@ -1,7 +1,7 @@
-"""Container Device Interface: devices that vendors describe in files, by their qualified names.
+"""Container Device Interface: devices that vendors describe in files, requested by qualified name.
 
-`requested` says which devices a container asks for, `Registry.injection` what they add to it. Facts: the
-CDI specification up to 1.1.0; it has no library in this language, so its rules are here.
+`requested` returns the devices that a container asks for, `Registry.injection` what they add to it. Source:
+the CDI specification up to 1.1.0; no Python library exists, so its rules are implemented here.
 """
 
 from __future__ import annotations

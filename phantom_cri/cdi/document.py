@@ -1,4 +1,4 @@
-"""One CDI file: its fields, strictly, and the rules that hold for any of them."""
+"""One CDI file: its fields, decoded strictly, and the rules that every file must follow."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Document(Record, frozen=True, rename="camel"):
 
 
 class Described(NamedTuple):
-    """A device, and the file that describes it: that file's own edits come along with it, once."""
+    """A device and the file that describes it; the file's own edits come once, with its first device."""
 
     path: str
     document: Document
@@ -98,7 +98,7 @@ def check(document: Document) -> None:
     if not is_kind(document.kind):
         raise ValueError(f"kind: {document.kind!r} is not vendor/class")
     if not document.devices:
-        raise ValueError("devices: there is none")
+        raise ValueError("devices: the list is empty")
     _check_edits(document.container_edits, "containerEdits")
     names = set()
     for index, device in enumerate(document.devices):
@@ -106,7 +106,7 @@ def check(document: Document) -> None:
         if not is_device(device.name):
             raise ValueError(f"{field}.name: {device.name!r} is not a device's name")
         if device.name in names:
-            raise ValueError(f"{field}.name: {device.name!r} is there twice")
+            raise ValueError(f"{field}.name: {device.name!r} appears twice")
         names.add(device.name)
         if device.container_edits == Edits():
             raise ValueError(f"{field}.containerEdits: is empty")
@@ -123,11 +123,11 @@ def _version(text: str) -> Version:
         version = (int(parts[0]), int(parts[1]), int(parts[2]))
         if version in _KNOWN_VERSIONS:
             return version
-    raise ValueError(f"cdiVersion: {text!r} is not known")
+    raise ValueError(f"cdiVersion: {text!r} is not supported")
 
 
 def _features(document: Document) -> Iterator[tuple[Version, str]]:
-    """What in the file is newer than version 0.1.0, with the version that brought it."""
+    """The file's features that are newer than version 0.1.0, each with the version that introduced it."""
     if "." in document.kind.partition("/")[2]:
         yield (0, 6, 0), "kind with a dot in its class"
     if document.annotations or any(device.annotations for device in document.devices):
@@ -176,7 +176,7 @@ def _check_node(node: DeviceNode, field: str) -> None:
     if node.host_path:
         _check_path(node.host_path, f"{field}.hostPath")
     if node.permissions != "none" and not set(node.permissions) <= set("rwm"):
-        raise ValueError(f"{field}.permissions: {node.permissions!r} is neither of r, w, m nor none")
+        raise ValueError(f"{field}.permissions: {node.permissions!r} may only contain r, w and m")
     numbers = (node.major, node.minor, node.uid, node.gid)
     if any(number is not None and not 0 <= number <= _LARGEST_ID for number in numbers):
         raise ValueError(f"{field}: {node.path}: a number is out of range")

@@ -1,4 +1,4 @@
-"""From what CDI files say to what one container gets, with the node's own device numbers."""
+"""Combines the edits of CDI files for one container, with the node's own device numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEFAULT_MODE = 0o666
 
 
 def merged(devices: Sequence[Described]) -> Injection:
-    """All edits in the order the devices are asked for in; what a later one says of a name or path counts.
+    """All edits in the order of the requested devices; for the same name or path the last one wins.
 
     Raises FailedPrecondition, Unimplemented.
     """
@@ -52,7 +52,7 @@ def merged(devices: Sequence[Described]) -> Injection:
 
 
 def _in_order(devices: Iterable[Described]) -> Iterator[tuple[str, Edits]]:
-    """A file's own edits once, right before those of its first device."""
+    """Edits in order: a file's own edits come once, right before those of its first device."""
     seen = set()
     for path, document, device in devices:
         if path not in seen:
@@ -62,7 +62,7 @@ def _in_order(devices: Iterable[Described]) -> Iterator[tuple[str, Edits]]:
 
 
 def _refuse(edits: Edits, path: str) -> None:
-    """Nothing is left out silently: a device without all of its edits would look as if it worked."""
+    """Refuse unsupported edits: a device without all of its edits would only look as if it worked."""
     if edits.intel_rdt is not None:
         raise Unimplemented(f"CDI file {path}: intelRdt: classes of service are not supported")
     if edits.net_devices:
@@ -71,7 +71,7 @@ def _refuse(edits: Edits, path: str) -> None:
 
 
 def _node(node: DeviceNode, path: str) -> InjectedDevice:
-    """Type and numbers are the host node's unless the file says them."""
+    """Type and numbers are those of the host's device node unless the file sets them."""
     source = node.host_path or node.path
     mode, major, minor = _KINDS.get(node.type, 0), node.major, node.minor
     permissions = _DEFAULT_MODE
@@ -82,7 +82,7 @@ def _node(node: DeviceNode, path: str) -> InjectedDevice:
             raise FailedPrecondition(f"CDI file {path}: deviceNodes: {source}: {error.strerror}") from None
         kind = stat.S_IFMT(status.st_mode)
         if kind not in _KINDS.values() or (mode and kind != mode):
-            raise FailedPrecondition(f"CDI file {path}: deviceNodes: {source} is no such device node")
+            raise FailedPrecondition(f"CDI file {path}: deviceNodes: {source} is not such a device node")
         mode, permissions = kind, stat.S_IMODE(status.st_mode)
         major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
     if node.file_mode is not None:

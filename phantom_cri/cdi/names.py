@@ -1,4 +1,4 @@
-"""`vendor.com/class=device`, and the two ways in which a request names devices."""
+"""`vendor.com/class=device`, and the two ways to name devices in a request."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def is_qualified(text: str) -> bool:
 
 
 def requested(names: Sequence[str], annotations: Mapping[str, str]) -> tuple[str, ...]:
-    """The devices that a container asks for, each once: its field CDI_devices, then its annotations.
+    """The requested devices without duplicates: first those of CDI_devices, then those of annotations.
 
-    Device plugins of before that field set annotations `cdi.k8s.io/…` to a list with commas.
-    Raises InvalidArgument naming the field or the annotation, and the name that is none.
+    Device plugins older than that field set annotations `cdi.k8s.io/…` to a comma-separated list.
+    Raises InvalidArgument naming the field or the annotation, and the invalid name.
     """
     found = dict.fromkeys(_checked("CDI_devices", names))
     for key in sorted(annotations):

@@ -1,4 +1,4 @@
-"""The devices that the CDI files of this node describe, read again whenever a file has changed."""
+"""The devices described by this node's CDI files, which are read again when a file changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LARGEST = 16 << 20
 
 
 class _Stamp(NamedTuple):
-    """What tells a file from a later one under the same path."""
+    """Identifies one version of a file under its path."""
 
     inode: int
     size: int
@@ -31,24 +31,24 @@ class _Stamp(NamedTuple):
 
 
 class Registry:
-    """`folders`: of the files, lowest priority first (the specification's /etc/cdi, /var/run/cdi).
+    """`folders`: where the files are, lowest priority first (the specification's /etc/cdi, /var/run/cdi).
 
-    A file that is wrong takes only its own devices away, and says so in the log and to who asks for them.
+    An invalid file only disables its own devices; the reason is logged, and returned to requests for them.
     """
 
     def __init__(self, folders: Sequence[str]) -> None:
         self._folders = tuple(folders)
         self._stamps: dict[str, _Stamp] = {}
         self._documents: dict[str, Document] = {}
-        self._wrong: dict[str, str] = {}  # path → what is wrong with it
+        self._wrong: dict[str, str] = {}  # path → why it is invalid
         self._devices: dict[str, Described] = {}
         self._lock = Lock()
 
     def injection(self, names: Sequence[str]) -> Injection:
-        """What the devices add to a container. Blocks on the disk; for any thread.
+        """What the devices add to a container. Reads from disk; may be called from any thread.
 
-        Raises FailedPrecondition naming devices that no file describes (or several do), or what this node
-        lacks; Unimplemented naming what a file asks for that nobody here does; ResourceExhausted.
+        Raises FailedPrecondition naming devices that no file (or more than one) describes, or that this node
+        lacks; Unimplemented naming an unsupported edit of a file; ResourceExhausted.
         """
         with self._lock:
             self._refresh()
@@ -71,7 +71,7 @@ class Registry:
             del self._documents[path]
         for path, stamp in list(stamps.items()):
             if self._stamps.get(path) != stamp and not self._read(path):
-                del stamps[path]  # it may be readable the next time without having changed
+                del stamps[path]  # it may become readable without a change of its stamp
         self._stamps = stamps
         self._devices = self._resolved()
 
@@ -98,7 +98,7 @@ class Registry:
                         )
 
     def _read(self, path: str) -> bool:
-        """Whether it could be read, be it right or wrong."""
+        """Whether the file could be read, whether or not it is valid."""
         self._documents.pop(path, None)
         self._wrong.pop(path, None)
         try:
@@ -107,16 +107,16 @@ class Registry:
                 from_json(content, Document) if path.endswith(".json") else from_yaml(content, Document)
             )
             check(document)
-        except (OSError, DecodeError, ValueError) as error:  # the last for YAML that is none, too
+        except (OSError, DecodeError, ValueError) as error:  # ValueError: also for invalid YAML
             _check_shortage(path, error)
             self._wrong[path] = " ".join(str(error).split())
-            log.warning("CDI file %s is left out: %s", path, self._wrong[path])
+            log.warning("CDI file %s is ignored: %s", path, self._wrong[path])
             return not isinstance(error, OSError)
         self._documents[path] = document
         return True
 
     def _resolved(self) -> dict[str, Described]:
-        """The later folder wins; what two files of one folder describe is nobody's."""
+        """A later folder wins; a device that two files of one folder describe is not used."""
         devices: dict[str, Described] = {}
         for folder in self._folders:
             here: dict[str, Described] = {}
@@ -137,13 +137,13 @@ class Registry:
 
 
 def _check_shortage(path: str, error: Exception) -> None:
-    """Raise ResourceExhausted if `error` says nothing of the file, but that this process lacks something."""
+    """Raise ResourceExhausted if `error` is not the file's fault but a shortage in this process."""
     if isinstance(error, OSError) and error.errno in SHORTAGES:
         raise kernel_error(f"CDI device injection failed: read {path}", error.errno or 0) from error
 
 
 def _content(path: str) -> bytes:
-    """A regular file of reasonable size; ValueError, OSError. A fifo must not hold us up."""
+    """A regular file of reasonable size; ValueError, OSError. Does not block on a FIFO."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -1,6 +1,6 @@
-"""cgroups v1, v2 and hybrid behind one interface, made by ourselves or by systemd.
+"""cgroups v1, v2 and hybrid behind one interface, created by us or by systemd.
 
-`detect()` and `detect_systemd()` give the node's `Cgroups`.
+`detect()` and `detect_systemd()` return the node's `Cgroups`.
 """
 
 from __future__ import annotations

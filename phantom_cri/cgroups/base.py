@@ -1,7 +1,7 @@
-"""What the rest of the runtime sees of cgroups, whichever version the node has.
+"""The interface of all cgroup drivers, whichever cgroup version the node has.
 
 All calls are plain, quick system calls and hold no state between them, so they may be made from any thread.
-`*_async` are for the event loop: inline where nothing has to be waited for, on a thread where it has.
+`*_async` are for the event loop: they run inline if nothing can block, else on a thread.
 Paths are the kubelet's (`/kubepods/burstable/pod1/abc`). Errors name path, field and value.
 """
 
@@ -38,7 +38,7 @@ _FRAGMENTS = "fragments"
 
 
 class LaunchFds(NamedTuple):
-    """Descriptors (close-on-exec) that put a process into a cgroup and watch over it. The caller closes them.
+    """Descriptors (close-on-exec) to put a process into a cgroup and to monitor it. The caller closes them.
 
     `clone_into`: for CLONE_INTO_CGROUP (v2, and the v2 side of hybrid); None on pure v1.
     `procs`: one file for each v1 hierarchy; the new process writes "0" to each while it has a single thread.
@@ -70,8 +70,8 @@ class LaunchFds(NamedTuple):
 
 
 class CgroupStatistics(Record, frozen=True):
-    """What is held between calls, which is something with systemd only. `jobs`: of units, that somebody waits
-    for; `sleepers`: processes of ours that keep scopes.
+    """State held between calls; only the systemd driver has any. `jobs`: unit jobs being waited for;
+    `sleepers`: our processes that keep scopes alive.
     """
 
     jobs: int
@@ -79,7 +79,7 @@ class CgroupStatistics(Record, frozen=True):
 
 
 class Cgroups(ABC):
-    """One node's cgroups. `controllers` are those that can be used, whichever hierarchy they are in."""
+    """One node's cgroups. `controllers`: all usable ones, in any hierarchy."""
 
     version: Version
     driver: CgroupDriver = "cgroupfs"
@@ -88,7 +88,7 @@ class Cgroups(ABC):
 
     @abstractmethod
     def features(self) -> dict[str, bool]:
-        """What was found by trying, for `phantom doctor` and CRI Status."""
+        """Features, tested by trying them, for `phantom doctor` and CRI Status."""
 
     def statistics(self) -> CgroupStatistics:
         return CgroupStatistics(0, 0)
@@ -99,14 +99,14 @@ class Cgroups(ABC):
 
     @abstractmethod
     def kill(self, path: str, timeout_s: float = KILL_TIMEOUT_S) -> None:
-        """SIGKILL to every process in `path` and below; returns when none is left. A missing path is fine.
+        """SIGKILL every process in `path` and below; returns when none is left. `path` may be missing.
 
         Raises DeadlineExceeded naming the survivors.
         """
 
     @abstractmethod
     def exec_child(self, path: str, exec_id: str) -> LaunchFds:
-        """A cgroup of its own for one exec inside a container's, so that it can be killed whole.
+        """A cgroup of its own for one exec inside a container's, so that all its processes can be killed.
 
         It has no limits of its own and counts towards the container's. Raises NotFound, AlreadyExists.
         """
@@ -114,7 +114,7 @@ class Cgroups(ABC):
     def usage(self, path: str, *, detailed: bool = False) -> CgroupUsage:
         """What `path` and all below it use. Raises NotFound.
 
-        `everything` adds what only metrics tell: peaks, events, io by device, huge pages, open files.
+        `detailed` adds what only metrics need: peaks, events, io by device, huge pages, open files.
         """
         name = relative(path)
         try:
@@ -147,7 +147,7 @@ class Cgroups(ABC):
 
     @abstractmethod
     def _prepare(self, name: str, settings: Sequence[Setting], made: list[tuple[Tree, str]]) -> None:
-        """Make the cgroup in every hierarchy, ready to take processes and the settings' controllers."""
+        """Create the cgroup in every hierarchy, ready for processes and the settings' controllers."""
 
     @abstractmethod
     def _restrict_devices(self, name: str, rules: Sequence[DeviceRule]) -> None: ...
@@ -158,27 +158,27 @@ class Cgroups(ABC):
     @property
     @abstractmethod
     def _process_tree(self) -> Tree:
-        """The hierarchy that is asked who is in a cgroup."""
+        """The hierarchy whose `cgroup.procs` is used to list a cgroup's processes."""
 
     @property
     @abstractmethod
     def _exec_tree(self) -> Tree:
-        """The one hierarchy in which an exec gets a child."""
+        """The only hierarchy in which an exec gets a child cgroup."""
 
     def parent(self, cgroup_parent: str) -> str:
         """A pod's `cgroup_parent` (empty: DEFAULT_PARENT) as a path. Raises InvalidArgument."""
         return f"/{relative(cgroup_parent or DEFAULT_PARENT)}"
 
     def member(self, cgroup_parent: str, member_id: str) -> str:
-        """Where a container's cgroup is below its pod's. Raises InvalidArgument."""
+        """The path of a container's cgroup, below its pod's. Raises InvalidArgument."""
         return pod_path(cgroup_parent, member_id)
 
     def fragments_path(self, default_parent: str) -> str:
-        """Where the fragments themselves live."""
+        """The path of the fragments' own cgroup."""
         return pod_path(default_parent, _FRAGMENTS)
 
     def check(self, resources: Resources) -> None:
-        """Refuse what no cgroup of this node can take, before one is made.
+        """Refuse resources that this node cannot apply, before anything is created.
 
         Raises InvalidArgument naming field and value, FailedPrecondition naming the missing controller.
         """
@@ -190,13 +190,13 @@ class Cgroups(ABC):
             check_host(resources, *self._processors_and_memory())
 
     def limits(self, resources: Resources) -> list[str]:
-        """What `create` writes for them: "memory.max 1048576" for each file. Raises InvalidArgument."""
+        """What `create` writes for them, as "memory.max 1048576" for each file. Raises InvalidArgument."""
         return [f"{setting.file} {setting.value}" for setting in self._settings(resources, fresh=True)]
 
     def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] | None) -> None:
-        """Make the cgroup with its limits; missing parents are made too. All of it, or nothing.
+        """Create the cgroup with its limits, and missing parents. On failure nothing is left.
 
-        `devices`: what may be used; None leaves it to the parent (privileged). Raises InvalidArgument (a
+        `devices`: the allowed ones; None leaves it to the parent (privileged). Raises InvalidArgument (a
         value that the kernel refuses), AlreadyExists, FailedPrecondition (a controller is missing).
         """
         name = relative(path)
@@ -209,7 +209,7 @@ class Cgroups(ABC):
                 self._restrict_devices(name, devices)
         except FileExistsError as error:
             _unmake(made)
-            raise AlreadyExists(f"cgroup {path}: there is one already") from error
+            raise AlreadyExists(f"cgroup {path}: already exists") from error
         except OSError as error:
             _unmake(made)
             raise kernel_error(f"cgroup {path}: make", error.errno or 0) from error
@@ -220,11 +220,11 @@ class Cgroups(ABC):
     async def create_async(
         self, path: str, resources: Resources, devices: Sequence[DeviceRule] | None
     ) -> None:
-        """`create`, for a driver that has to ask a service manager for it."""
+        """`create`, for a driver that has to ask a service manager to do it."""
         self.create(path, resources, devices)
 
     async def keep(self, path: str) -> None:
-        """Make the cgroup unless it is there; it stays until it is removed, however empty."""
+        """Create the cgroup if it does not exist; it stays until it is removed, even if empty."""
         if not self.exists(path):
             await self.create_async(path, Resources(), None)
 
@@ -232,8 +232,8 @@ class Cgroups(ABC):
         """Change the limits that are set (not 0, not empty): all, or after a failure none.
 
         A memory limit without a swap limit means no swap, as in `create`: pass the container's merged values.
-        A memory limit below what is in use is refused once the kernel has reclaimed what it could, which
-        takes its time. Raises NotFound, InvalidArgument, FailedPrecondition.
+        A memory limit below the current use is refused after the kernel has reclaimed what it can, which may
+        take long. Raises NotFound, InvalidArgument, FailedPrecondition.
         """
         name = relative(path)
         self._require(name)
@@ -245,9 +245,9 @@ class Cgroups(ABC):
         await asyncio.to_thread(self.update, path, resources)
 
     def remove(self, path: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
-        """Remove the cgroup and what is below it, from every hierarchy. A missing path is fine.
+        """Remove the cgroup and those below it, from every hierarchy. A missing path is no error.
 
-        Waits for processes that are on their way out; raises FailedPrecondition naming those that stay.
+        Waits for processes that are exiting; raises FailedPrecondition naming those that remain.
         """
         name = relative(path)
         deadline = deadline_after(timeout_s)
@@ -257,7 +257,7 @@ class Cgroups(ABC):
                 raise FailedPrecondition(f"cgroup {path}: remove: processes {left} are still in it")
 
     async def remove_async(self, path: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
-        """`remove`, inline in the usual case that nobody is left in it."""
+        """`remove`; runs inline in the usual case that the cgroup is empty."""
         if not self._try_remove(relative(path)):
             await asyncio.to_thread(self.remove, path, timeout_s)
 
@@ -265,7 +265,7 @@ class Cgroups(ABC):
         await asyncio.to_thread(self.kill, path, timeout_s)
 
     def remove_exec_child(self, path: str, exec_id: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
-        """Idempotent. Raises FailedPrecondition while a process is in it."""
+        """Idempotent. Raises FailedPrecondition while it contains a process."""
         name = f"{relative(path)}/{exec_name(exec_id)}"
         tree, deadline = self._exec_tree, deadline_after(timeout_s)
         while not self._rmdir(tree, name):
@@ -274,24 +274,24 @@ class Cgroups(ABC):
                 raise FailedPrecondition(f"cgroup /{name}: remove: processes {left} are still in it")
 
     async def end_exec_child(self, path: str, exec_id: str) -> None:
-        """Kill all that is left of an exec, and remove its cgroup. Idempotent. Raises DeadlineExceeded."""
+        """Kill all processes left by an exec, and remove its cgroup. Idempotent. Raises DeadlineExceeded."""
         await self.kill_async(f"/{relative(path)}/{exec_name(exec_id)}")
         await asyncio.to_thread(self.remove_exec_child, path, exec_id)
 
     def leave_exec_child(self, path: str, exec_id: str) -> None:
-        """Remove an exec's cgroup unless a process was left in it: then it goes with the container's."""
+        """Remove an exec's cgroup if it is empty; else it is removed with the container's."""
         self._rmdir(self._exec_tree, f"{relative(path)}/{exec_name(exec_id)}")
 
     def view(self, path: str) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
-        """What a process in `path` should see below /sys/fs/cgroup where no cgroup namespace shows it.
+        """What to mount below /sys/fs/cgroup for a process in `path` without a cgroup namespace.
 
-        (folder name, path on the host) of each v1 hierarchy, and (link, folder name) of controllers that are
-        mounted together; both empty on v2.
+        Returns (folder name, path on the host) of each v1 hierarchy, and (link, folder name) of controllers
+        that are mounted together; both are empty on v2.
         """
         return (), ()
 
     def pids(self, path: str) -> set[int]:
-        """Processes in `path` and below; empty where it does not exist."""
+        """Processes in `path` and below; empty if it does not exist."""
         return self._process_tree.pids(relative(path))
 
     def exists(self, path: str) -> bool:
@@ -303,18 +303,18 @@ class Cgroups(ABC):
 
     @abstractmethod
     def _make_room(self, name: str, settings: Sequence[Setting]) -> None:
-        """Before limits change: raise FailedPrecondition where the kernel would rather kill than refuse."""
+        """Before limits change: raise FailedPrecondition for one that would make the kernel kill."""
 
     @property
     def freezer(self) -> Freezer:
-        """Raises FailedPrecondition on a node that has none."""
+        """Raises FailedPrecondition on a node without a freezer."""
         for tree in (self._tree_of("freezer"), self._exec_tree):
             if tree is not None and ("freezer" in tree.controllers or self.version != "v1"):
                 return Freezer(tree)
         raise FailedPrecondition("cgroups: this node has no freezer")
 
     def _processors_and_memory(self) -> tuple[str, str]:
-        """CPUs and memory nodes that a cgroup here can have, as the kernel lists them; "" if not known."""
+        """CPUs and memory nodes available to cgroups, as the kernel lists them; "" if unknown."""
         tree = self._tree_of("cpuset")
         if tree is None:
             return "", ""
@@ -343,13 +343,13 @@ class Cgroups(ABC):
         except FileNotFoundError as error:
             raise NotFound(f"cgroup /{name}: there is none") from error
         except FileExistsError as error:
-            raise AlreadyExists(f"cgroup /{child}: there is one already") from error
+            raise AlreadyExists(f"cgroup /{child}: already exists") from error
         except OSError as error:
             raise kernel_error(f"cgroup /{child}: make", error.errno or 0) from error
 
 
 def open_together(name: str, openers: Sequence[Callable[[], int]]) -> list[int]:
-    """Open all or none. Raises NotFound naming the cgroup."""
+    """Open all or, on failure, none. Raises NotFound naming the cgroup."""
     fds: list[int] = []
     try:
         for opener in openers:
@@ -365,6 +365,6 @@ def open_together(name: str, openers: Sequence[Callable[[], int]]) -> list[int]:
 
 def _unmake(made: list[tuple[Tree, str]]) -> None:
     for tree, name in reversed(made):
-        # A parent that somebody has put to use meanwhile stays.
+        # A parent that has other children by now stays.
         with contextlib.suppress(OSError):
             tree.rmdir(name)

@@ -1,7 +1,7 @@
-"""What can be refused of a request before anything is made: ranges, and what this host has not.
+"""Checks of a request before anything is created: ranges, and resources that this host lacks.
 
-The kernel has the last word when values are written (`settings.refusal`); here are those that it would refuse
-anyway, or take in silence and not follow.
+The kernel still checks values when they are written (`settings.refusal`). Refused here are values that it
+would refuse too, or would accept without applying them.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def check_ranges(resources: Resources) -> None:
 
 
 def check_host(resources: Resources, cpus: str, memory_nodes: str) -> None:
-    """`cpus`, `memory_nodes`: those there are, as the kernel lists them; "" where that is not known.
+    """`cpus`, `memory_nodes`: the available ones, as the kernel lists them; "" if unknown.
 
-    Raises InvalidArgument for a processor, memory node, page size or block device that this host has not.
+    Raises InvalidArgument for a processor, memory node, page size or block device that this host lacks.
     """
     _check_set("cpuset_cpus", resources.cpuset_cpus, cpus)
     _check_set("cpuset_mems", resources.cpuset_mems, memory_nodes)
     sizes = page_sizes() if resources.hugepage_limits else frozenset()
     for huge in resources.hugepage_limits:
-        # The kubelet's list may name more sizes than there are, with 0: then there is nothing to hold back.
+        # The kubelet's list may name sizes that the host lacks, with limit 0: nothing to enforce.
         if huge.limit and huge.page_size not in sizes:
             have = ", ".join(sorted(sizes)) or "none"
             raise InvalidArgument(

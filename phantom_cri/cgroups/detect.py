@@ -1,4 +1,4 @@
-"""Which cgroup version the node has, by what is mounted, and what can be done with it."""
+"""Detects the node's cgroup version from its mounts, and checks that it can be used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phantom_cri.cgroups.v2 import V2Cgroups
 from phantom_cri.errors import FailedPrecondition, Unavailable
 
 MOUNT_POINT = Path("/sys/fs/cgroup")
-# v1 hierarchies without a controller; systemd's keeps services apart from containers.
+# v1 hierarchies without a controller; systemd tracks its services in one.
 _BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 _NAMED = frozenset({"systemd", "elogind", "openrc"})
 
@@ -45,9 +45,9 @@ def detect(root: Path = MOUNT_POINT) -> Cgroups:
 
 
 async def detect_systemd(root: Path = MOUNT_POINT) -> Cgroups:
-    """The node's cgroups as systemd gives them out. Raises FailedPrecondition saying what it lacks."""
+    """The node's cgroups, managed by systemd. Raises FailedPrecondition naming what is missing."""
     _require_systemd(root)
-    from phantom_cri.cgroups.systemd import SystemdCgroups  # the D-Bus library is for those who need it
+    from phantom_cri.cgroups.systemd import SystemdCgroups  # imports the D-Bus library only if needed
     from phantom_cri.cgroups.units import Units
 
     units = Units()
@@ -87,7 +87,7 @@ def _unified(folder: Path) -> Tree:
 
 
 def _require_kill(tree: Tree) -> None:
-    """The root has no cgroup.kill of its own; any cgroup below has, so one is made to look."""
+    """The root has no cgroup.kill, but every other cgroup has: a temporary one is created to check."""
     probe = f"phantom-probe-{os.getpid()}"
     try:
         tree.mkdir(probe)

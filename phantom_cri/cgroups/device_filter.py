@@ -1,4 +1,4 @@
-"""Device access on cgroup v2: a rule set's BPF program is loaded once and attached often."""
+"""Device access on cgroup v2: the BPF program of a rule set is loaded once and attached many times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_PROGRAMS = 64
 
 
 class DeviceFilters:
-    """Loaded programs by rule set: nearly all containers share one, and loading costs more than attaching."""
+    """Loaded programs by rule set: most containers share one, and loading costs more than attaching."""
 
     def __init__(self) -> None:
         self._programs: OrderedDict[tuple[DeviceRule, ...], int] = OrderedDict()

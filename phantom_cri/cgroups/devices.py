@@ -37,7 +37,7 @@ class DeviceRule(NamedTuple):
 
 
 DEFAULT_RULES: tuple[DeviceRule, ...] = (
-    # mknod of anything: the capability MKNOD decides that, and a node without "rw" below cannot be opened.
+    # mknod of any device: CAP_MKNOD controls that, and a node without "rw" below cannot be opened.
     DeviceRule("c", None, None, "m"),
     DeviceRule("b", None, None, "m"),
     DeviceRule("c", 1, 3, "rwm"),  # null
@@ -50,7 +50,7 @@ DEFAULT_RULES: tuple[DeviceRule, ...] = (
     DeviceRule("c", 5, 2, "rwm"),  # ptmx
     DeviceRule("c", 136, None, "rwm"),  # pts/*
 )
-"""What every container gets (OCI runtime spec, "Default Devices"; numbers: admin-guide/devices.txt)."""
+"""Allowed for every container (OCI runtime spec, "Default Devices"; numbers: admin-guide/devices.txt)."""
 
 
 @lru_cache(maxsize=64)
@@ -107,14 +107,14 @@ def v2_program(rules: Sequence[DeviceRule]) -> bytes:
         block = _rule_block(rule)
         program += block
         if block == _answer(1):
-            # It covers everything: the verifier refuses what nothing can reach (EINVAL, "unreachable insn").
+            # It matches everything: the verifier refuses unreachable code (EINVAL, "unreachable insn").
             return b"".join(program)
     program += _answer(0)
     return b"".join(program)
 
 
 def _rule_block(rule: DeviceRule) -> list[bytes]:
-    """Compare, and jump over the answer at the first difference."""
+    """Compare, and jump to the next rule at the first difference."""
     wanted: list[tuple[int, int, int]] = []
     if rule.kind != "a":
         wanted.append((_JUMP_UNEQUAL_32, _KIND, _KIND_NUMBER[rule.kind]))

@@ -1,4 +1,4 @@
-"""Stopping all of a cgroup and letting it go on, unseen by its processes.
+"""Freezing and thawing all processes of a cgroup, which they cannot notice.
 
 Sources: Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst, cgroup-v2.rst (cgroup.freeze, since 5.2).
 """
@@ -30,20 +30,20 @@ _V2 = _Words("cgroup.freeze", "1", "0", "cgroup.events", "frozen 1\n")
 
 
 class Freezer:
-    """The hierarchy that can do it: v1's freezer, or a v2 one."""
+    """Uses v1's freezer hierarchy, or a v2 one."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._words = _V1 if "freezer" in tree.controllers else _V2
 
     def folder(self, path: str) -> str:
-        """Where the cgroup lies in the file system."""
+        """The cgroup's folder in the file system."""
         return f"{self._tree.root}/{relative(path)}"
 
     def freeze(self, path: str, timeout_s: float) -> None:
         """Returns when every process in `path` and below has stopped. Raises NotFound, DeadlineExceeded.
 
-        One that waits in the kernel for a dead file server never stops; the others go on again then.
+        A process that waits in the kernel for a dead file server never stops; then all are thawed again.
         """
         name, deadline = relative(path), deadline_after(timeout_s)
         try:
@@ -61,7 +61,7 @@ class Freezer:
             raise
 
     def thaw(self, path: str) -> None:
-        """Idempotent, also for a path that is gone."""
+        """Idempotent; a missing path is no error."""
         try:
             self._tree.write(relative(path), self._words.file, self._words.thaw)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""CRI resources as values for cgroup files. Pure: what to write, in which order, and for which field.
+"""CRI resources as values for cgroup files, in order, each with its request field. Pure.
 
 0 or empty means "not set" throughout (`model.Resources`). Sources: Documentation/admin-guide/cgroup-v2.rst,
 cgroup-v1/*.rst, OCI runtime spec config-linux.md.
@@ -22,7 +22,7 @@ _PAGE_SIZE = re.compile(r"[1-9][0-9]{0,6}(?:KB|MB|GB)")
 
 
 class Setting(NamedTuple):
-    """One value for one file. `optional`: fine where the kernel has no such file."""
+    """One value for one file. `optional`: skipped if the kernel has no such file."""
 
     controller: str
     file: str
@@ -32,12 +32,12 @@ class Setting(NamedTuple):
 
     @property
     def names_file(self) -> bool:
-        """The request itself chose the file: that the kernel has none of the name is its mistake."""
+        """Whether the request named the file, so that a missing file is the request's mistake."""
         return self.controller == "hugetlb" or self.field.startswith("unified")
 
 
 def v1_settings(resources: Resources, *, fresh: bool) -> list[Setting]:
-    """What to write on v1. `fresh`: into a new cgroup, where the kernel's defaults need not be written.
+    """What to write on v1. `fresh`: for a new cgroup, in which the kernel's defaults need not be written.
 
     Raises InvalidArgument naming the field.
     """
@@ -67,7 +67,7 @@ def _v1_memory(resources: Resources) -> list[Setting]:
     if limit:
         settings.append(Setting("memory", "memory.limit_in_bytes", str(limit), "memory_limit_in_bytes"))
     if total:
-        # Absent without swap accounting (swapaccount=0): then there is nothing to hold back.
+        # Absent without swap accounting (swapaccount=0): nothing to enforce then.
         settings.append(
             Setting(
                 "memory",
@@ -112,14 +112,14 @@ def _v2_cpu_max(resources: Resources, *, fresh: bool) -> list[Setting]:
     if fresh and quota in (0, UNLIMITED) and period in (0, _CPU_PERIOD_DEFAULT):
         return []
     if not quota:
-        # The kernel wants a quota before a period, and this request has none to give.
+        # The file needs a quota before the period, and this request has none.
         return [Setting("cpu", "cpu.max", f"{'max' if fresh else KEEP_QUOTA} {period}", "cpu_period")]
     value = f"{_or_max(quota)} {period}" if period else _or_max(quota)
     return [Setting("cpu", "cpu.max", value, "cpu_quota")]
 
 
 KEEP_QUOTA = "{quota}"
-"""Stands in a `cpu.max` value for the quota that the cgroup has now."""
+"""Placeholder in a `cpu.max` value for the cgroup's current quota."""
 
 
 def cpu_weight(shares: int) -> int:
@@ -167,7 +167,7 @@ def _hugetlb(page_size: str, limit: int, suffix: str) -> Setting:
         )
     if limit < 0:
         raise InvalidArgument(f"linux.resources.hugepage_limits[{page_size}] {limit}: want bytes, 0 or more")
-    # The kubelet lists every page size it knows; a kernel without controller or size has none to give out.
+    # The kubelet lists every page size it knows; without the controller or size there is nothing to enforce.
     return Setting(
         "hugetlb", f"hugetlb.{page_size}.{suffix}", str(limit), f"hugepage_limits[{page_size}]", optional=True
     )

@@ -1,4 +1,4 @@
-"""What /proc says of a cgroup's processes that no controller counts: their open files and limits."""
+"""Open files of a cgroup's processes and their limit, from /proc: no controller counts them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 MOST_FILES = 10_000
-"""Open files looked at for one cgroup: a process with a million of them must not hold up all others."""
+"""Most open files counted for one cgroup, so that a process with a million cannot delay the others."""
 
 
 def count_open_files(pids: Iterable[int]) -> tuple[int, int]:
@@ -15,7 +15,7 @@ def count_open_files(pids: Iterable[int]) -> tuple[int, int]:
     for pid in pids:
         try:
             folder = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:  # it ended, or it may not be looked into
+        except OSError:  # it has ended, or access is denied
             continue
         try:
             names = os.listdir(folder)[: MOST_FILES - files]

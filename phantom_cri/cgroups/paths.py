@@ -7,7 +7,7 @@ import re
 from phantom_cri.errors import InvalidArgument
 
 DEFAULT_PARENT = "/phantom"
-"""Where pods live whose client names no cgroup_parent (crictl); the kubelet always names one."""
+"""The parent for pods without cgroup_parent (crictl); the kubelet always sets it."""
 
 # A newline in a name would forge lines of /proc/PID/cgroup; other control characters would forge log lines.
 _PATH = re.compile(r"/?[^\x00-\x1f\x7f/]{1,255}(?:/[^\x00-\x1f\x7f/]{1,255})*/?")
@@ -40,7 +40,7 @@ def relative(path: str) -> str:
 
 
 def exec_name(exec_id: str) -> str:
-    """The name of an exec's child cgroup, prefixed to stay apart from what a container makes itself."""
+    """The name of an exec's child cgroup, prefixed to avoid a clash with the container's own cgroups."""
     if not _NAME.fullmatch(exec_id):
         raise InvalidArgument(f"exec id {exec_id!r}: want letters, digits, '_', '.', '-'")
     return f"exec-{exec_id}"

@@ -1,4 +1,4 @@
-"""Waiting for a cgroup's processes to be gone, by pidfd: woken when one exits, not by the clock."""
+"""Waits for a cgroup's processes to exit, by pidfd instead of polling."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from phantom_cri.cgroups.tree import Tree
 
-# Where nothing is listed and the cgroup is busy all the same: a task that has been reaped but is not yet off
-# its CPU (kernel/cgroup/cgroup.c, cgroup_task_dead). No event tells of that; it lasts microseconds.
+# A cgroup may be busy although no process is listed: a reaped task is still on its CPU
+# (kernel/cgroup/cgroup.c, cgroup_task_dead). It lasts microseconds, and no event reports its end.
 _OFF_CPU_S = 0.0005
 
 
@@ -40,7 +40,7 @@ def wait_for_exit(pids: Iterable[int], deadline: float) -> bool:
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:
-            continue  # gone (ESRCH), or a thread that is no leader (EINVAL): its leader is waited for
+            continue  # gone (ESRCH), or not a thread group leader (EINVAL), which is waited for
         try:
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)

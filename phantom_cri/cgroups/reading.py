@@ -1,4 +1,4 @@
-"""The texts of cgroup files as numbers. Pure; for v1 and v2.
+"""Parses cgroup files of v1 and v2. Pure.
 
 Sources: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/{memory,blkio-controller}.rst, accounting/psi.rst.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from phantom_cri.usage import DeviceIo, MemoryUsage, Pressure, Stalls
 
-# v1 says "no limit" by the largest number of whole pages (PAGE_COUNTER_MAX), whatever the page size.
+# v1 shows "no limit" as the largest number of whole pages (PAGE_COUNTER_MAX), whatever the page size.
 _UNLIMITED = (1 << 63) - (1 << 16)
 
 
@@ -28,7 +28,7 @@ def limit(content: str) -> int:
 def stalls(content: str) -> Stalls | None:
     """`some avg10=0.00 … total=0`, `full …`; microseconds become nanoseconds. None for an empty text.
 
-    Before Linux 5.13 cpu.pressure has no `full`: nothing can be wholly stalled by waiting for a CPU alone.
+    Before Linux 5.13 cpu.pressure has no `full`: waiting for a CPU cannot stall all tasks at once.
     """
     lines = {line.partition(" ")[0]: _pressure(line) for line in content.splitlines()}
     return Stalls(lines["some"], lines.get("full", Pressure())) if "some" in lines else None

@@ -1,4 +1,4 @@
-"""Limits into cgroup files: in an order the kernel accepts, and for an update all or nothing."""
+"""Writes limits to cgroup files, in an order the kernel accepts; an update is all or nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_values(tree_of: TreeOf, name: str, settings: Sequence[Setting]) -> Non
     """Write all. Raises InvalidArgument (the kernel refuses the value), FailedPrecondition (no controller).
 
     Some values are legal only after another (v1: memory below memory+swap, a period that fits the quota), and
-    which goes first depends on the old values. So what fails is tried once more when the others are in place.
+    which goes first depends on the old values. So a failed write is retried once after the others.
     """
     again = [setting for setting in settings if _attempt(tree_of, name, setting) is not None]
     for setting in again:
@@ -38,7 +38,7 @@ def replace_values(tree_of: TreeOf, name: str, settings: Sequence[Setting]) -> N
     except PhantomError:
         values = {setting.file: setting.value for setting in settings}
         before = [old._replace(value=restored(old.file, values[old.file], old.value)) for old in before]
-        # The old values were legal together; a failure here could not be reported better than the first one.
+        # The old values were valid together; if this fails too, the first error is still the one to report.
         with contextlib.suppress(PhantomError):
             write_values(tree_of, name, before[::-1])
         raise
@@ -49,7 +49,7 @@ def refusal(name: str, setting: Setting, error: OSError) -> PhantomError:
     number = error.errno or 0
     what = f"linux.resources.{setting.field} {setting.value!r}: cgroup /{name}: {setting.file}"
     if number in _REFUSED_VALUE or (number == errno.ENOENT and setting.names_file):
-        return InvalidArgument(f"{what}: the kernel refuses it ({errno.errorcode[number]})")
+        return InvalidArgument(f"{what}: refused by the kernel ({errno.errorcode[number]})")
     if number in (errno.EBUSY, errno.ENOENT, errno.ENOSPC):
         return FailedPrecondition(f"{what}: not possible now ({errno.errorcode[number]})")
     return kernel_error(f"{what}: write", number)
@@ -81,7 +81,7 @@ def _current(tree_of: TreeOf, name: str, setting: Setting) -> Setting | None:
     if tree is None:
         return None
     try:
-        # An empty value (a v2 cpuset that follows its parent) goes back as a newline: nothing is no write.
+        # An empty value (a v2 cpuset as its parent's) is restored by a newline: an empty write has no effect.
         value = tree.read(name, setting.file).strip() or ("" if setting.file.startswith("io.") else "\n")
     except OSError as error:
         if error.errno == errno.ENOENT:
@@ -91,7 +91,7 @@ def _current(tree_of: TreeOf, name: str, setting: Setting) -> Setting | None:
 
 
 def _with_quota(setting: Setting, before: Sequence[Setting]) -> Setting:
-    """Fill in the quota that the cgroup has, where a request names only the period."""
+    """Fill in the cgroup's current quota if the request sets only the period."""
     if KEEP_QUOTA not in setting.value:
         return setting
     quota = next((old.value.split()[0] for old in before if old.file == setting.file), "max")

@@ -1,4 +1,4 @@
-"""Units of systemd's for pods and containers: their names, their places in the tree, their limits. Pure.
+"""systemd units for pods and containers: names, cgroup paths, limits as properties. Pure.
 
 Sources: systemd.slice(5), systemd.resource-control(5), "Control Group APIs and Delegation" (systemd.io).
 """
@@ -16,7 +16,7 @@ _SLICE = re.compile(r"[A-Za-z0-9:_.\\]+(?:-[A-Za-z0-9:_.\\]+)*\.slice")
 _LONGEST = 255  # of a unit's name (UNIT_NAME_MAX)
 _NO_LIMIT = (1 << 64) - 1
 _SECOND_US = 1_000_000
-# systemd keeps a quota as whole percents when it writes the unit down, and rounds towards zero.
+# systemd stores a unit's quota as whole percents, rounded towards zero.
 _PERCENT_US = _SECOND_US // 100
 _PERIOD_US = 100_000
 
@@ -30,7 +30,7 @@ class Property(NamedTuple):
 
 
 def slice_of(cgroup_parent: str) -> str:
-    """The slice's unit name of a path like `/a.slice/a-b.slice`, or of the name alone.
+    """The slice's unit name from a path like `/a.slice/a-b.slice`, or from the name alone.
 
     Raises InvalidArgument.
     """
@@ -41,15 +41,15 @@ def slice_of(cgroup_parent: str) -> str:
 
 
 def slice_path(name: str) -> str:
-    """Where systemd puts a slice: `a-b.slice` → `/a.slice/a-b.slice`."""
+    """The cgroup path of a slice: `a-b.slice` → `/a.slice/a-b.slice`."""
     parts = name.removesuffix(".slice").split("-")
     return "".join(f"/{'-'.join(parts[:depth])}.slice" for depth in range(1, len(parts) + 1))
 
 
 def properties(settings: Iterable[Setting]) -> list[Property]:
-    """What systemd must know of the limits, so that it does not undo them when it looks at the unit again.
+    """The limits as unit properties, so that systemd does not revert them when it applies the unit again.
 
-    What has no property here (huge pages, io.max by numbers) is in files that systemd leaves alone.
+    Limits without a property (huge pages, io.max by numbers) are in files that systemd does not write.
     """
     found: dict[str, Property] = {}
     for setting in settings:
@@ -96,7 +96,7 @@ def _cpu_quota(value: str) -> list[Property]:
 
 
 def bit_mask(listed: str) -> bytes:
-    """`0-1,9` as systemd takes sets of CPUs and memory nodes: bit n of the whole, bytes from the lowest."""
+    """`0-1,9` as systemd encodes sets of CPUs and memory nodes: bit n of the whole, bytes from the lowest."""
     bits = 0
     for part in filter(None, listed.strip().split(",")):
         low, _, high = part.partition("-")

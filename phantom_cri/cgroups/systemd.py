@@ -1,11 +1,11 @@
-"""cgroup v2 under systemd: it owns the tree, and every container gets a scope that is delegated to us.
+"""cgroup v2 under systemd: systemd owns the tree, and every container gets a scope that is delegated to us.
 
-A scope needs a process from the start, and systemd removes it with its last one. A container's own process
-is started in its cgroup (CLONE_INTO_CGROUP), so the cgroup has to be there before it; and when it has ended,
-the fragment reads whether something ran out of memory, which must still be there then. So a process that only
-sleeps keeps the scope alive, in a cgroup of its own below it, until the container's end kills all that is
-left. Inside a delegated scope all is ours; its own limits are set through systemd too, since systemd writes
-them again when it reloads.
+A scope needs a process when it is created, and systemd removes it with its last process. A container's
+process is started in its cgroup (CLONE_INTO_CGROUP), so the cgroup has to exist before it; and after it has
+ended, the fragment still reads its OOM counter. So a sleeping process keeps the scope alive, in its own
+cgroup below the scope, until it is killed at the container's end. Everything inside a delegated scope is
+ours; the limits of the scope itself are also set through systemd, since systemd writes them again when it
+reloads.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SystemdCgroups(V2Cgroups):
         return f"{self.parent(cgroup_parent)}/phantom-{member_name(member_id)}.scope"
 
     def fragments_path(self, default_parent: str) -> str:
-        """Unit names are the node's own, whatever slice they are in: each daemon's has its slice's in it."""
+        """Unit names are unique on a node, across slices, so the name contains the daemon's slice."""
         name = slice_of(default_parent)
         return f"{slice_path(name)}/{name.removesuffix('.slice')}-fragments.scope"
 
@@ -74,7 +74,7 @@ class SystemdCgroups(V2Cgroups):
             self._give_up(name)
             raise kernel_error(f"cgroup {path}: make", error.errno or 0) from error
         except BaseException:
-            self._give_up(name)  # with its process goes the scope
+            self._give_up(name)  # without its process the scope is removed
             raise
 
     def _settle(self, name: str, holder: subprocess.Popen[bytes]) -> None:
@@ -82,12 +82,12 @@ class SystemdCgroups(V2Cgroups):
         if not self._tree.has(place, "cgroup.procs"):
             self._tree.mkdir(place)
         self._tree.write(place, "cgroup.procs", str(holder.pid))
-        # An OOM kill of the whole cgroup (memory.oom.group) leaves those alone that have this score.
+        # An OOM kill of the whole cgroup (memory.oom.group) spares processes with this score.
         with contextlib.suppress(PermissionError), open(f"/proc/{holder.pid}/oom_score_adj", "w") as score:
             score.write("-1000")
 
     def _give_up(self, name: str) -> None:
-        """End who holds the place, an earlier daemon's too; idempotent."""
+        """Kill the sleeper of a scope, also an earlier daemon's; idempotent."""
         with contextlib.suppress(OSError):
             self._tree.write(f"{name}/{_PLACE}", "cgroup.kill", "1")
         holder = self._holders.pop(name, None)
@@ -102,22 +102,22 @@ class SystemdCgroups(V2Cgroups):
         name = relative(path)
         earlier = self._tree.pids(
             f"{name}/{_PLACE}"
-        )  # another daemon's; first ours, so that it is never empty
+        )  # an earlier daemon's, only after ours was added, so that the scope is never empty
         holder = self._holders[name] = _sleeper()
         self._settle(name, holder)
         kill_listed(earlier)
 
     async def update_async(self, path: str, resources: Resources) -> None:
-        """The kernel decides whether limits are taken; what systemd is told only counts when it reloads."""
+        """The limits written here apply at once; systemd's copy is applied when systemd reloads."""
         await super().update_async(path, resources)
         unit, _ = _unit_and_slice(relative(path))
         try:
             await self._units.change(unit, properties(self._settings(resources, fresh=False)))
         except PhantomError as error:
-            log.warning("%s has its new limits only until systemd reloads: %s", unit, error)
+            log.warning("limits of %s are lost when systemd reloads, storing them failed: %s", unit, error)
 
     async def remove_async(self, path: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
-        """systemd has to see the cgroup empty before it goes: otherwise it lists the scope for ever."""
+        """systemd has to see the cgroup empty before it is removed, or it keeps the scope listed."""
         name, deadline = relative(path), deadline_after(timeout_s)
         self._give_up(name)
         while pids := self.pids(path):

@@ -1,7 +1,7 @@
 """One mounted cgroup hierarchy, addressed relative to an open directory.
 
 Every path here is relative to the hierarchy's root and already checked (`paths.relative`).
-Plain system calls with `dir_fd`, no Path objects: create and remove are on the way of every container.
+Plain system calls with `dir_fd`, no Path objects: every container's start and end uses them.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Tree:
         os.rmdir(path, dir_fd=self.fd)
 
     def make(self, path: str, made: list[tuple[Tree, str]]) -> None:
-        """mkdir with the parents that are missing; what was made is added to `made` as it happens.
+        """mkdir with missing parents; each one created is added to `made` at once.
 
-        An existing parent is fine, an existing `path` raises FileExistsError.
+        An existing parent is no error, an existing `path` raises FileExistsError.
         """
         try:
             self.mkdir(path)
@@ -53,7 +53,7 @@ class Tree:
         made.append((self, path))
 
     def on_new_parent(self, path: str) -> None:
-        """A hook for hierarchies whose new cgroups cannot be used as they are made (v1 cpuset)."""
+        """A hook for hierarchies whose new cgroups need to be initialized (v1 cpuset)."""
 
     def open_directory(self, path: str) -> int:
         return os.open(path, _DIRECTORY, dir_fd=self.fd)
@@ -68,7 +68,7 @@ class Tree:
         self.write_each(path, file, (value.encode(),))
 
     def write_each(self, path: str, file: str, values: tuple[bytes, ...]) -> None:
-        """Several values into one file, one write(2) each: the kernel takes one command a write."""
+        """Write several values to one file, one write(2) each: the kernel accepts one command per write."""
         fd = os.open(f"{path}/{file}", _WRITE, dir_fd=self.fd)
         try:
             for value in values:
@@ -90,7 +90,7 @@ class Tree:
         return os.access(f"{path}/{file}", os.F_OK, dir_fd=self.fd)
 
     def children(self, path: str) -> list[str]:
-        """The cgroups right below `path`; none where it is gone."""
+        """The cgroups directly below `path`; none if it is gone."""
         try:
             fd = self.open_directory(path)
         except FileNotFoundError:
@@ -102,7 +102,7 @@ class Tree:
             os.close(fd)
 
     def descendants(self, path: str) -> list[str]:
-        """All cgroups below `path`, the deepest first."""
+        """All cgroups below `path`, deepest first."""
         found: list[str] = []
         waiting = self.children(path)
         while waiting:
@@ -112,7 +112,7 @@ class Tree:
         return found[::-1]
 
     def pids(self, path: str) -> set[int]:
-        """Processes in `path` and below it; none where it is gone. 0 (of an outer pid namespace) is left."""
+        """Processes in `path` and below; none if it is gone. 0 (of an outer pid namespace) is skipped."""
         pids: set[int] = set()
         for place in (path, *self.descendants(path)):
             try:
@@ -125,7 +125,7 @@ class Tree:
         return pids
 
     def rmdir_with_children(self, path: str) -> bool:
-        """rmdir, and of what a container or an exec made below. False: a process is still in it."""
+        """rmdir it and the cgroups made below it by containers and execs. False: a process is left."""
         try:
             self.rmdir(path)
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""`linux.resources.unified`: files of cgroup v2 by name, with the values that they take. Pure.
+"""`linux.resources.unified`: cgroup v2 files by name, and which values they accept. Pure.
 
-Only files that limit or protect are known here. `cgroup.*` would move processes or change the tree's shape,
-and `memory.reclaim` or `*.pressure` act instead of setting anything.
+Only files that limit or protect are accepted. `cgroup.*` would move processes or change the tree, and
+`memory.reclaim` or `*.pressure` trigger an action instead of setting a value.
 Source: Documentation/admin-guide/cgroup-v2.rst.
 """
 
@@ -58,9 +58,9 @@ _PATTERNS = {key: re.compile(pattern, re.ASCII) for key, pattern in _VALUES.item
 _HUGETLB = re.compile(r"hugetlb\.[1-9]\d{0,6}(?:KB|MB|GB)\.(?:rsvd\.)?max", re.ASCII)
 _HUGETLB_VALUE = re.compile(_BYTES, re.ASCII)
 
-# Lowest and highest of what the patterns let through.
+# Lowest and highest values, where the pattern is wider.
 _RANGES = {"cpu.weight": (1, 10_000), "cpu.weight.nice": (-20, 19)}
-# Each line of these stands for a device or a resource, and the kernel takes one with each write.
+# Each line of these is for one device or resource; the kernel accepts one per write.
 _ONE_LINE_A_WRITE = ("io.", "rdma.", "misc.", "dmem.")
 
 
@@ -88,7 +88,7 @@ def lines(key: str, value: str) -> list[str]:
 
 
 def devices(values: Iterable[tuple[str, str]]) -> set[str]:
-    """`MAJOR:MINOR` of the block devices that (key, value) pairs speak of."""
+    """`MAJOR:MINOR` of the block devices in (key, value) pairs."""
     found = set()
     for key, value in values:
         if key.startswith("io."):
@@ -97,7 +97,7 @@ def devices(values: Iterable[tuple[str, str]]) -> set[str]:
 
 
 def restored(key: str, new: str, old: str) -> str:
-    """`old`, and what sets back the devices that only `new` speaks of: silence keeps a limit."""
+    """`old`, and defaults for the devices that only `new` names: the kernel keeps limits not mentioned."""
     if not key.startswith("io."):
         return old
     before = devices([(key, old)])

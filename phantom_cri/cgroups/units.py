@@ -1,4 +1,4 @@
-"""Transient scopes by D-Bus, from the manager on the system bus (org.freedesktop.systemd1(5))."""
+"""Transient scopes, created by systemd over D-Bus (org.freedesktop.systemd1(5))."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phantom_cri.cgroups.slices import Property
 from phantom_cri.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, Internal, Unavailable
 
 JOB_TIMEOUT_S = 30.0
-"""Seconds that systemd gets for an answer and for a job: it has others to start and stop."""
+"""Timeout for systemd's answer and for a job: systemd may be busy with other units."""
 
 _SYSTEMD, _PATH, _MANAGER = (
     "org.freedesktop.systemd1",
@@ -26,22 +26,22 @@ _NO_UNIT, _UNIT_EXISTS = f"{_SYSTEMD}.NoSuchUnit", f"{_SYSTEMD}.UnitExists"
 
 
 class Units:
-    """Scopes of this node's systemd. Connects when needed, and again after the bus was restarted."""
+    """Scopes of this node's systemd. Connects when needed, and reconnects after a restart of the bus."""
 
     def __init__(self) -> None:
         self._bus: MessageBus | None = None
         self._connecting = asyncio.Lock()
-        self._jobs: dict[str, list[asyncio.Future[str]]] = {}  # by unit: who waits for its job's end
+        self._jobs: dict[str, list[asyncio.Future[str]]] = {}  # by unit: waiters for its job
 
     @property
     def jobs(self) -> int:
-        """Units whose job's end somebody waits for."""
+        """Units whose job is being waited for."""
         return len(self._jobs)
 
     async def start_scope(self, unit: str, slice_name: str, pid: int, limits: Sequence[Property]) -> None:
-        """A delegated scope around one process; on return its cgroup is there and the process is in it.
+        """Create a delegated scope for one process; on return its cgroup exists and contains the process.
 
-        Raises AlreadyExists, Internal (systemd says no), Unavailable (nobody to talk to), DeadlineExceeded.
+        Raises AlreadyExists, Internal (systemd refuses), Unavailable (no connection), DeadlineExceeded.
         """
         all_properties = [
             Property("Description", "s", f"phantom {unit}"),
@@ -57,14 +57,14 @@ class Units:
         await self._job(unit, "StartTransientUnit", "ssa(sv)a(sa(sv))", body)
 
     async def stop(self, unit: str) -> None:
-        """Stop a unit and whatever is left in it; a missing one is fine. Raises as `start_scope`."""
+        """Stop a unit and all its processes; a missing unit is no error. Raises as `start_scope`."""
         try:
             await self._job(unit, "StopUnit", "ss", [unit, "replace"])
         except NoSuchUnit:
             return
 
     async def change(self, unit: str, limits: Sequence[Property]) -> None:
-        """Until the unit ends. Raises as `start_scope`, FailedPrecondition for a unit that is gone."""
+        """Change limits of a unit. Raises as `start_scope`, FailedPrecondition for a unit that is gone."""
         if limits:
             await self._call("SetUnitProperties", "sba(sv)", [unit, True, _wire(limits)])
 
@@ -101,7 +101,9 @@ class Units:
         except DBusError as error:
             raise _refusal(method, str(body[0]), error) from error
         except (EOFError, OSError) as error:
-            raise Unavailable(f"systemd: {method} {body[0]}: the system bus hung up ({error})") from error
+            raise Unavailable(
+                f"systemd: {method} {body[0]}: the system bus disconnected ({error})"
+            ) from error
 
     async def _connected(self) -> MessageBus:
         async with self._connecting:

@@ -1,7 +1,7 @@
-"""Reads one cgroup's numbers: from v2's single folder, or from v1's folder in each hierarchy.
+"""Reads the resource usage of one cgroup: from v2's single folder, or from v1's folder in each hierarchy.
 
-Every file is one open, one read and one close relative to the hierarchy's root; some 8 µs each. What a
-kernel does not have (an older one, or a controller that is off) is left at None, never at a made-up 0.
+Every file is one open, one read and one close relative to the hierarchy's root; some 8 µs each. A number that
+the kernel does not have (an older kernel, or a disabled controller) stays None, not 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MICROSECOND = 1000
 
 def v2_usage(tree: Tree, name: str, controllers: frozenset[str], detailed: bool) -> CgroupUsage:
     """Raises OSError: ENOENT, ENODEV for a cgroup that is gone."""
-    stat = reading.flat_keyed(tree.read(name, "cpu.stat"))  # there without the controller too
+    stat = reading.flat_keyed(tree.read(name, "cpu.stat"))  # exists without the controller too
     cpu = CpuUsage(
         usage_ns=stat.get("usage_usec", 0) * _MICROSECOND,
         user_ns=stat.get("user_usec", 0) * _MICROSECOND,
@@ -55,7 +55,7 @@ def _v2_memory(tree: Tree, name: str, detailed: bool) -> MemoryUsage:
     found = found._replace(
         limit=limit,
         swap=int(swap or 0),
-        # v2 limits swap by itself; told as v1 does: both together, and none where one of them has none.
+        # v2 limits swap alone; reported as v1 does: both together, and no limit if one of them has none.
         swap_limit=_together(limit, swap_limit) if swap_limit else None,
         stalls=_stalls(tree, name, "memory"),
     )
@@ -78,7 +78,7 @@ def _together(memory_limit: int, swap_max: str) -> int:
 
 
 def v1_usage(trees: Mapping[str, Tree], unified: Tree | None, name: str, detailed: bool) -> CgroupUsage:
-    """`trees` by controller; `unified` is the v2 hierarchy of a hybrid node, which has the pressure.
+    """`trees` by controller; `unified` is the v2 hierarchy of a hybrid node, which has the pressure files.
 
     PSI is kept for cgroups of the v2 hierarchy alone (kernel/sched/psi.c, psi_task_change): none on pure v1.
     Raises OSError.
@@ -130,7 +130,7 @@ def _v1_memory(tree: Tree, unified: Tree | None, name: str, detailed: bool) -> M
         kernel=int(optional(tree, name, "memory.kmem.usage_in_bytes") or 0),
         soft_limit=reading.limit(tree.read(name, "memory.soft_limit_in_bytes")),
         most=int(tree.read(name, "memory.max_usage_in_bytes")),
-        # Where swap may not be used, the limit of both together is the one that is hit.
+        # If no swap may be used, the limit of both together is hit.
         limit_hits=int(tree.read(name, "memory.failcnt"))
         + int(optional(tree, name, "memory.memsw.failcnt") or 0),
         oom_kills=reading.flat_keyed(tree.read(name, "memory.oom_control")).get("oom_kill", 0),
@@ -149,7 +149,7 @@ def _stalls(tree: Tree | None, name: str, resource: str) -> Stalls | None:
 
 
 def optional(tree: Tree, name: str, file: str) -> str:
-    """A file's text; empty where the kernel has no such file, or refuses it (PSI switched off at boot)."""
+    """A file's text; empty if the kernel has no such file, or refuses it (PSI disabled at boot)."""
     try:
         return tree.read(name, file)
     except OSError as error:

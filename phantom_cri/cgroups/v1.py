@@ -1,8 +1,8 @@
 """cgroup v1, and hybrid: v1's controllers with an empty v2 tree beside them.
 
 Hybrid uses that v2 tree for what v1 cannot do: starting a process in a cgroup, and killing a cgroup as one.
-It carries no limits, and nobody else knows our parents in it, so the pod's cgroup there goes with its last
-member.
+It has no limits, and nobody else uses the parents that we create in it, so the pod's cgroup there is removed
+with its last member.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class CpusetTree(Tree):
         self.write(path, "cgroup.clone_children", "1")
 
     def fill(self, path: str) -> None:
-        """Copy the parent's sets down; nothing where they have been inherited."""
+        """Copy the parent's sets; does nothing if they were inherited."""
         if self.read(path, "cpuset.cpus").strip() and self.read(path, "cpuset.mems").strip():
             return
         parent = path.rpartition("/")[0] or "."
@@ -147,7 +147,7 @@ class V1Cgroups(Cgroups):
         return v1_settings(resources, fresh=fresh)
 
     def _make_room(self, name: str, settings: Sequence[Setting]) -> None:
-        """Nothing to do: v1 refuses a limit that is below what stays in use (EBUSY)."""
+        """Nothing to do: v1 refuses a limit below what cannot be reclaimed (EBUSY)."""
 
     def _prepare(self, name: str, settings: Sequence[Setting], made: list[tuple[Tree, str]]) -> None:
         for tree in self.trees:

@@ -1,4 +1,4 @@
-"""cgroup v2: one hierarchy, controllers handed down by `cgroup.subtree_control`, devices by BPF.
+"""cgroup v2: one hierarchy, controllers enabled by `cgroup.subtree_control`, devices by BPF.
 
 Needs Linux 5.14 for `cgroup.kill`. Source: Documentation/admin-guide/cgroup-v2.rst.
 """
@@ -29,8 +29,8 @@ from phantom_cri.errors import DeadlineExceeded, FailedPrecondition, kernel_erro
 from phantom_cri.model import Resources
 from phantom_cri.usage import CgroupUsage, HugePages
 
-# Those whose limits or numbers we use, where the node has them: asked for in every cgroup on the way down, so
-# that the stats are there without a limit too.
+# Controllers whose limits or numbers we use, if the node has them: enabled in every cgroup on the way down,
+# so that there are stats without a limit too.
 _WANTED = ("cpu", "cpuset", "hugetlb", "io", "memory", "pids")
 
 
@@ -50,7 +50,7 @@ class V2Cgroups(Cgroups):
             "devices": True,
             "hugetlb": "hugetlb" in self.controllers,
             "psi": self._tree.has(".", "cpu.pressure"),
-            # A root has no memory.swap.max to look for; /proc/swaps tells whether swap is compiled in.
+            # The root has no memory.swap.max to check; /proc/swaps exists if swap is compiled in.
             "swap": "memory" in self.controllers and os.path.exists("/proc/swaps"),
             "unified_keys": True,
         }
@@ -88,7 +88,7 @@ class V2Cgroups(Cgroups):
     def _huge_pages(self, name: str) -> Iterator[HugePages]:
         if "hugetlb" in self.controllers:
             for size in huge_page_sizes():
-                # v2 keeps no high-water mark of them.
+                # v2 has no high-water mark for them.
                 yield HugePages(size, int(self._tree.read(name, f"hugetlb.{size}.current")), None)
 
     def close(self) -> None:
@@ -103,14 +103,14 @@ class V2Cgroups(Cgroups):
         self._hand_down(name, settings)
 
     def _hand_down(self, name: str, settings: Sequence[Setting]) -> None:
-        """See to it that the cgroup has the controllers that its settings need, and those that are wanted."""
+        """Ensure that the cgroup has the controllers that its settings need, and those in _WANTED."""
         needed = self._wanted | {s.controller for s in settings if s.controller in self.controllers}
         missing = needed - set(self._tree.read(name, "cgroup.controllers").split())
         if missing:
             self._enable(name, missing)
 
     def _make_room(self, name: str, settings: Sequence[Setting]) -> None:
-        """A lower memory.max makes the kernel kill until it fits; memory.high only makes it reclaim."""
+        """A lower memory.max makes the kernel kill until usage fits; memory.high only makes it reclaim."""
         limits = [setting for setting in settings if setting.file == "memory.max" and setting.value != "max"]
         if not limits or "memory" not in self.controllers:
             return
@@ -129,7 +129,7 @@ class V2Cgroups(Cgroups):
             )
 
     def _enable(self, name: str, missing: Iterable[str]) -> None:
-        """Hand controllers down from the root. A cgroup that holds processes cannot (cgroup-v2.rst)."""
+        """Enable controllers from the root down. Impossible for a cgroup with processes (cgroup-v2.rst)."""
         value = " ".join(f"+{controller}" for controller in sorted(missing))
         for parent in (".", *parents(name)):
             try:
@@ -161,7 +161,7 @@ class V2Cgroups(Cgroups):
 
 
 def kill_at_once(tree: Tree, name: str, deadline: float) -> None:
-    """`cgroup.kill` reaches everything below, forks in flight included; then wait for the last to go.
+    """`cgroup.kill` kills everything below, concurrent forks included; then wait until all have exited.
 
     Raises DeadlineExceeded naming the survivors (in an uninterruptible sleep).
     """

@@ -19,14 +19,14 @@ from phantom_cri.errors import kernel_error
 IMAGES = "checkpoint"
 ROOTFS_DIFF = "rootfs-diff.tar"
 _BESIDE = (LOG, "stats-dump")
-"""Of CRIU's files, those that lie beside its images."""
+"""CRIU's files that are not images."""
 
 
 def write_archive(location: str, folder: Path, documents: Mapping[str, object], log: str) -> None:
-    """One tar at `location`, readable by root alone, whole or not at all.
+    """Write one tar at `location` atomically, readable by root only.
 
     `folder` holds `checkpoint/` and `rootfs-diff.tar`; `documents` become JSON files; `log` is the path of
-    the container's log, "" for none. Raises what errno means, naming `location`.
+    the container's log, "" for none. Errors name `location`.
     """
     where = os.path.dirname(location)
     try:

@@ -1,4 +1,4 @@
-"""CRIU (criu(8)) as a program: whether it works here, and the dump of one process tree."""
+"""Runs CRIU (criu(8)): checks whether it works on this node, and dumps one process tree."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _IGNORED = "Can't setup RLIMIT_NOFILE"
 
 class Criu:
     def __init__(self, program: str) -> None:
-        """`program`: a path, or a name that is looked for in PATH."""
+        """`program`: a path, or a name to look up in PATH."""
         self._program = program
         self._works: bool = False
 
     async def require(self) -> None:
-        """Raises Unimplemented saying why, until `criu check` has once found what it needs."""
+        """Raises Unimplemented with the reason if `criu check` fails; a success is remembered."""
         if self._works:
             return
         if why := await self._check():
@@ -41,13 +41,13 @@ class Criu:
         freezer: str,
         is_abandoned: Callable[[], bool],
     ) -> None:
-        """Write the images of `pid` and all below it into `folder`; the processes go on as they were.
+        """Write the images of `pid` and its descendants into `folder`; the processes keep running.
 
-        `shared`: those of "net" and "pid" that are not the container's alone: their content is left out.
-        `mounts`: where something of outside is mounted: whoever restores brings it back.
-        `freezer`: folder of its frozen cgroup, which stays frozen. A cancelled caller waits for the end:
-        killed half-way, CRIU leaves its own code in the processes. Only if `is_abandoned` says that they are
-        to die is it killed. Raises FailedPrecondition, on a full disk ResourceExhausted, in CRIU's own words.
+        `shared`: those of "net" and "pid" that the container shares: their content is not dumped.
+        `mounts`: mount points of outside file systems: a restore has to provide them.
+        `freezer`: folder of its frozen cgroup, which stays frozen. A cancelled caller waits for the end: a
+        killed CRIU leaves its code in the processes. It is killed only if `is_abandoned` says that they die
+        too. Raises FailedPrecondition, or ResourceExhausted on a full disk, with CRIU's own message.
         """
         outside = [f"--external={kind}[{_namespace(pid, kind)}]:{kind}" for kind in shared]
         outside += [f"--external=mnt[{path}]:{path}" for path in mounts]
@@ -64,7 +64,7 @@ class Criu:
             "--tcp-established",
             "--ext-unix-sk",
             "--file-locks",
-            "--shell-job",  # a terminal's other end is outside
+            "--shell-job",  # the terminal's master is outside
             *outside,
         )
         output = asyncio.ensure_future(process.communicate())
@@ -84,7 +84,7 @@ class Criu:
             raise ResourceExhausted(why) if os.strerror(errno.ENOSPC) in why else FailedPrecondition(why)
 
     async def _check(self) -> str:
-        """Why `criu check` fails; "" if it does not."""
+        """Why `criu check` fails; "" if it succeeds."""
         try:
             process = await self._start("check")
         except OSError as error:
@@ -114,7 +114,7 @@ def _namespace(pid: int, kind: str) -> int:
 
 
 def _why(log: Path) -> str:
-    """The first errors of CRIU's log: what follows from them comes later."""
+    """The first errors of CRIU's log; later ones are consequences."""
     with contextlib.suppress(OSError):
         found = [text for text in _ERROR.findall(log.read_text(errors="replace")) if _IGNORED not in text]
         return "; ".join(found[:3])

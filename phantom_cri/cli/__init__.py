@@ -1,6 +1,6 @@
-"""The `phantom` command: pods by hand, over the daemon's socket, and nothing but the socket.
+"""The `phantom` command, for manual use of pods; it only uses the daemon's socket.
 
-Modules are imported by the command that needs them: `phantom version` must answer at once.
+Modules are imported by the command that needs them, so that `phantom version` is fast.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _COMMANDS = {
     "version": ("node", "version"),
 }
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and answer its exit code; argparse's own mistakes leave by SystemExit."""
+    """Run one command and return its exit code; argparse raises SystemExit for wrong arguments."""
     args = build_parser().parse_args(arguments)
-    # grpc's C core writes log lines of its own between the container's output unless told before its import.
+    # Set before its import, else grpc's C core writes log lines into the container's output.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    own_failure = 125 if args.command == "run" else 1  # docker keeps 125 apart from a container's own codes
+    own_failure = 125 if args.command == "run" else 1  # as docker, to distinguish it from a container's codes
     try:
         return asyncio.run(_interruptible(args))
     except Failure as failure:
@@ -53,13 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
     except BrokenPipeError:
-        # Who read our output has left. Python would complain once more while it flushes at exit.
+        # The reader of our output is gone. Without this, Python reports it again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
 
 
 async def _interruptible(args: Namespace) -> int:
-    """SIGTERM undoes what was begun, as Ctrl-C does (asyncio.run cancels its task then)."""
+    """SIGTERM cancels and cleans up, as Ctrl-C does (for which asyncio.run cancels its task)."""
     task = asyncio.current_task()
     if task:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

@@ -1,4 +1,4 @@
-"""The flags of every command, named as docker and crictl name them."""
+"""The flags of every command, named as in docker and crictl."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_HOST = "unix:///run/phantom/cri.sock"
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses abbreviated flags: they change their meaning when a flag is added."""
+    """Refuses abbreviated flags, whose meaning can change when a flag is added."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
@@ -29,18 +29,18 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """A command's parser refuses by itself: its answer names the command, and has its exit code."""
+        """A command's parser refuses unknown flags itself, with the command's name and exit code."""
         parsed, surplus = super().parse_known_args(args, namespace)
         if surplus:
             self.error(f"unrecognized arguments: {' '.join(surplus)}")
         return parsed, surplus
 
     def print_usage(self, file: Any = None) -> None:
-        """Usage goes to --help only: a mistake is answered by one sentence."""
+        """Usage is only shown by --help: errors are one sentence."""
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="phantom", description="Run and look after pods on Phantom Fragment.")
+    parser = Parser(prog="phantom", description="Run and manage pods on Phantom Fragment.")
     parser.add_argument("--version", action="version", version=f"phantom {__version__}")
     _common(parser, os.environ.get("PHANTOM_HOST") or DEFAULT_HOST, False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -57,8 +57,8 @@ def build_parser() -> Parser:
     _pod_flags(command)
     _image_flags(command)
     command("pools", "List the pools of warm fragments")
-    command("policies", "List what containers are held to")
-    command("doctor", "Tell what this node gives to pods, and what happens where it gives less")
+    command("policies", "List the policies that confine containers")
+    command("doctor", "Check the kernel features of this node, and show fallbacks in use")
     command("version", "Show the versions of client and daemon")
     return parser
 
@@ -79,20 +79,20 @@ def _inner_flags(command: Any) -> None:
         "Run a command in a running container",
         usage="phantom exec [FLAGS] POD COMMAND [ARG...]",
     )
-    exec_.add_argument("-i", "--interactive", action="store_true", help="it reads your standard input")
-    exec_.add_argument("-t", "--tty", action="store_true", help="it has a terminal")
-    attach = command("attach", "Take part in a running container's input and output")
-    attach.add_argument("--no-stdin", action="store_true", help="look on only")
-    logs = command("logs", "Show what a container wrote")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on until the container has ended")
-    logs.add_argument("-n", "--tail", type=_count, default=-1, metavar="LINES", help="the last ones only")
+    exec_.add_argument("-i", "--interactive", action="store_true", help="pass your standard input")
+    exec_.add_argument("-t", "--tty", action="store_true", help="allocate a terminal")
+    attach = command("attach", "Connect to a running container's input and output")
+    attach.add_argument("--no-stdin", action="store_true", help="output only")
+    logs = command("logs", "Show a container's output")
+    logs.add_argument("-f", "--follow", action="store_true", help="continue until the container has ended")
+    logs.add_argument("-n", "--tail", type=_count, default=-1, metavar="LINES", help="only the last LINES")
     logs.add_argument(
         "--since", type=_since, default=None, metavar="TIME", help="as 10m, or 2026-01-02T03:04:05Z"
     )
     logs.add_argument("-t", "--timestamps", action="store_true", help="show when each line was written")
-    plan = command("plan", "Show what starts a container, step by step, and what it is held to")
+    plan = command("plan", "Show how a container is started, step by step, and its confinement")
     for one in (exec_, attach, logs, plan):
-        one.add_argument("-c", "--container", default="", metavar="NAME", help="which one of the pod")
+        one.add_argument("-c", "--container", default="", metavar="NAME", help="the container of the pod")
         one.add_argument("pod", metavar="POD", help="id of a pod or of a container in it, or a name")
     for one in (exec_, attach):
         _stream_flags(one)
@@ -155,7 +155,7 @@ def _image_flags(command: Any) -> None:
     credentials.add_argument(
         "--creds",
         metavar="USER[:PASSWORD]",
-        help="credentials; without a password it is read from standard input, unseen by other users",
+        help="credentials; a missing password is read from standard input, so that other users cannot see it",
     )
     credentials.add_argument(
         "--auth", metavar="BASE64", help="base64 of USER:PASSWORD; - reads it from standard input"
@@ -173,13 +173,20 @@ def _run_flags(run: Parser) -> None:
     add = run.add_argument
     add("--rm", action="store_true", help="remove the pod when its command has ended")
     add("-d", "--detach", action="store_true", help="print the pod's id and leave it running")
-    add("-i", "--interactive", action="store_true", help="the container reads your standard input")
-    add("-t", "--tty", action="store_true", help="the container has a terminal")
+    add("-i", "--interactive", action="store_true", help="pass your standard input to the container")
+    add("-t", "--tty", action="store_true", help="allocate a terminal")
     _stream_flags(run)
     add("--name", metavar="NAME", help="name of pod and container (default: from the image)")
-    add("-e", "--env", action="append", default=[], metavar="KEY[=VALUE]", help="without a value: yours")
+    add(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="KEY[=VALUE]",
+        help="without a value: from your environment",
+    )
     add("-v", "--volume", action="append", default=[], metavar="HOST:POD[:ro]", help="bind mount")
-    add("-w", "--workdir", default="", metavar="DIR", help="where the command starts")
+    add("-w", "--workdir", default="", metavar="DIR", help="working directory of the command")
     add("-u", "--user", default="", metavar="USER[:GID]", help="name or number")
     add("-l", "--label", action="append", default=[], metavar="KEY=VALUE")
     add("--network", choices=("pod", "host"), default="pod", help="own network, or the node's (default pod)")
@@ -193,7 +200,7 @@ def _run_flags(run: Parser) -> None:
     )
     add("-m", "--memory", default="", metavar="SIZE", help="limit, as 512m or 2g")
     add("--cpus", type=float, default=0.0, metavar="NUMBER", help="limit, as 0.5")
-    add("--read-only", action="store_true", help="the root filesystem cannot be written")
+    add("--read-only", action="store_true", help="mount the root filesystem read-only")
     add("--cap-add", action="append", default=[], metavar="CAPABILITY")
     add("--cap-drop", action="append", default=[], metavar="CAPABILITY")
     add(
@@ -209,13 +216,18 @@ def _run_flags(run: Parser) -> None:
         default="missing",
         help="when to pull (default missing)",
     )
-    add("--runtime-handler", default="", metavar="HANDLER", help="as a RuntimeClass names it")
+    add("--runtime-handler", default="", metavar="HANDLER", help="the handler of a RuntimeClass")
     add(
         "--log-dir",
         default="/var/log/phantom",
         metavar="DIR",
-        help="where logs are kept (default /var/log/phantom)",
+        help="folder of logs (default /var/log/phantom)",
     )
-    add("--timing", action="store_true", help="tell how the pod was started and where the time went")
+    add("--timing", action="store_true", help="show how the pod was started and the time of each stage")
     add("image", metavar="IMAGE")
-    add("arguments", nargs=argparse.REMAINDER, metavar="COMMAND [ARG...]", help="instead of the image's own")
+    add(
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND [ARG...]",
+        help="instead of the image's command",
+    )

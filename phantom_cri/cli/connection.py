@@ -1,4 +1,4 @@
-"""The socket, and what goes wrong there in words of the user."""
+"""Connects to the daemon's socket, and converts errors to messages for users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from phantom_cri.rpc.client import Channel, RpcError, StatusCode
 
 
 class Daemon:
-    """The services behind one socket."""
+    """The services of one socket."""
 
     def __init__(self, channel: Channel) -> None:
         self.runtime = RuntimeServiceStub(channel)
@@ -24,7 +24,7 @@ class Daemon:
 
 @asynccontextmanager
 async def connect(host: str) -> AsyncIterator[Daemon]:
-    """Raises Failure when nobody answers there, and for what the daemon refuses inside."""
+    """Raises Failure if the daemon does not answer, and for its errors inside the block."""
     path = check_socket(host)
     async with client.connect(path) as channel:
         try:
@@ -34,7 +34,7 @@ async def connect(host: str) -> AsyncIterator[Daemon]:
 
 
 def refusal(error: RpcError, host: str) -> Failure:
-    """A daemon's answer as docker words it."""
+    """A daemon's error in docker's format."""
     if error.code() is StatusCode.UNIMPLEMENTED and "phantom.v1" in (error.details() or ""):
         return Failure(f"Error response from daemon: {error.details()} (is {host} a Phantom daemon?)")
     return Failure(f"Error response from daemon: {error.details() or error.code().name}")

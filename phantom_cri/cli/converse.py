@@ -1,4 +1,4 @@
-"""A session from the user's side: keys in, output out, the terminal's size, and the way back."""
+"""A session on the user's side: input, output, the terminal's size, and restoring the terminal."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from phantom_cri.cli.streams import Ended, Streams, input_pieces
 STDIN = 0
 
 REDRAW_S = 0.05
-"""How long a terminal keeps a wrong size, so that what runs there notices and draws its prompt again."""
+"""Seconds with a wrong terminal size, so that the program notices it and draws its prompt again."""
 
 
 def check_terminal(args: Namespace) -> None:
-    """Raises Failure for a terminal without one: what runs in it would wait for keys that cannot be typed."""
+    """Raises Failure for -t without a terminal: the program would wait for input that cannot be typed."""
     if args.tty and args.interactive and not os.isatty(STDIN):
-        raise Failure("the input device is not a TTY: leave -t out")
+        raise Failure("the input device is not a TTY: omit -t")
 
 
 async def converse(
     streams: Streams, *, interactive: bool, tty: bool, detachable: bool = False, redraw: bool = False
 ) -> Ended | None:
-    """Input, output and the terminal's size until the session ends; None: the user has detached.
+    """Copy input, output and the terminal's size until the session ends; None: the user has detached.
 
-    The terminal is as before afterwards, also after an error or a signal.
+    The terminal is restored afterwards, also after an error or a signal.
     """
     with contextlib.ExitStack() as undo:
         keys = terminal.DetachKeys() if detachable and tty else None
@@ -37,7 +37,7 @@ async def converse(
             if interactive:
                 undo.enter_context(terminal.raw(STDIN))
             undo.enter_context(terminal.on_resize(lambda: streams.resize(*terminal.size(STDIN))))
-            await _tell_size(streams, redraw=redraw)
+            await _send_size(streams, redraw=redraw)
         receiving = asyncio.create_task(streams.receive())
         feeding = asyncio.create_task(_feed(streams, keys)) if interactive else None
         try:
@@ -51,8 +51,8 @@ async def converse(
             await _stop(receiving, feeding)
 
 
-async def _tell_size(streams: Streams, *, redraw: bool) -> None:
-    """`redraw`: who came late sees the prompt only when what runs there notices a new size."""
+async def _send_size(streams: Streams, *, redraw: bool) -> None:
+    """`redraw`: attached later, the prompt only appears if the program notices a new size."""
     width, height = terminal.size(STDIN)
     if redraw:
         streams.resize(width, height + 1)
@@ -61,7 +61,7 @@ async def _tell_size(streams: Streams, *, redraw: bool) -> None:
 
 
 async def _feed(streams: Streams, keys: terminal.DetachKeys | None) -> bool:
-    """Whether the user has detached; False: the input has ended, and so has the container's."""
+    """Whether the user has detached; False: the input has ended, and the container's was closed."""
     async for piece in input_pieces(STDIN):
         passed, detached = keys.pass_on(piece) if keys else (piece, False)
         if passed:

@@ -1,4 +1,4 @@
-"""`phantom exec` and `phantom attach`: a user's terminal or pipes at a container's other end."""
+"""`phantom exec` and `phantom attach`: connect the user's terminal or pipes to a container."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLL_S = 0.01
 
 
 async def run(args: Namespace) -> int:
-    """`phantom exec`: answers the command's exit code; 126 and 127 are docker's for what never ran."""
+    """`phantom exec`: returns the command's exit code; 126 and 127 as in docker if it could not run."""
     if not args.command_line:
         raise Failure("exec: the command is missing", 2)
     check_terminal(args)
@@ -43,7 +43,7 @@ async def run(args: Namespace) -> int:
 
 
 async def attach(args: Namespace) -> int:
-    """Answers the container's exit code, or 0 when the user has detached."""
+    """Returns the container's exit code, or 0 if the user has detached."""
     async with connect(args.host) as daemon:
         container = await find_container(daemon, args.pod, args.container, running=True)
         question = cri.ContainerStatusRequest(container_id=container.id, verbose=True)
@@ -60,13 +60,13 @@ async def attach(args: Namespace) -> int:
             return 0
         if ended.failure:
             raise Failure(ended.failure)
-        # The end of the input ended the attach, not the container, unless that had it only once.
-        goes_on = streams.input_ended and not config.get("stdin_once")
-        return await _exit_code(daemon, container.id, 0 if goes_on else EXIT_GRACE_S)
+        # End of input has ended the attach, but without stdin_once not the container.
+        keeps_running = streams.input_ended and not config.get("stdin_once")
+        return await _exit_code(daemon, container.id, 0 if keeps_running else EXIT_GRACE_S)
 
 
 async def _exit_code(daemon: Daemon, container_id: str, grace_s: float) -> int:
-    """0 when the container still runs after `grace_s`: its output may end before it does."""
+    """0 if the container still runs after `grace_s`: its output may end earlier."""
     request = cri.ContainerStatusRequest(container_id=container_id)
     deadline = time.monotonic() + grace_s
     while True:

@@ -1,4 +1,4 @@
-"""The one way in which a command fails: a sentence for the user and an exit code."""
+"""A command's failure: a message for the user and an exit code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Failure(Exception):
 
 
 def start_exit_code(message: str) -> int:
-    """127: no such command, 126: not executable, 125: anything else, from the words of the daemon."""
+    """127: no such command, 126: not executable, 125: anything else; from the daemon's message."""
     if not re.search(r'\bexec: "', message):
         return 125
     absent = re.search(r"executable file not found|no such file or directory", message)

@@ -29,7 +29,7 @@ async def images(args: Namespace) -> int:
 
 
 def images_table(found: Any, *, digests: bool = False, whole_ids: bool = False) -> str:
-    """One row per name, as docker shows them; an image without a tag has `<none>`."""
+    """One row per name, as in docker; an image without a tag has `<none>`."""
     header = ("IMAGE", "TAG", *(("DIGEST",) if digests else ()), "IMAGE ID", "SIZE")
     rows = []
     for image in found:
@@ -66,7 +66,7 @@ async def pull(args: Namespace) -> int:
 
 
 def credentials(args: Namespace) -> cri.AuthConfig | None:
-    """From --creds or --auth; what other users could read in the process list comes by standard input."""
+    """From --creds or --auth; secrets can be read from standard input, as the process list is public."""
     if args.auth:
         text = _secret("--auth") if args.auth == "-" else args.auth
         return cri.AuthConfig(auth=text)
@@ -112,7 +112,7 @@ def _archive(file: str) -> str:
 
 
 async def remove(args: Namespace) -> int:
-    """CRI's RemoveImage succeeds for what is not there; a person wants to be told."""
+    """Reports unknown images, for which CRI's RemoveImage succeeds."""
     async with connect(args.host) as daemon:
         for name in args.images:
             spec = cri.ImageSpec(image=name)

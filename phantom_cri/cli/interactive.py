@@ -1,4 +1,4 @@
-"""`phantom run -i` and `-it`: the user's input for a container that has just been started."""
+"""`phantom run -i` and `-it`: the user's input for a new container."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from phantom_cri.cli.streams import connected
 from phantom_cri.rpc.client import RpcError, StatusCode
 
 RESTART_SECONDS = 30
-"""How long a daemon that restarts is waited for."""
+"""Seconds to wait for a restarting daemon."""
 
 
 async def at_terminal(
     daemon: Daemon, args: Namespace, container_id: str, start: Callable[[], Awaitable[None]]
 ) -> bool:
-    """Attach the user's terminal, start the container and stay until it ends; False: the user has detached.
+    """Attach the user's terminal, start the container and wait for its end; False: the user has detached.
 
-    Attached first, so that nothing of its output is missed. A connection that is lost is made anew, since a
-    container outlives its daemon. Raises Failure, and what `start` raises.
+    Attaches before the start, so that no output is missed. Reconnects if the connection is lost, since the
+    container keeps running if the daemon restarts. Raises Failure, and the errors of `start`.
     """
     started = False
     while url := await _attach(daemon, container_id, tty=True):
@@ -46,7 +46,7 @@ async def at_terminal(
 
 @asynccontextmanager
 async def standard_input(daemon: Daemon, args: Namespace, container_id: str) -> AsyncIterator[None]:
-    """Feeds the container meanwhile when -i was given; its output comes from its log, which loses nothing."""
+    """With -i, passes standard input to the container; its output is read from its log, without loss."""
     if not args.interactive:
         yield
         return
@@ -68,7 +68,7 @@ async def _feed(daemon: Daemon, args: Namespace, container_id: str) -> None:
             if ended and ended.failure:
                 raise Failure(ended.failure)
     except Failure as failure:
-        if not await _has_ended(daemon, container_id):  # a container may end before it was attached to
+        if not await _has_ended(daemon, container_id):  # a container may end before the attach
             print(f"phantom: standard input: {failure}", file=sys.stderr)
 
 
@@ -82,7 +82,7 @@ async def _has_ended(daemon: Daemon, container_id: str) -> bool:
 
 
 async def _attach(daemon: Daemon, container_id: str, *, tty: bool) -> str:
-    """The URL, or nothing when the container has ended already."""
+    """The URL, or "" if the container has already ended."""
     request = cri.AttachRequest(container_id=container_id, tty=tty, stdin=True, stdout=tty)
     try:
         return (await daemon.runtime.Attach(request, wait_for_ready=True, timeout=RESTART_SECONDS)).url

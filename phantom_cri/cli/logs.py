@@ -1,6 +1,6 @@
-"""A container's log file, followed as it grows, given back as what the container wrote.
+"""Reads and follows a container's log file, and returns the container's output.
 
-The format is CRI's: `TIME STREAM TAGS TEXT`, a line tagged P goes on in the next one.
+The format is CRI's: `TIME STREAM TAGS TEXT`, a line with the tag P continues in the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ CHUNK = 1 << 16
 
 
 class LogLine(NamedTuple):
-    """`text` is what the container wrote, its newline included; `begins` is false for the rest of a line."""
+    """`text`: the container's output, including the newline; `begins`: false for the rest of a line."""
 
     time: str
     stream: str
@@ -22,7 +22,7 @@ class LogLine(NamedTuple):
 
 
 class LogFollower:
-    """Reads what was appended since the last call. The file may not be there yet, or be replaced."""
+    """Reads what was appended since the last call. The file may not exist yet, or be replaced."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -31,18 +31,18 @@ class LogFollower:
         self._inside: dict[str, bool] = {}
 
     def read(self) -> Iterator[LogLine]:
-        """All complete lines up to the end of the file. Raises ValueError for what is no CRI log."""
+        """All complete lines up to the end of the file. Raises ValueError if it is not a CRI log."""
         if self._fd < 0 and not self._open():
             return
         yield from self._lines()
         if self._replaced():
-            yield from self._lines()  # what came between the last read and the file's replacement
+            yield from self._lines()  # appended between the last read and the file's replacement
             self.close()
             if self._open():
                 yield from self._lines()
 
     def seek_tail(self, count: int) -> None:
-        """The next read begins `count` lines before the end."""
+        """Start the next read `count` lines before the end."""
         if count >= 0 and (self._fd >= 0 or self._open()):
             os.lseek(self._fd, _tail_offset(self._fd, count), os.SEEK_SET)
 
@@ -60,7 +60,7 @@ class LogFollower:
         return True
 
     def _replaced(self) -> bool:
-        """Log rotation renames the file; the runtime makes a new one under the old name."""
+        """Whether the file was rotated: renamed, and a new one created under its name."""
         try:
             now = os.stat(self._path)
         except FileNotFoundError:
@@ -88,7 +88,7 @@ def _fields(line: bytes) -> tuple[str, str, bool, bytes]:
 
 
 def _tail_offset(fd: int, count: int) -> int:
-    """Where the last `count` whole lines of a log begin. Reads from the end, as much as it takes."""
+    """Offset of the last `count` whole lines of a log. Reads from the end, as much as needed."""
     end = os.fstat(fd).st_size
     size = 0
     while size < end:
@@ -100,7 +100,7 @@ def _tail_offset(fd: int, count: int) -> int:
 
 
 def _nth_last(tail: bytes, count: int, *, whole: bool) -> int:
-    """Offset in `tail` of its last `count` lines, or -1 when they begin before it."""
+    """Offset in `tail` of its last `count` lines, or -1 if they begin before it."""
     at, seen = len(tail), 0
     while (newline := tail.rfind(b"\n", 0, at)) >= 0:
         start = tail.rfind(b"\n", 0, newline) + 1

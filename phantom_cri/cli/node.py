@@ -13,7 +13,7 @@ from phantom_cri.cli.tables import age, print_json, short_id, table
 if TYPE_CHECKING:
     from phantom_cri.doctor import Check, CheckState
 
-# grpc and the messages cost most of a command's start: what works without a daemon does without them.
+# Importing grpc and the messages takes most of a command's start: only done if a daemon is needed.
 
 _NAMESPACES = ("host_network", "host_pid", "host_ipc")
 
@@ -140,14 +140,14 @@ def policies_table(found: Any) -> str:
 
 
 async def doctor(args: Namespace) -> int:
-    """The daemon's own view when it runs, since its rights count; else from here."""
+    """The daemon's checks if it runs, since it may have other privileges; else those of this process."""
     from phantom_cri.doctor import Check, examine, runnable
     from phantom_cri.errors import PhantomError
 
     try:
         checks = [Check("daemon", "ok", f"answers at {args.host}"), *await _ask(args.host)]
     except Unreachable:
-        absent = Check("daemon", "missing", f"nobody answers at {args.host}: examined from here")
+        absent = Check("daemon", "missing", f"no answer at {args.host}: checked without the daemon")
         try:
             checks = [absent, *await examine()]
         except PhantomError as error:
@@ -160,9 +160,7 @@ async def doctor(args: Namespace) -> int:
         print_json({"runnable": fit, "checks": listed})
     else:
         print(doctor_table(checks))
-        print(
-            f"\n{'Pods can run here.' if fit else 'Pods cannot run here: see what is missing and required.'}"
-        )
+        print(f"\n{'Pods can run here.' if fit else 'Pods cannot run here: a required feature is missing.'}")
     return 0 if fit else 1
 
 
@@ -197,7 +195,7 @@ def doctor_table(checks: list[Check]) -> str:
 
 
 async def version(args: Namespace) -> int:
-    """Both versions; exit code 1 when there is no daemon to ask, as docker's."""
+    """Both versions; exit code 1 without a daemon, as in docker."""
     daemon: dict[str, str] | None = None
     failure: Failure | None = None
     try:

@@ -1,4 +1,4 @@
-"""`phantom plan`: what a container's fragment does to start it, op by op."""
+"""`phantom plan`: how a container's fragment starts it, op by op."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def plan(args: Namespace) -> int:
 
 
 def plan_text(shown: wire.ShowPlanResponse) -> str:
-    """The ops as a table, and below it what the process is held to."""
+    """The ops as a table, and then the confinement of the process."""
     facts = [("container", shown.container_id), ("pod", shown.pod_sandbox_id)]
     facts += [(fact.name, visible(fact.text)) for fact in shown.facts]
     width = max(len(name) for name, _ in facts)
@@ -46,5 +46,5 @@ def plan_text(shown: wire.ShowPlanResponse) -> str:
 
 
 def visible(text: str) -> str:
-    """On one line, and without what a terminal would obey: arguments and paths are a stranger's."""
+    """`text` on one line, without terminal escapes: arguments and paths are untrusted."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

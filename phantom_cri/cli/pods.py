@@ -1,4 +1,4 @@
-"""`phantom ps`, `stop` and `rm`: what runs, and the undoing of what `run` left."""
+"""`phantom ps`, `stop` and `rm`: list, stop and remove pods."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def ps(args: Namespace) -> int:
 
 
 async def _status(daemon: Daemon, container: cri.Container) -> cri.ContainerStatus:
-    """Only an exit code needs asking; a running container's list entry says all."""
+    """Only needed for an exit code; for a running container the list entry has everything."""
     if container.state != cri.ContainerState.CONTAINER_EXITED:
         return cri.ContainerStatus()
     request = cri.ContainerStatusRequest(container_id=container.id)
@@ -149,27 +149,29 @@ async def _containers(daemon: Daemon, sandbox_id: str) -> list[cri.Container]:
 
 
 async def _log_directory(daemon: Daemon, sandbox_id: str) -> str:
-    """Only that of a pod which `phantom run` made: the kubelet looks after its own."""
+    """Only of pods created by `phantom run`: the kubelet removes its own."""
     answer = await daemon.runtime.PodSandboxStatus(cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id))
     status = answer.status
     return status.annotations.get(LOG_DIRECTORY, "") if status.labels.get(MADE_BY) == "true" else ""
 
 
 async def _find(daemon: Daemon, names: list[str]) -> list[str]:
-    """Pod ids of what the user named; refuses all when one is unknown or ambiguous."""
+    """Ids of the pods that the user named; fails if one is unknown or ambiguous."""
     pods = (await daemon.runtime.ListPodSandbox(cri.ListPodSandboxRequest())).items
     containers = (await daemon.runtime.ListContainers(cri.ListContainersRequest())).containers
     return list(dict.fromkeys(match_pod(name, pods, containers) for name in names))
 
 
 def match_pod(name: str, pods: Iterable[cri.PodSandbox], containers: Iterable[cri.Container]) -> str:
-    """By full name first, then by the beginning of a pod's or container's id."""
+    """By full name first, then by a prefix of a pod's or container's id."""
     found = {pod.id for pod in pods if pod.metadata.name == name}
     if not found and name:
         found = {pod.id for pod in pods if pod.id.startswith(name)}
         found |= {container.pod_sandbox_id for container in containers if container.id.startswith(name)}
     if len(found) > 1:
-        raise Failure(f"{name} names {len(found)} pods: {', '.join(sorted(map(short_id, found)))}")
+        raise Failure(
+            f"{name} is ambiguous, it matches {len(found)} pods: {', '.join(sorted(map(short_id, found)))}"
+        )
     if not found:
         raise Failure(f"No such pod: {name}")
     return found.pop()
@@ -190,7 +192,7 @@ def match_container(
     *,
     running: bool,
 ) -> cri.Container:
-    """By the beginning of a container's id, else a pod's only one. `running`: others do not count."""
+    """By a prefix of a container's id, else a pod's only one. `running`: ignore others."""
     alive = cri.ContainerState.CONTAINER_RUNNING
     found = [container for container in containers if name and container.id.startswith(name)]
     if not found:

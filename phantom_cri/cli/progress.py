@@ -1,4 +1,4 @@
-"""A pull or load as it goes: bars on a terminal, else a line per layer; on stderr: stdout stays clean."""
+"""Progress of a pull or load: bars on a terminal, else a line per layer; on stderr."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WORDS = {
 async def follow(
     messages: AsyncIterable[wire.Progress], *, quiet: bool = False, output: TextIO | None = None
 ) -> list[wire.LoadedImage]:
-    """Show progress until the end; answers the images that are here now."""
+    """Show progress until the end; returns the pulled or loaded images."""
     output = output or sys.stderr
     show = _Nothing() if quiet else _Bars(output) if output.isatty() else _Lines(output)
     images: list[wire.LoadedImage] = []
@@ -63,7 +63,7 @@ class _Lines(_Nothing):
 
 
 class _Bars(_Nothing):
-    """A line per layer that is written over as it moves."""
+    """One line per layer, updated in place."""
 
     def __init__(self, output: TextIO) -> None:
         self._output = output

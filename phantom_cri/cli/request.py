@@ -1,4 +1,4 @@
-"""The flags of `phantom run` as CRI messages; whatever a flag says wrong is named here, before any call."""
+"""Converts the flags of `phantom run` to CRI messages; wrong flags are refused before any call."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from phantom_cri.api.phantom.v1 import node_pb2 as wire
 from phantom_cri.cli.failure import Failure
 
 MADE_BY = "phantom.run"
-"""Label of the pods that `phantom run` made."""
+"""Label of pods created by `phantom run`."""
 
 LOG_DIRECTORY = "phantom.run/log-directory"
-"""Annotation: the folder that `phantom rm` takes away with the pod."""
+"""Annotation: the folder that `phantom rm` removes with the pod."""
 
 LOG_NAME = "0.log"
 
@@ -55,10 +55,10 @@ def pod_config(args: Namespace) -> cri.PodSandboxConfig:
 
 
 def container_config(args: Namespace, image_id: str, name: str, policy: wire.Policy) -> cri.ContainerConfig:
-    """What follows IMAGE replaces the image's cmd, as docker's does: CRI's args, not its command.
+    """The arguments after IMAGE replace the image's cmd, as in docker: CRI's args, not its command.
 
-    `policy`: that of the pod's runtime handler. Its paths are asked for, as a kubelet asks for its own: a
-    request without any means procMount Unmasked.
+    `policy`: of the pod's runtime handler. Its masked paths are added to the request, as a kubelet adds its
+    own: a request without any means procMount Unmasked.
     """
     return cri.ContainerConfig(
         metadata=cri.ContainerMetadata(name=name),
@@ -70,7 +70,7 @@ def container_config(args: Namespace, image_id: str, name: str, policy: wire.Pol
         labels={MADE_BY: "true", **_pairs(args.label, "--label")},
         log_path=LOG_NAME,
         stdin=args.interactive,
-        # Pipes end with the one client that has the input; a terminal can be attached to again.
+        # With pipes the input ends with its only client; a terminal can be attached again.
         stdin_once=args.interactive and not args.tty and not args.detach,
         tty=args.tty,
         linux=cri.LinuxContainerConfig(resources=resources(args), security_context=_security(args, policy)),
@@ -123,7 +123,7 @@ def mount(text: str) -> cri.Mount:
 
 
 def port_mapping(text: str, network: str = "pod") -> cri.PortMapping:
-    """`[IP:]HOST:POD[/PROTOCOL]`; an IPv6 address stands in brackets."""
+    """`[IP:]HOST:POD[/PROTOCOL]`; an IPv6 address in brackets."""
     match = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(\d+):(\d+)(?:/(\w+))?", text)
     numbers = [int(match[2]), int(match[3])] if match else [0]
     protocol = _PROTOCOLS.get((match[4] or "tcp").lower()) if match else None
@@ -186,7 +186,7 @@ def _capability(name: str) -> str:
 
 
 def _user(text: str) -> dict[str, Any]:
-    """CRI takes a name or a number for the user, but only a number for the group."""
+    """CRI accepts a name or a number for the user, but only a number for the group."""
     if not text:
         return {}
     user, given, group = text.partition(":")

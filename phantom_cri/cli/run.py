@@ -1,4 +1,4 @@
-"""`phantom run`: pull, pod, container, output, exit code; and the way back from each of them."""
+"""`phantom run`: pull, pod, container, output, exit code; with cleanup after a failure of each."""
 
 from __future__ import annotations
 
@@ -27,27 +27,25 @@ from phantom_cri.rpc.client import RpcError, StatusCode
 T = TypeVar("T")
 
 INTERRUPT_GRACE = 2
-"""Seconds between SIGTERM and SIGKILL for a container whose user pressed Ctrl-C."""
+"""Seconds between SIGTERM and SIGKILL for a container after Ctrl-C."""
 
 DAEMON_GONE = (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
-"""What a call gets when the daemon stops: before it was sent, and in the middle of it."""
+"""Codes of a call when the daemon stops: before it was sent, and during it."""
 
 POLL_SECONDS = (0.002, 0.1)
-"""Shortest and longest pause between two looks at log and state."""
+"""Shortest and longest pause in seconds between two checks of log and state."""
 
 
 async def run(args: Namespace) -> int:
-    """Answers the container's exit code; 125, 126 and 127 are docker's for what never ran."""
+    """Returns the container's exit code; 125, 126 and 127 as in docker if it could not run."""
     if args.rm and args.detach:
-        raise Failure("--rm and --detach exclude each other: nobody would be there to remove the pod")
+        raise Failure("--rm and --detach exclude each other: a detached pod is not removed at its end")
     if not args.detach:
         check_terminal(args)
     if args.json and args.interactive and args.tty:
-        raise Failure("--json and -it exclude each other: a terminal shows what it is sent")
+        raise Failure("--json and -it exclude each other: the output of a terminal is not JSON")
     config = request.pod_config(args)
-    request.container_config(
-        args, "", config.metadata.name, wire.Policy()
-    )  # a wrong flag must not cost a pull
+    request.container_config(args, "", config.metadata.name, wire.Policy())  # checked before the pull
     async with connect(args.host) as daemon:
         image_id = await _image(daemon, args)
         async with _pod(daemon, config, args) as pod:
@@ -59,7 +57,7 @@ async def run(args: Namespace) -> int:
             code = await _converse(daemon, args, config, container_id)
             if code is None:
                 pod.kept = True
-                print(f"phantom: detached, pod {short_id(pod.id)} goes on", file=sys.stderr)
+                print(f"phantom: detached, pod {short_id(pod.id)} keeps running", file=sys.stderr)
                 return 0
             await _tell_start(daemon, args, pod.id, container_id, code)
             if not args.rm:
@@ -68,7 +66,7 @@ async def run(args: Namespace) -> int:
 
 
 class _Pod:
-    """A pod of ours; `kept`: also with --rm."""
+    """The created pod; `kept`: do not remove it, even with --rm."""
 
     def __init__(self, sandbox_id: str) -> None:
         self.id = sandbox_id
@@ -76,7 +74,7 @@ class _Pod:
 
 
 async def _image(daemon: Daemon, args: Namespace) -> str:
-    """The image's id, pulled when --pull says so."""
+    """The image's id, pulled according to --pull."""
     spec = cri.ImageSpec(image=args.image, runtime_handler=args.runtime_handler)
     if args.pull != "always":
         status = await daemon.images.ImageStatus(cri.ImageStatusRequest(image=spec))
@@ -92,13 +90,13 @@ async def _image(daemon: Daemon, args: Namespace) -> str:
 
 @asynccontextmanager
 async def _pod(daemon: Daemon, config: cri.PodSandboxConfig, args: Namespace) -> AsyncIterator[_Pod]:
-    """A pod that stays only when all went well and --rm was not given."""
+    """Create a pod; removed after an error, or with --rm."""
     message = cri.RunPodSandboxRequest(config=config, runtime_handler=args.runtime_handler)
     starting = asyncio.ensure_future(_answer(daemon.runtime.RunPodSandbox(message)))
     try:
         pod = _Pod((await asyncio.shield(starting)).pod_sandbox_id)
     except asyncio.CancelledError:
-        # Its answer must not be lost: the pod would stay behind.
+        # Wait for its answer, even if cancelled: else the pod would not be removed.
         made = await starting
         await remove_pod(daemon, made.pod_sandbox_id, config.log_directory)
         raise
@@ -144,7 +142,7 @@ async def _start(daemon: Daemon, container_id: str) -> None:
 async def _converse(
     daemon: Daemon, args: Namespace, config: cri.PodSandboxConfig, container_id: str
 ) -> int | None:
-    """Start the container; answers its exit code; None: the user has detached."""
+    """Start the container; returns its exit code; None: the user has detached."""
     if args.interactive and args.tty:
         stayed = await at_terminal(daemon, args, container_id, lambda: _start(daemon, container_id))
         return await _follow(daemon, args, None, container_id) if stayed else None
@@ -158,7 +156,7 @@ async def _converse(
 
 
 async def _follow(daemon: Daemon, args: Namespace, log: LogFollower | None, container_id: str) -> int:
-    """Copy what the container logs until it has ended; Ctrl-C stops it."""
+    """Copy the container's log until it has ended; Ctrl-C stops the container."""
     pause, longest = POLL_SECONDS
     try:
         while True:
@@ -181,7 +179,7 @@ async def _follow(daemon: Daemon, args: Namespace, log: LogFollower | None, cont
 
 
 async def _status(daemon: Daemon, container_id: str) -> cri.ContainerStatus:
-    """Sits out a restart of the daemon: the container goes on without it, and so does its log."""
+    """Waits during a restart of the daemon: the container and its log do not need it."""
     message = cri.ContainerStatusRequest(container_id=container_id)
     try:
         return (await daemon.runtime.ContainerStatus(message)).status
@@ -201,13 +199,13 @@ def _exit_code(status: cri.ContainerStatus) -> int:
 
 
 def _copy(log: LogFollower, args: Namespace) -> bool:
-    """Whether there was anything."""
+    """Whether there was new output."""
     found = False
     for line in log.read():
         found = True
         if args.json:
-            told = {"stream": line.stream, "text": line.text.decode(errors="replace")}
-            sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+            document = {"stream": line.stream, "text": line.text.decode(errors="replace")}
+            sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
         else:
             (sys.stderr if line.stream == "stderr" else sys.stdout).buffer.write(line.text)
     if found:
@@ -219,7 +217,7 @@ def _copy(log: LogFollower, args: Namespace) -> bool:
 async def _tell_start(
     daemon: Daemon, args: Namespace, sandbox_id: str, container_id: str, code: int | None
 ) -> None:
-    """The pod's id when it was detached, a last object for --json, a sentence for --timing."""
+    """Prints the id of a detached pod, a last object for --json, a sentence for --timing."""
     if args.detach and not args.json:
         print(sandbox_id)
     if not args.json and not args.timing:
@@ -229,14 +227,14 @@ async def _tell_start(
     if args.timing:
         print(start_sentence(start), file=sys.stderr)
     if args.json:
-        told = {
+        document = {
             "pod_id": sandbox_id,
             "container_id": container_id,
             "start": "warm" if start.warm else "cold",
             "cold_reason": start.cold_reason,
             "stages": {stage.name: stage.duration for stage in start.stages},
         }
-        print(json.dumps(told if code is None else {**told, "exit_code": code}, ensure_ascii=False))
+        print(json.dumps(document if code is None else {**document, "exit_code": code}, ensure_ascii=False))
 
 
 def start_sentence(start: wire.PodStart) -> str:
@@ -247,7 +245,7 @@ def start_sentence(start: wire.PodStart) -> str:
 
 
 async def remove_pod(daemon: Daemon, sandbox_id: str, log_directory: str) -> None:
-    """Pod, containers and the log folder that `phantom run` made for it. Runs to its end when interrupted."""
+    """Remove pod, containers and the log folder created by `phantom run`. Completes even if interrupted."""
     message = cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id)
     removal = asyncio.ensure_future(_answer(daemon.runtime.RemovePodSandbox(message)))
     try:
@@ -258,5 +256,5 @@ async def remove_pod(daemon: Daemon, sandbox_id: str, log_directory: str) -> Non
     if log_directory:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(log_directory, request.LOG_NAME))
-        with contextlib.suppress(OSError):  # somebody put files of their own there
+        with contextlib.suppress(OSError):  # it contains other files
             os.rmdir(log_directory)

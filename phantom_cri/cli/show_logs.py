@@ -1,4 +1,4 @@
-"""`phantom logs`: what a container wrote, from its log file."""
+"""`phantom logs`: a container's output, from its log file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def logs(args: Namespace) -> int:
         container = await find_container(daemon, args.pod, args.container, running=False)
         status = await _status(daemon, container.id)
         if not status.log_path:
-            raise Failure(f"container {container.id[:12]} keeps no log")
+            raise Failure(f"container {container.id[:12]} has no log")
         follower = LogFollower(status.log_path)
         try:
             follower.seek_tail(args.tail)
@@ -47,7 +47,7 @@ async def _status(daemon: Daemon, container_id: str) -> cri.ContainerStatus:
 
 
 async def _follow(daemon: Daemon, container_id: str, follower: LogFollower, args: Namespace) -> None:
-    """Until the container has ended; a daemon that restarts meanwhile is waited for."""
+    """Follow the log until the container has ended; waits for a restarting daemon."""
     until_next_look = 0.0
     while True:
         running = True
@@ -79,8 +79,8 @@ def _show(follower: LogFollower, args: Namespace) -> None:
             continue
         if args.json:
             text = line.text.decode(errors="replace")
-            told = {"time": line.time, "stream": line.stream, "text": text}
-            sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+            document = {"time": line.time, "stream": line.stream, "text": text}
+            sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
             continue
         out = (sys.stderr if line.stream == "stderr" else sys.stdout).buffer
         out.write(f"{line.time} ".encode() + line.text if args.timestamps and line.begins else line.text)

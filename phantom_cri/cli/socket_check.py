@@ -1,4 +1,4 @@
-"""Whether anybody answers at the socket: the kernel says why not, and long before grpc is imported."""
+"""Checks that a daemon listens at the socket: with the kernel's error, and before grpc is imported."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from phantom_cri.cli.failure import Failure
 
 
 class Unreachable(Failure):
-    """Nobody answers at the socket."""
+    """No daemon answers at the socket."""
 
 
 def check_socket(host: str) -> str:
-    """The path of a socket that somebody listens at. Raises Unreachable, or Failure for no address."""
+    """The path of a socket with a listener. Raises Unreachable, or Failure for an invalid address."""
     path = host.removeprefix("unix://")
     if path == host or not path.startswith("/"):
         raise Failure(f"--host: must be unix:// and an absolute path, got {host!r}")

@@ -1,4 +1,4 @@
-"""The client's end of an exec or attach: a WebSocket to the URL that the daemon gave, v5.channel.k8s.io."""
+"""The client of an exec or attach: a WebSocket to the daemon's URL, v5.channel.k8s.io."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ CONNECT_TIMEOUT_S = 30
 
 
 class Ended(NamedTuple):
-    """How a session ended: its exit code, or why there is none.
+    """The end of a session: its exit code, or the reason without one.
 
-    `lost`: its connection ended first, or the daemon that served it.
+    `lost`: the connection or the daemon ended first.
     """
 
     exit_code: int
@@ -51,7 +51,7 @@ class Ended(NamedTuple):
 
 
 class Streams:
-    """A connected session. Output goes straight to file descriptors 1 and 2."""
+    """A connected session. Output is written directly to file descriptors 1 and 2."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -63,7 +63,7 @@ class Streams:
         self.input_ended = False
 
     async def greet(self, host: str, target: str) -> None:
-        """The handshake. Raises Failure with the server's words."""
+        """The handshake. Raises Failure with the server's message."""
         self._send(Request(host=host, target=target, subprotocols=[PROTOCOL]))
         refused, said = 0, bytearray()
         async for event in self._events():
@@ -77,7 +77,9 @@ class Streams:
                 said += event.data
                 if event.body_finished:
                     break
-        reason = said.decode(errors="replace").strip() or f"status {refused}" if refused else "it hung up"
+        reason = (
+            said.decode(errors="replace").strip() or f"status {refused}" if refused else "connection closed"
+        )
         raise Failure(f"the streaming server refused the connection: {reason}")
 
     async def receive(self) -> Ended:
@@ -96,9 +98,9 @@ class Streams:
             self._message(RESIZE, json.dumps({"Width": width, "Height": height}).encode())
 
     async def send_input(self, piece: bytes) -> None:
-        """Waits while the other end takes no more."""
+        """Waits while the server does not read."""
         self._message(STDIN, piece)
-        with contextlib.suppress(ConnectionError):  # how it ended is for `receive` to tell
+        with contextlib.suppress(ConnectionError):  # reported by `receive`
             await self._writer.drain()
 
     def end_input(self) -> None:
@@ -144,7 +146,7 @@ class Streams:
                     return Ended(int(cause["message"]) & 0xFF)
             return Ended(0, status["message"].removeprefix("Internal error occurred: "))
         except (ValueError, LookupError, TypeError, AttributeError):
-            return Ended(0, f"an answer that is no status: {bytes(self._status[:200])!r}")
+            return Ended(0, f"invalid status from the server: {bytes(self._status[:200])!r}")
 
     def _message(self, channel: int, content: bytes) -> None:
         self._send(BytesMessage(data=bytes((channel,)) + content))
@@ -159,7 +161,7 @@ async def connected(url: str, tls_ca: str) -> AsyncIterator[Streams]:
     """Raises Failure. `tls_ca`: file with the authority that signed the server's certificate, else empty."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Failure(f"the daemon answered a URL that is none: {url!r}")
+        raise Failure(f"the daemon returned an invalid URL: {url!r}")
     reader, writer = await _connection(parts, tls_ca)
     streams = Streams(reader, writer)
     try:
@@ -186,15 +188,15 @@ async def _connection(parts: SplitResult, tls_ca: str) -> tuple[asyncio.StreamRe
 
 
 async def input_pieces(fd: int) -> AsyncIterator[bytes]:
-    """What can be read from `fd`, a terminal, pipe, socket or file, as it comes.
+    """Input from `fd`, a terminal, pipe, socket or file, as it arrives.
 
-    The descriptor stays blocking: its open file is shared with whoever started us (open(2), O_NONBLOCK).
+    The descriptor stays blocking: its open file is shared with our parent (open(2), O_NONBLOCK).
     """
     while True:
         await _readable(fd)
         try:
             piece = os.read(fd, CHUNK)
-        except OSError:  # EIO: the terminal has gone; EBADF: we were started without standard input
+        except OSError:  # EIO: the terminal is gone; EBADF: started without standard input
             return
         if not piece:
             return
@@ -206,7 +208,7 @@ async def _readable(fd: int) -> None:
     ready = asyncio.Event()
     try:
         loop.add_reader(fd, ready.set)
-    except OSError:  # epoll(7) knows no files: they can always be read
+    except OSError:  # epoll(7) does not support files, which can always be read
         await asyncio.sleep(0)
         return
     try:
@@ -216,9 +218,9 @@ async def _readable(fd: int) -> None:
 
 
 def write_all(fd: int, content: memoryview) -> None:
-    """Waits for a slow reader of ours. Raises BrokenPipeError when it has left."""
+    """Waits for a slow reader. Raises BrokenPipeError if it is gone."""
     while content:
         try:
             content = content[os.write(fd, content) :]
-        except BlockingIOError:  # somebody else made our standard output non-blocking
+        except BlockingIOError:  # another process made our standard output non-blocking
             select.select((), (fd,), ())

@@ -1,4 +1,4 @@
-"""Values as people read them: columns, ages, sizes, short ids."""
+"""Formats values for users: columns, ages, sizes, short ids."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def print_json(value: object) -> None:
 
 
 def short_id(text: str) -> str:
-    """The first 13 characters, without the name of the hash."""
+    """The first 13 characters, without the hash's name."""
     return text.removeprefix("sha256:")[:SHORT_ID]
 
 
 def age(nanoseconds: float) -> str:
-    """`3 minutes`, `1 hour`; what is under a second rounds up to `1 second`."""
+    """`3 minutes`, `1 hour`; less than a second is rounded up to `1 second`."""
     whole = max(1, int(nanoseconds / 1e9))
     for length, unit in _AGES:
         if whole >= length:
@@ -48,7 +48,7 @@ def _counted(number: int, unit: str) -> str:
 
 
 def size(count: int) -> str:
-    """Decimal units with three digits, as docker shows images: `7.83MB`."""
+    """Decimal units with three digits, as docker's image sizes: `7.83MB`."""
     amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
     while amount >= 999.5 and len(units) > 1:
         amount /= 1000

@@ -1,4 +1,4 @@
-"""The user's terminal: handed to a container byte by byte, and given back as it was, whatever happens."""
+"""The user's terminal: passed to a container byte by byte, and always restored afterwards."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 DETACH_KEYS = b"\x10\x11"
-"""Ctrl-P Ctrl-Q, as with docker."""
+"""Ctrl-P Ctrl-Q, as in docker."""
 
 
 @contextmanager
 def raw(fd: int) -> Iterator[None]:
-    """Every key goes to the container, Ctrl-C too, and nothing is echoed or translated here."""
+    """Every key is sent to the container, including Ctrl-C, without echo or translation."""
     saved = termios.tcgetattr(fd)
     tty.setraw(fd, termios.TCSADRAIN)
     try:
@@ -42,13 +42,13 @@ def on_resize(call: Callable[[], None]) -> Iterator[None]:
 
 
 class DetachKeys:
-    """Finds the keys that leave a container running, also when they come one by one."""
+    """Detects the keys for detaching, also if they arrive one by one."""
 
     def __init__(self) -> None:
         self._seen = 0
 
     def pass_on(self, typed: bytes) -> tuple[bytes, bool]:
-        """What of `typed` is for the container, and whether the user has detached."""
+        """The part of `typed` for the container, and whether the user has detached."""
         passed = bytearray()
         for key in typed:
             if key == DETACH_KEYS[self._seen]:

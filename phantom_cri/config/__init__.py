@@ -1,4 +1,4 @@
-"""What the daemon is told: one YAML file, read strictly, and the flags that win over it."""
+"""The daemon's configuration: one YAML file, read strictly, and flags that override it."""
 
 from phantom_cri.config.handlers import HandlerConfig, PoolConfig, PoolNamespaces
 from phantom_cri.config.network import CniConfig, NetworkConfig, Prewire

@@ -10,7 +10,7 @@ DRIVERS = ("native",)
 
 
 class PoolNamespaces(Record, frozen=True):
-    """Which of the node's namespaces a pool's fragments keep instead of having their own."""
+    """Which of the node's namespaces the fragments of a pool use instead of their own."""
 
     host_network: bool = False
     host_pid: bool = False
@@ -18,9 +18,9 @@ class PoolNamespaces(Record, frozen=True):
 
 
 class HandlerConfig(Record, frozen=True):
-    """What a RuntimeClass's `handler` can name. `pools`: names, in order; empty: all.
+    """A runtime handler, named by a RuntimeClass's `handler`. `pools`: names, in order; empty: all.
 
-    policy: name of the one that its pods' containers get; empty: `policy.default`.
+    policy: name of the policy for its pods' containers; empty: `policy.default`.
     """
 
     name: str
@@ -37,7 +37,7 @@ class HandlerConfig(Record, frozen=True):
 
 
 class PoolConfig(Record, frozen=True):
-    """`size` warm fragments are kept for pods with these namespaces."""
+    """A pool that keeps `size` warm fragments for pods with these namespaces."""
 
     name: str
     size: int = 8

@@ -1,4 +1,4 @@
-"""The pods' network: checked here, and handed to the driver as it is."""
+"""The pods' network: checked here, and passed to the driver unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phantom_cri.config.rules import check, is_absolute, seconds, subnet_family
 Prewire = Literal["auto", "always", "never"]
 
 _BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")  # IFNAMSIZ; part of a name in nftables too
-_MTU_MIN = 1280  # RFC 8200, 5: without it there is no IPv6 on an interface
+_MTU_MIN = 1280  # RFC 8200, 5: the minimum for IPv6 on an interface
 
 
 class CniConfig(Record, frozen=True):
@@ -25,7 +25,7 @@ class CniConfig(Record, frozen=True):
         check(is_absolute(self.conf_dir), "conf_dir", self.conf_dir, "an absolute path")
         check(len(self.bin_dirs) > 0, "bin_dirs", list(self.bin_dirs), "one folder or more")
         for index, folder in enumerate(self.bin_dirs):
-            fits = is_absolute(folder) and ":" not in folder  # CNI_PATH is a list divided by colons
+            fits = is_absolute(folder) and ":" not in folder  # CNI_PATH is a colon-separated list
             check(fits, f"bin_dirs[{index}]", folder, "an absolute path without colons")
         cache = self.cache_dir
         check(cache == "" or is_absolute(cache), "cache_dir", cache, "an absolute path or empty")

@@ -1,4 +1,4 @@
-"""From the daemon's arguments and its YAML file to a checked configuration."""
+"""Reads the daemon's arguments and its YAML file into a checked configuration."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from phantom_cri.errors import ConfigError
 
 
 def load(argv: Sequence[str]) -> Config:
-    """The configuration that the daemon's arguments (without the program's name) ask for.
+    """The configuration from the daemon's arguments (without the program's name) and its file.
 
-    Raises ConfigError naming key or flag; leaves with SystemExit for --help, --version and unknown flags.
+    Raises ConfigError naming key or flag, SystemExit for --help, --version and unknown flags.
     """
     flags = {key: value for key, value in vars(_parser().parse_args(argv)).items() if value is not None}
     path = flags.pop("config", "")
@@ -37,11 +37,11 @@ def read(path: str) -> Config:
 
 
 def parse(text: bytes | str, origin: str = "") -> Config:
-    """Check a configuration's text; `origin` is only named in errors. Raises ConfigError."""
+    """Parse and check a configuration; `origin` is only used in errors. Raises ConfigError."""
     where = f" (in {origin})" if origin else ""
     try:
         document = codec.from_yaml(text, object)
-        if document is None:  # nothing but comments
+        if document is None:  # empty, or only comments
             return Config()
         return codec.convert(document, Config)
     except codec.DecodeError as error:
@@ -49,7 +49,7 @@ def parse(text: bytes | str, origin: str = "") -> Config:
 
 
 def _name_key(message: str) -> str:
-    """Put msgspec's "… - at `$.pools[0]`" in front, where a person looks for the key."""
+    """Put msgspec's "… - at `$.pools[0]`" in front, where users look for the key."""
     problem, _, path = " ".join(message.split()).partition(" - at `$")
     path = path.rstrip("`").removeprefix(".")
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", problem)
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="phantom-cri",
         description="Phantom Fragment, a Kubernetes node runtime (CRI v1): starts pods on warm fragments.",
-        epilog="A flag wins over the file. Several daemons run side by side when listen, root, state, "
+        epilog="A flag overrides the file. Several daemons run side by side when listen, root, state, "
         "metrics_address, cgroup.default_parent, network.bridge and network.subnets differ.",
         allow_abbrev=False,
     )

@@ -54,13 +54,13 @@ class CgroupConfig(Record, frozen=True):
 
     @property
     def parent(self) -> str:
-        """`default_parent` in the driver's own spelling: with systemd it is a slice."""
+        """`default_parent` as the cgroup driver spells it: with systemd it is a slice."""
         is_slice = self.driver == "cgroupfs" or self.default_parent.endswith(".slice")
         return self.default_parent if is_slice else f"{self.default_parent}.slice"
 
 
 class CdiConfig(Record, frozen=True):
-    """`spec_dirs`: folders of device descriptions, the more important later."""
+    """`spec_dirs`: folders of device descriptions, highest priority last."""
 
     spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
 
@@ -151,7 +151,7 @@ class StreamingConfig(Record, frozen=True):
 
     @property
     def tls(self) -> tuple[str, str] | None:
-        """Certificate and key, if connections are to be encrypted."""
+        """Certificate and key; None for unencrypted connections."""
         return (self.tls_cert_file, self.tls_key_file) if self.tls_cert_file else None
 
     @property
@@ -218,11 +218,11 @@ class Config(Record, frozen=True):
         self._check_pools_are_used()
 
     def handlers_by_name(self) -> dict[str, HandlerConfig]:
-        """Those of the file and the default ones, which are always there."""
+        """The handlers of the file, and the default ones, which always exist."""
         return {handler.name: handler for handler in (*DEFAULT_HANDLERS, *self.handlers)}
 
     def pools_of(self, handler: HandlerConfig) -> tuple[PoolConfig, ...]:
-        """The pools that a handler takes fragments from, the first that fits a pod's namespaces first."""
+        """The pools of a handler, in order: the first one that fits a pod's namespaces is used."""
         if not handler.pools:
             return self.pools
         by_name = {pool.name: pool for pool in self.pools}

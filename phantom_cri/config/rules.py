@@ -1,4 +1,4 @@
-"""What a value of the configuration must look like: each check raises ValueError naming its key."""
+"""Checks of configuration values; each raises ValueError naming the key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def byte_count(value: int | str, key: str) -> int:
 
 
 def check(holds: bool, key: str, value: object, rule: str) -> None:
-    """ValueError is what a record may raise while it is decoded: the codec adds the path to it."""
+    """Raises ValueError: when a record is decoded, the codec adds the path to it."""
     if not holds:
         raise ValueError(f"{key}: must be {rule}, got {value!r}")
 

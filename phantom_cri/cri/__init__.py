@@ -1,1 +1,1 @@
-"""The CRI wire: gRPC servicers, and conversion between protobuf and model."""
+"""The CRI services: gRPC servicers, and conversion between protobuf and model."""

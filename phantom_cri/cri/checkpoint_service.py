@@ -1,4 +1,4 @@
-"""CheckpointContainer: one archive of a container that runs on."""
+"""CheckpointContainer: writes an archive of a container, which keeps running."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class CheckpointVerbs(Protocol):
 
 
 class CheckpointService:
-    """The part of `RuntimeService` that is about checkpoints."""
+    """The checkpoint part of `RuntimeService`."""
 
     _verbs: CheckpointVerbs
 

@@ -1,4 +1,4 @@
-"""A long list in the pieces that the Stream… RPCs send."""
+"""Splits a long list into the messages of the Stream… RPCs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from google.protobuf.message import Message
 
 Item = TypeVar("Item", bound=Message)
 
-# Well below the 16 MiB that a kubelet takes in one message, however long the labels are.
+# Well below the 16 MiB that a kubelet accepts in one message, even with long labels.
 CHUNK_BYTES = 1 << 20
 
 
 def chunks(items: Iterable[Item], limit: int = CHUNK_BYTES) -> Iterator[list[Item]]:
-    """Runs of items of about `limit` bytes together, never an empty one; an item is in one run."""
+    """Lists of items of about `limit` bytes each, never empty; every item is in one list."""
     run: list[Item] = []
     size = 0
     for item in items:

@@ -1,4 +1,4 @@
-"""GetContainerEvents: what happens, as it happens, with the state of the pod right after."""
+"""GetContainerEvents: a stream of events, each with the state of the pod right after it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS: dict[EventKind, pb.ContainerEventType] = {
 
 class EventVerbs(Protocol):
     def listen(self) -> AsyncIterator[ContainerEvent]:
-        """All events from this call on, in order. Raises ResourceExhausted when its reader falls behind."""
+        """All events from this call on, in order. Raises ResourceExhausted if the reader falls behind."""
         ...
 
 
@@ -28,7 +28,7 @@ class EventService:
     _verbs: EventVerbs
 
     def GetContainerEvents(self, request: pb.GetEventsRequest) -> AsyncIterator[pb.ContainerEventResponse]:
-        """Not a generator itself: it listens before the client is told that the call has begun."""
+        """Not a generator itself, so that it subscribes before the client gets the call's metadata."""
         return _messages(self._verbs.listen())
 
 

@@ -1,4 +1,4 @@
-"""CRI's ImageService: each RPC is a verb between two conversions."""
+"""CRI's ImageService: each RPC converts the request, calls a verb, and converts the result."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ class ImageService:
         return pb.RemoveImageResponse()
 
     async def ImageFsInfo(self, request: pb.ImageFsInfoRequest) -> pb.ImageFsInfoResponse:
-        """Layers and containers share one filesystem here, so that both lists are the same."""
+        """Layers and containers are on the same filesystem, so both lists are equal."""
         usages = [filesystem_message(usage) for usage in await self._verbs.image_fs_info()]
         return pb.ImageFsInfoResponse(image_filesystems=usages, container_filesystems=usages)

@@ -1,7 +1,7 @@
-"""The node service on the wire (`api/phantom/v1/node.proto`): what is beyond CRI.
+"""The node service (`api/phantom/v1/node.proto`), for what CRI lacks.
 
-The shapes below are what the verbs answer; the records of the rooms fit them as they are,
-so that neither side imports the other.
+The Protocols below describe the verbs' results; the records of other packages satisfy them, so that neither
+side imports the other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from phantom_cri.model import AuthConfig, Image, ImageSpec, PlanReport, PolicyRe
 LayerState = Literal["waiting", "downloading", "unpacking", "done", "exists"]
 
 REPORT_SECONDS = 0.05
-"""The least time between two messages of progress: more would only heat the wire."""
+"""Seconds between two messages of progress."""
 
 _NANOSECONDS = 1_000_000_000
 
@@ -70,18 +70,18 @@ class CheckShape(Protocol):
 
 
 class LayerReport(Protocol):
-    """Called as layers move: bytes done, and of how many (0: unknown). From any thread; never blocks."""
+    """Called on progress: bytes done, and total (0: unknown). From any thread; never blocks."""
 
     def __call__(self, digest: str, state: LayerState, done: int, total: int) -> None: ...
 
 
 class NodeVerbs(Protocol):
-    """Beyond CRI. Every verb raises `PhantomError`s; a cancelled one undoes what it began."""
+    """Every verb raises `PhantomError`s; a cancelled one cleans up."""
 
     async def list_pools(self) -> Iterable[tuple[ProfileShape, PoolShape]]: ...
 
     async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
-        """Pods (all for "") with the nanoseconds of each stage of their start, in order, as far as known."""
+        """Pods (all for "") with the known durations of their start's stages, in order, in nanoseconds."""
         ...
 
     async def list_policies(self) -> Iterable[PolicyReport]: ...
@@ -93,14 +93,14 @@ class NodeVerbs(Protocol):
     ) -> Image: ...
 
     async def load_image(self, path: str, report: LayerReport) -> Iterable[Image]:
-        """Take in an OCI or Docker archive on the node; answers what it held."""
+        """Load an OCI or Docker archive of the node; returns its images."""
         ...
 
     async def doctor(self) -> Iterable[CheckShape]: ...
 
 
 class NodeService:
-    """One method per RPC, as `phantom_cri.rpc.calls.Calls` takes them."""
+    """One method per RPC, as for `phantom_cri.rpc.calls.Calls`."""
 
     def __init__(self, verbs: NodeVerbs) -> None:
         self._verbs = verbs
@@ -142,7 +142,7 @@ class NodeService:
 
 
 async def _follow(work: Callable[[LayerReport], Awaitable[Iterable[Image]]]) -> AsyncIterator[wire.Progress]:
-    """Run `work` and yield what it reports, then what it answers; leaving early cancels it and waits."""
+    """Run `work` and yield its progress, then its result; leaving early cancels it and waits."""
     loop = asyncio.get_running_loop()
     moved: dict[str, wire.Layer] = {}
     wake = asyncio.Event()

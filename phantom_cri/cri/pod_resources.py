@@ -13,12 +13,12 @@ class PodResourceVerbs(Protocol):
     async def update_pod_sandbox_resources(
         self, sandbox_id: str, overhead: Resources | None, resources: Resources | None
     ) -> None:
-        """Only the fields that are set change; None changes nothing."""
+        """Changes only fields that are set; None changes nothing."""
         ...
 
 
 class PodResourcesService:
-    """The part of `RuntimeService` that is about what a whole pod may use."""
+    """The part of `RuntimeService` for resources of a whole pod."""
 
     _verbs: PodResourceVerbs
 

@@ -1,4 +1,4 @@
-"""UpdateRuntimeConfig: the kubelet tells which addresses the node's pods may have."""
+"""UpdateRuntimeConfig: the kubelet sends the address ranges of the node's pods."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _FIELD = "runtime_config.network_config.pod_cidr"
 
 class RuntimeConfigVerbs(Protocol):
     async def use_pod_ranges(self, ranges: Sequence[str]) -> None:
-        """The node's pod CIDRs: at most one for each IP version, the primary one first."""
+        """The node's pod CIDRs: at most one for each IP version, primary first."""
         ...
 
 
 class RuntimeConfigService:
-    """The part of `RuntimeService` that takes settings from the kubelet."""
+    """The part of `RuntimeService` for settings from the kubelet."""
 
     _verbs: RuntimeConfigVerbs
 
@@ -27,7 +27,7 @@ class RuntimeConfigService:
         self, request: pb.UpdateRuntimeConfigRequest
     ) -> pb.UpdateRuntimeConfigResponse:
         ranges = pod_ranges_from(request.runtime_config.network_config.pod_cidr)
-        if ranges:  # none: the node has none yet
+        if ranges:  # empty: the node has none yet
             await self._verbs.use_pod_ranges(ranges)
         return pb.UpdateRuntimeConfigResponse()
 

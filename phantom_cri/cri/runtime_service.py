@@ -1,7 +1,7 @@
-"""CRI's RuntimeService: each RPC is a verb between two conversions.
+"""CRI's RuntimeService: each RPC converts the request, calls a verb, and converts the result.
 
-Stats and metrics, events, streaming, checkpoints, resources of pods and the runtime's configuration have
-services of their own, which it inherits.
+Stats and metrics, events, streaming, checkpoints, resources of pods and the runtime's configuration are in
+separate classes, which it inherits.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class RuntimeService(
             status=sandbox_status_message(record),
             info=details,
             containers_statuses=[container_status_message(container) for container in containers],
-            # With a timestamp the kubelet takes the containers from here too, as of that moment.
+            # With a timestamp the kubelet also uses the containers of this answer.
             timestamp=time.time_ns(),
         )
 

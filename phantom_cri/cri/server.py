@@ -1,4 +1,4 @@
-"""What the kubelet, crictl and the `phantom` command connect to: all services at one socket."""
+"""The daemon's gRPC server: all services on one socket, for kubelet, crictl and `phantom`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cri_server(
     node: NodeVerbs | None = None,
     grace_s: float = 10,
 ) -> Server:
-    """RuntimeService, ImageService and, with `node`, our own Node service; `grace_s` as of `Server`."""
+    """RuntimeService, ImageService and, with `node`, our own Node service; `grace_s` as in `Server`."""
     services = pb.DESCRIPTOR.services_by_name
     served: list[tuple[ServiceDescriptor, object]] = [
         (services["RuntimeService"], RuntimeService(runtime)),

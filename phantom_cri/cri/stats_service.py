@@ -1,6 +1,6 @@
-"""Stats and metrics on the wire.
+"""The stats and metrics RPCs.
 
-A list of 1000 containers is 12 MB of metrics: it is converted and encoded on a thread.
+A list of 1000 containers is 12 MB of metrics, so it is converted and encoded on a thread.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ Result = TypeVar("Result")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 _FEW = 8
-"""So many are converted at once, without a thread."""
+"""Up to this number, containers are converted without a thread."""
 
 
 def _answers_bytes(method: Method) -> Method:
-    """Marks an RPC that encodes its response itself, for `phantom_cri.rpc.calls.Calls`."""
+    """Marks an RPC that returns an encoded response, for `phantom_cri.rpc.calls.Calls`."""
     method.answers_bytes = True  # type: ignore[attr-defined]
     return method
 
 
 class StatsVerbs(Protocol):
-    """Ids may be unique prefixes where one object is meant, prefixes in the lists."""
+    """Ids of single objects may be unique prefixes; in lists they may be any prefixes."""
 
     async def container_stats(self, container_id: str) -> ContainerUsage: ...
 
@@ -57,11 +57,11 @@ class StatsVerbs(Protocol):
         ...
 
     async def metrics(self) -> Sequence[Metric]:
-        """Those that `pod_sandbox_metrics` may hold on this kernel."""
+        """The metrics that `pod_sandbox_metrics` may return on this kernel."""
         ...
 
     async def pod_sandbox_metrics(self) -> Iterable[PodMetrics]:
-        """Made as they are read, since all of a big node at once would be a burden: read on a thread."""
+        """Lazy, since all of a big node at once would need much memory: iterate on a thread."""
         ...
 
 

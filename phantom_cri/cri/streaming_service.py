@@ -1,4 +1,4 @@
-"""Exec, Attach and PortForward: each answers a URL at which its client gets the streams."""
+"""Exec, Attach and PortForward: each returns a URL for the streams."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ HIGHEST_PORT = 65535
 
 
 class StreamingVerbs(Protocol):
-    """Nothing is started before the client comes to the URL, once and soon.
+    """Nothing is started before the client connects to the URL, which is valid once and for a short time.
 
-    Raises NotFound, FailedPrecondition when it does not run, ResourceExhausted when too many URLs wait.
+    Raises NotFound, FailedPrecondition if it does not run, ResourceExhausted for too many unused URLs.
     """
 
     async def exec(self, container_id: str, command: Sequence[str], streams: Streams) -> str: ...
@@ -24,7 +24,7 @@ class StreamingVerbs(Protocol):
     async def attach(self, container_id: str, streams: Streams) -> str: ...
 
     async def port_forward(self, sandbox_id: str, ports: Sequence[int]) -> str:
-        """`ports`: for clients that cannot name them themselves; else empty."""
+        """`ports`: for clients that cannot name ports themselves; else empty."""
         ...
 
 

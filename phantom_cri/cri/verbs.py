@@ -1,7 +1,7 @@
-"""What the wire asks of the rooms below, in values of `phantom_cri.model` only.
+"""The verbs called by the CRI services, with values of `phantom_cri.model` only.
 
-Every verb raises `PhantomError`s; a cancelled one (the client left, or its deadline passed) must
-undo what it began. Ids may be unique prefixes. Stop and remove of what is unknown succeed.
+Every verb raises `PhantomError`s; a cancelled one (the client disconnected, or its deadline passed) has to
+clean up. Ids may be unique prefixes. Stop and remove of unknown ids succeed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from phantom_cri.model import (
 class RuntimeVerbs(
     CheckpointVerbs, EventVerbs, StatsVerbs, PodResourceVerbs, RuntimeConfigVerbs, StreamingVerbs, Protocol
 ):
-    """Pods and containers. Seconds for every timeout."""
+    """Pods and containers. Timeouts are in seconds."""
 
     async def version(self) -> RuntimeVersion: ...
 
@@ -46,7 +46,7 @@ class RuntimeVerbs(
     async def cgroup_driver(self) -> CgroupDriver: ...
 
     async def run_pod_sandbox(self, config: SandboxConfig, runtime_handler: str) -> str:
-        """Answers the new pod's id; "" is the default handler."""
+        """Returns the new pod's id; "" is the default handler."""
         ...
 
     async def stop_pod_sandbox(self, sandbox_id: str) -> None: ...
@@ -56,19 +56,19 @@ class RuntimeVerbs(
     async def pod_sandbox_status(self, sandbox_id: str) -> SandboxRecord: ...
 
     async def pod_containers(self, sandbox_id: str) -> Sequence[ContainerRecord]:
-        """All of one pod, in the order of their making."""
+        """All containers of one pod, in the order of their creation."""
         ...
 
     async def list_pod_sandboxes(
         self, sandbox_id: str = "", state: SandboxState | None = None, labels: Mapping[str, str] = {}
     ) -> Iterable[SandboxRecord]:
-        """Those that match all that is given; must not wait for another verb."""
+        """The containers that match all filters; must not wait for another verb."""
         ...
 
     async def create_container(
         self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig | None
     ) -> str:
-        """Answers the new container's id."""
+        """Returns the new container's id."""
         ...
 
     async def start_container(self, container_id: str) -> None: ...
@@ -90,31 +90,31 @@ class RuntimeVerbs(
     ) -> Iterable[ContainerRecord]: ...
 
     async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: int) -> ExecResult:
-        """`timeout_s` 0: none. Raises DeadlineExceeded when it has passed."""
+        """`timeout_s` 0: none. Raises DeadlineExceeded after the timeout."""
         ...
 
     async def update_container_resources(
         self, container_id: str, resources: Resources, annotations: Mapping[str, str]
     ) -> None:
-        """Only the fields of `resources` that are set change."""
+        """Changes only the fields of `resources` that are set."""
         ...
 
     async def reopen_container_log(self, container_id: str) -> None: ...
 
 
 class ImageVerbs(Protocol):
-    """Images by any of their names: tag, digest, id, prefix of an id."""
+    """Images are named by tag, digest, id, or prefix of an id."""
 
     async def list_images(self, image: str = "") -> Iterable[Image]: ...
 
     async def image_status(self, image: str) -> Image | None: ...
 
     async def image_info(self, image_id: str) -> Mapping[str, object]:
-        """The image's own config under `imageSpec`, and where its parts lie."""
+        """The image's config under `imageSpec`, and the paths of its parts."""
         ...
 
     async def pull_image(self, spec: ImageSpec, auth: AuthConfig | None) -> str:
-        """Answers the image's id."""
+        """Returns the image's id."""
         ...
 
     async def remove_image(self, image: str) -> None: ...

@@ -1,4 +1,4 @@
-"""One daemon among those that come and go: sole owner of its folders, what an earlier one left, its gauges.
+"""A daemon's start and upkeep: it locks its folders, recovers an earlier daemon's pods, updates gauges.
 
-Verbs do not know of it: `__main__` alone calls what is here, before the first request and beside them all.
+Only `__main__` uses this package: before the first request is served, and in the background later.
 """

@@ -1,4 +1,4 @@
-"""The gauges that no event moves: pools, pods and containers by state, containers by policy."""
+"""Gauges refreshed by a timer: pools, pods and containers by state, containers by policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVERY_SECONDS = 1.0
 
 
 async def keep_current(runtime: Runtime) -> None:
-    """Refresh them until cancelled."""
+    """Refresh the gauges until cancelled."""
     while True:
         refresh(runtime)
         await asyncio.sleep(EVERY_SECONDS)

@@ -1,4 +1,4 @@
-"""Commands that an earlier daemon executed for clients who have gone with it."""
+"""Execs of an earlier daemon, whose clients lost their connection when it ended."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from phantom_cri.lifecycle.runtime import Runtime, log
 
 
 async def end_orphans(runtime: Runtime, pod: Pod, fragment: FragmentHandle) -> None:
-    """Kill the pod's execs with all their children: nobody could be told of them any more."""
+    """Kill the pod's execs with all their children: no client can receive their result any more."""
     for exec_id in await _execs(fragment):
-        # The fragment does not say whose it is; with the others there is nothing to end.
+        # The fragment does not report an exec's container; for the others this does nothing.
         for container in pod.containers.values():
             try:
                 await runtime.cgroups.end_exec_child(container.record.cgroup, exec_id)
             except PhantomError as error:
-                log.warning("an exec of an earlier daemon goes on: %s", error)
+                log.warning("failed to kill an exec of an earlier daemon, it keeps running: %s", error)
 
 
 async def _execs(fragment: FragmentHandle) -> list[str]:

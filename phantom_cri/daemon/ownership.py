@@ -1,4 +1,4 @@
-"""One daemon per root and per state directory: the second one refuses by name."""
+"""One daemon per root and per state directory: a second one fails, naming the first one's pid."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What is known after the machine went down: records come back from ROOT, nothing of them runs.
+"""Recovery after a reboot: records are restored from ROOT; no process of theirs runs any more.
 
-STATE/pods/boot_id says which boot that folder is of (random(4)). Where it is this one, the folder is the
-truth. Where it is another's, all pids and sockets in the folder mean nothing, and it is emptied. Where there
-is none, as on a fresh tmpfs or when somebody has cleared the folder, what the durable records know beyond it
-has ended.
+STATE/pods/boot_id holds the id of the boot that wrote the folder (random(4)). If it is this boot's, the
+folder is authoritative. If it is another boot's, all pids and sockets in the folder are meaningless, and it
+is emptied. If it is missing (a fresh tmpfs, or a cleared folder), pods that only the durable records have
+are restored as ended.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from phantom_cri.model import ContainerRecord, SandboxRecord
 
 UNKNOWN_EXIT = 255
 UNKNOWN_REASON = "Unknown"
-"""As containerd reports a container of which nobody saw the end."""
+"""As containerd reports a container whose end was not observed."""
 
 MARK = "boot_id"
 
 
 def bring_back(records: Records, read: Callable[[], Iterable[AnyRecord]]) -> list[SandboxRecord]:
-    """Give STATE what `read` knows of an earlier boot, as what it has become. Blocks. Answers its pods.
+    """Restore what `read` returns of an earlier boot to STATE, as ended. Blocks. Returns the restored pods.
 
-    Can be done again after a crash in the middle: each pod's own record is written last.
+    Can be repeated after a crash half-way: each pod's own record is written last.
     Raises Internal, ResourceExhausted.
     """
     try:
@@ -37,26 +37,26 @@ def bring_back(records: Records, read: Callable[[], Iterable[AnyRecord]]) -> lis
         if mark == native.boot_id():
             return []
         if mark:
-            log.warning("%s is of another boot: it is emptied", records.folder)
+            log.warning("%s is of another boot and will be emptied", records.folder)
             _empty(records.folder)
         pods = list(_restore(records, read()))
     except OSError as error:
-        raise kernel_error(f"bring records back: {error.filename}", error.errno or 0) from error
+        raise kernel_error(f"restore records: {error.filename}", error.errno or 0) from error
     if pods:
-        log.warning("%d pods of an earlier boot are known; what ran in them has ended", len(pods))
+        log.warning("%d pods of an earlier boot recovered; all their processes have ended", len(pods))
     return pods
 
 
 def set_mark(records: Records) -> None:
-    """From now on the folder is the truth for as long as this boot lasts."""
+    """Make the folder authoritative for the rest of this boot."""
     try:
         codec.write_atomically(os.path.join(records.folder, MARK), native.boot_id().encode())
-    except OSError as error:  # the next daemon will ask the durable records too, which know the same
-        log.error("%s cannot be marked as this boot's: %s", records.folder, error.strerror)
+    except OSError as error:  # the next daemon reads the durable records too, which hold the same
+        log.error("failed to mark %s as this boot's: %s", records.folder, error.strerror)
 
 
 async def end_leftovers(runtime: Runtime, pods: Iterable[SandboxRecord]) -> None:
-    """Where STATE was cleared without a reboot, containers outside of a fragment's pid namespace run on."""
+    """Kill containers outside of a fragment's pid namespace: they still run if only STATE was cleared."""
     for pod in pods:
         for container in list(runtime.records.pods[pod.id].containers.values()):
             cgroup = container.record.cgroup
@@ -65,7 +65,7 @@ async def end_leftovers(runtime: Runtime, pods: Iterable[SandboxRecord]) -> None
             try:
                 await runtime.cgroups.kill_async(cgroup)
             except PhantomError as error:
-                log.error("container %s runs on, unseen: %s", container.id, error)
+                log.error("failed to kill container %s, it keeps running unmanaged: %s", container.id, error)
 
 
 def ended_pod(record: SandboxRecord) -> SandboxRecord:
@@ -73,7 +73,7 @@ def ended_pod(record: SandboxRecord) -> SandboxRecord:
 
 
 def ended_container(record: ContainerRecord, now: int) -> ContainerRecord:
-    """One that ran has ended. One that was created stays so: it cannot start in a pod that is not ready."""
+    """Its record: a running one has exited; a created one stays so, and its pod lets it start no more."""
     if record.state != "running":
         return codec.replace(record, process=None)
     return codec.replace(
@@ -81,7 +81,7 @@ def ended_container(record: ContainerRecord, now: int) -> ContainerRecord:
         state="exited",
         exit_code=UNKNOWN_EXIT,
         reason=UNKNOWN_REASON,
-        message="how it ended is not known: the node went down, or its runtime's state was lost",
+        message="exit status unknown: the node went down, or the runtime's state was lost",
         finished_at=max(now, record.started_at, record.created_at),  # the clock may be wrong after a boot
         process=None,
     )
@@ -119,7 +119,7 @@ def _mark(folder: str) -> str:
 
 
 def _empty(folder: str) -> None:
-    """The mark goes last, so that an emptying that is cut short is begun again."""
+    """The mark is removed last, so that an interrupted cleanup is repeated."""
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if os.path.isdir(path):

@@ -1,8 +1,8 @@
-"""What a new daemon finds: pods of an earlier one that go on, half-made things to undo, warm leftovers.
+"""Recovery of an earlier daemon's pods: running ones are taken over, unfinished and warm ones cleaned up.
 
-Runs before the first request is served. Every fragment is found by its folder in the state
-directory and asked what it holds; what it answers wins over our records. After a reboot there is
-none, and pods come back from the durable records as what they have become (`reboot`).
+Runs before the first request is served. Every fragment is found by its folder in the state directory and
+queried for its processes; its answer wins over our records. After a reboot there are no fragments, and pods
+are restored from the durable records as not ready (`reboot`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.model import ContainerRecord, SandboxRecord
 
 STARTING_TIMEOUT = 5.0
-"""Seconds that a start begun by the earlier daemon gets to succeed or fail."""
+"""Seconds after which a start by the earlier daemon that neither succeeded nor failed is killed."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Found:
     record: SandboxRecord | None  # None: warm, or not yet started
     finished: bool
     fragment: FragmentHandle | None
-    containers: Sequence[ContainerRecord] = ()  # those whose making was finished
+    containers: Sequence[ContainerRecord] = ()  # those whose creation was finished
 
     @property
     def sandbox_id(self) -> str:
@@ -62,24 +62,24 @@ class Found:
 
 
 async def recover(runtime: Runtime) -> None:
-    """Take over what lives, undo what is half made; afterwards records and kernel agree."""
+    """Take over live pods, clean up unfinished ones; afterwards records and kernel agree."""
     os.makedirs(runtime.records.folder, mode=0o711, exist_ok=True)
     brought_back = await asyncio.to_thread(reboot.bring_back, runtime.records, runtime.durable.read)
     folders = [
         entry.path for entry in os.scandir(runtime.records.folder) if entry.is_dir(follow_symlinks=False)
     ]
     found = await asyncio.gather(*(look(folder) for folder in folders))
-    goes_on = [item for item in found if item.record is not None and item.finished]
-    # before anything ends: what a driver undoes in a namespace needs it to be there
-    await runtime.network.start({item.sandbox_id: item.ips for item in goes_on if item.is_live})
+    kept = [item for item in found if item.record is not None and item.finished]
+    # first, since a driver's cleanup needs the pod's network namespace to exist
+    await runtime.network.start({item.sandbox_id: item.ips for item in kept if item.is_live})
     await end_strays(runtime, {item.fragment.process.pid for item in found if item.fragment is not None})
-    await asyncio.gather(*(undo(runtime, item) for item in found if item not in goes_on))
+    await asyncio.gather(*(undo(runtime, item) for item in found if item not in kept))
     more_is_known = await asyncio.to_thread(runtime.durable.is_newer)
-    in_use = {record.id: held(record) for item in goes_on for record in item.containers}
+    in_use = {record.id: held(record) for item in kept for record in item.containers}
     await runtime.images.start(in_use, spare=more_is_known)
-    await asyncio.gather(*(take_over(runtime, item) for item in goes_on))
+    await asyncio.gather(*(take_over(runtime, item) for item in kept))
     await reboot.end_leftovers(runtime, brought_back)
-    if not more_is_known:  # else a daemon that can read it may still bring it back
+    if not more_is_known:  # else a newer daemon may still restore the records that this one cannot read
         reboot.set_mark(runtime.records)
     runtime.durable.begin(runtime.records.everything)
     thaw_all(runtime)
@@ -91,7 +91,7 @@ def held(record: ContainerRecord) -> tuple[str, ...]:
 
 
 async def look(folder: str) -> Found:
-    """A pod with a record that cannot be read does not go on: rather one pod less than no daemon."""
+    """Read one folder. A pod whose record cannot be read is cleaned up, so that the daemon can start."""
     item = Found(folder, None, False, await find_fragment(folder))
     try:
         stored = stored_pod(folder)
@@ -99,13 +99,13 @@ async def look(folder: str) -> Found:
             item.record, item.finished = stored
             item.containers = list(stored_containers(folder))
     except codec.DecodeError as error:
-        log.error("pod sandbox %s is given up, its record cannot be read: %s", item.sandbox_id, error)
+        log.error("pod sandbox %s will be killed, its record cannot be read: %s", item.sandbox_id, error)
         item.finished = False
     return item
 
 
 async def find_fragment(folder: str) -> FragmentHandle | None:
-    """The folder's fragment, connected; one that lives but does not answer is ended."""
+    """The folder's fragment, connected; one that does not answer is killed."""
     process = stored_process(folder)
     if process is None:
         await end_stranger(folder)
@@ -117,18 +117,18 @@ async def find_fragment(folder: str) -> FragmentHandle | None:
     try:
         await fragment.connect()
     except fragments.OtherVersion as error:
-        log.error("pod sandbox %s runs on but can only be stopped and removed: %s", fragment.id, error)
+        log.error("pod sandbox %s keeps running but can only be stopped and removed: %s", fragment.id, error)
     except PhantomError as error:
-        log.warning("the fragment of %s does not answer and is ended: %s", fragment.id, error)
+        log.warning("fragment of pod sandbox %s does not answer and will be killed: %s", fragment.id, error)
         await fragment.end()
         return None
     return fragment
 
 
 async def undo(runtime: Runtime, item: Found) -> None:
-    """A warm fragment, or a pod that was being made or is given up: ended, and all it had goes with it.
+    """Kill and clean up a warm fragment, an unfinished pod or one that cannot be recovered.
 
-    Its network was given back by `network.start`, which was told who is left.
+    Its network was released by `network.start`, which gets the list of live pods.
     """
     if item.fragment is not None:
         await item.fragment.end()
@@ -156,8 +156,8 @@ async def take_over(runtime: Runtime, item: Found) -> None:
     pool = runtime.pool_of(pod)
     if pool is not None and fragment is not None:
         pool.claimed += 1
-    drop_unfinished(item.folder)  # their snapshots went when the images were started
-    # An exited one may still have its cgroup: that goes when it is stopped or removed.
+    drop_unfinished(item.folder)  # their snapshots were removed by `images.start`
+    # An exited one may still have its cgroup: it is removed on stop or remove.
     pod.containers.update((one.id, Container(one, has_cgroup=True)) for one in item.containers)
     if pod.newer_record:
         log.error("pod sandbox %s can only be stopped and removed: %s", pod.id, pod.newer_record)
@@ -168,8 +168,8 @@ async def take_over(runtime: Runtime, item: Found) -> None:
     if fragment is None and not pod.released:
         endings.pod_died(runtime, pod)
     endings.watch_pod(runtime, pod)
-    state = "goes on" if pod.record.state == "ready" else "is known, and is not ready"
-    log.info("pod sandbox %s %s", pod.id, state, extra={"sandbox_id": pod.id})
+    state = "ready" if pod.record.state == "ready" else "not ready"
+    log.info("pod sandbox %s recovered: %s", pod.id, state, extra={"sandbox_id": pod.id})
 
 
 async def take_over_container(runtime: Runtime, pod: Pod, container: Container) -> None:
@@ -189,13 +189,13 @@ async def take_over_container(runtime: Runtime, pod: Pod, container: Container) 
 
 
 async def ask_fragment(runtime: Runtime, pod: Pod, fragment: FragmentHandle, container: Container) -> None:
-    """Bring a container's record to what its fragment says of it."""
+    """Update a container's record from what its fragment reports."""
     entry = await settled(fragment, container.id)
     if entry is None:
         if container.record.state == "running":
             endings.container_exited(runtime, container.id, endings.last_exit(runtime, container))
         else:
-            await release_cgroup(runtime, container)  # its start never reached the fragment
+            await release_cgroup(runtime, container)  # the fragment never received its start
         return
     if entry.state == fragments.State.PREPARED:
         close(entry)

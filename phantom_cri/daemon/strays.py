@@ -1,6 +1,6 @@
-"""Fragments that no folder leads to: somebody has cleared the state directory while they ran.
+"""Fragments without a folder: the state directory was cleared while they ran.
 
-Nothing can be asked of them, for their sockets are gone, and nobody would ever end their pods.
+Their sockets are gone, so they can neither be queried nor stopped by a request.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ _DELETED = " (deleted)"
 
 
 async def end_strays(runtime: Runtime, known: Set[int]) -> None:
-    """Kill every fragment of ours that is not one of the `known` pids; its pod's processes go with it.
+    """Kill every fragment of ours that is not one of the `known` pids, and with it its pod's processes.
 
-    Ours: it lives in our fragments' cgroup and holds what was a pod's folder below our state directory.
+    Ours: in our fragments' cgroup, with an open fd of a deleted pod folder below our state directory.
     """
     home = runtime.cgroups.fragments_path(runtime.config.cgroup.parent)
     for pid in runtime.cgroups.pids(home) - known:
         if _holds(pid, runtime.records.folder):
-            log.error("fragment %d has lost its folder in %s: it is ended", pid, runtime.records.folder)
+            log.error("fragment %d has lost its folder in %s and will be killed", pid, runtime.records.folder)
             await asyncio.to_thread(_kill, pid, runtime.records.folder)
-        elif _parent(pid) not in known:  # else a child of a fragment, on its way into its container's cgroup
-            log.error("process %d in cgroup %s is nobody's, and is left alone", pid, home)
+        elif _parent(pid) not in known:  # else a fragment's child that moves to its container's cgroup
+            log.error("process %d in cgroup %s is not a known fragment: ignored", pid, home)
 
 
 def _holds(pid: int, pods: str) -> bool:
-    """Whether it has a folder open that was below `pods`, and is not there any more."""
+    """Whether the process has an open fd of a deleted folder below `pods`."""
     try:
         paths = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
-    except OSError:  # it has ended meanwhile
+    except OSError:  # it has just ended
         return False
     return any(path.startswith(f"{pods}/") and path.endswith(_DELETED) for path in paths)
 
@@ -55,13 +55,13 @@ def _kill(pid: int, pods: str) -> None:
     except ProcessLookupError:
         return
     try:
-        if not _holds(pid, pods):  # another process has this pid by now
+        if not _holds(pid, pods):  # the pid was reused
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(_DEATH_S * 1000):
-            log.error("fragment %d hangs in the kernel", pid)
+            log.error("fragment %d: still alive after SIGKILL, it hangs in the kernel", pid)
     finally:
         os.close(pidfd)

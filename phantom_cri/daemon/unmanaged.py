@@ -1,7 +1,7 @@
-"""Containers that this daemon cannot manage: their pod's fragment speaks no protocol version of its own, or
+"""Containers that this daemon cannot manage: there is no common protocol version with the pod's fragment, or
 the pod has records of a newer schema.
 
-How they end is seen through the kernel, and by the exit records that their fragment writes.
+Their end is observed through a pidfd, and through the exit records that the fragment writes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.runtime import Runtime
 
 INTERVAL = 0.05
-"""Seconds between looks for the exit record of a container whose first process has ended."""
+"""Seconds between checks for the exit record of a container whose first process has ended."""
 
 
 def watch(runtime: Runtime, container: Container) -> None:
-    """From now on record how the container ends, or how it has ended while no daemon was there."""
+    """Record how the container ends, or how it ended while no daemon ran."""
     if endings.has_exit(runtime, container):
         _exited(runtime, container)
     elif container.record.state == "running":
@@ -29,9 +29,9 @@ def watch(runtime: Runtime, container: Container) -> None:
 
 
 async def _follow(runtime: Runtime, container: Container) -> None:
-    """The record comes once the output has ended, which may be a second after the process (process_end.c)."""
+    """The exit record is written once the output ended, up to 1 s after the process (process_end.c)."""
     await _death(container)
-    # A file of another process: there is nothing to await.
+    # A file written by another process: polled.
     while not container.exited.is_set() and not endings.has_exit(runtime, container):  # noqa: ASYNC110
         await asyncio.sleep(INTERVAL)
     _exited(runtime, container)
@@ -55,7 +55,7 @@ async def _death(container: Container) -> None:
 
 def _exited(runtime: Runtime, container: Container) -> None:
     if not container.exited.is_set():
-        container.record = codec.replace(container.record, state="running")  # also of a start not recorded
+        container.record = codec.replace(container.record, state="running")  # if its start was not recorded
         endings.container_exited(runtime, container.id, endings.last_exit(runtime, container))
 
 

@@ -1,4 +1,4 @@
-"""Whether pods can have user namespaces here: found by making a container's root in one."""
+"""Whether pods can have user namespaces on this node: tested by preparing a container in one."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ async def unavailable_reason(runtime: Runtime) -> str:
     try:
         await _try(runtime)
     except (PhantomError, OSError) as error:
-        log.info("pods with user namespaces will be refused: %s", error)
+        log.info("user namespaces are not available, pods that request one will be refused: %s", error)
         return str(error)
     return ""
 
 
 async def _try(runtime: Runtime) -> None:
-    """A fragment with a user namespace prepares a container whose layers, upper folder and volume lie where
+    """Prepare a container in a user namespace; its layers, upper folder and volume are in the folders where
     those of real ones will."""
     trial = secrets.token_hex(32)
     folder = runtime.records.pod_folder(trial)

@@ -1,7 +1,7 @@
-"""What this node's kernel gives a runtime, found by trying, and what happens where it gives less.
+"""Checks which kernel features this node has, by trying them, and reports the fallback in use.
 
-The attempts unshare namespaces, mount and load filters, so they run in a process of their own that
-keeps nothing: with its end, all that it tried is gone.
+The probes unshare namespaces, mount and load filters, so they run in a process of their own: when it ends,
+the kernel cleans up everything.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def runnable(checks: Iterable[Check]) -> bool:
 
 
 async def examine() -> tuple[Check, ...]:
-    """Try everything in a child process (about 0.3 s). Raises Internal or DeadlineExceeded."""
+    """Run all probes in a child process (about 0.3 s). Raises Internal, DeadlineExceeded."""
     pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "phantom_cri.doctor", stdin=nothing, stdout=pipe, stderr=pipe

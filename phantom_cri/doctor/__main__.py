@@ -1,4 +1,4 @@
-"""The process that tries: `python -m phantom_cri.doctor` prints the checks as JSON and ends."""
+"""The process that runs the probes: `python -m phantom_cri.doctor` prints the checks as JSON and ends."""
 
 from __future__ import annotations
 

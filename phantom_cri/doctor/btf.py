@@ -20,7 +20,7 @@ _BYTES_PER_MEMBER = {
 
 
 def function_id(name: str, types: bytes | None = None) -> int:
-    """Raises OSError when the kernel has no such function or tells no types. Takes about 0.1 s."""
+    """Raises OSError when the kernel has no such function or exports no types. Takes about 0.1 s."""
     content = KERNEL.read_bytes() if types is None else types
     magic, _, _, header, type_offset, type_length, string_offset, string_length = struct.unpack_from(
         "=HBBIIIII", content

@@ -1,4 +1,4 @@
-"""What a process that only tries things asks of the kernel.
+"""System calls used by the probes only.
 
 Numbers from 424 on are the same on all architectures (kernel: scripts/syscall.tbl).
 """
@@ -35,7 +35,7 @@ FSCONFIG_SET_STRING, FSCONFIG_SET_FD, FSCONFIG_CMD_CREATE = 1, 5, 6
 
 
 def filesystem(kind: str, **options: str | int) -> int:
-    """A detached mount of a new filesystem by fsopen(2); answers its descriptor. `_add` stands for `+`.
+    """A detached mount of a new filesystem by fsopen(2); returns its descriptor. `_add` stands for `+`.
 
     An option that is a number is a descriptor.
     """
@@ -51,10 +51,10 @@ def filesystem(kind: str, **options: str | int) -> int:
 
 
 def user_namespace(first: int, count: int) -> int:
-    """Descriptor of one whose ids from 0 on are ours from `first` on; to own it, somebody has to be in it."""
+    """Descriptor of a new one: ids from 0 map to ours from `first`. A short-lived child creates it."""
     gone, stay = os.pipe()
     ready, tell = os.pipe()
-    child = os.fork()  # noqa: TID251  of a process that has one thread and only tries things
+    child = os.fork()  # noqa: TID251  a single-threaded process that only runs probes
     if child == 0:
         os.close(stay)
         unshare(CLONE_NEWUSER)
@@ -64,7 +64,7 @@ def user_namespace(first: int, count: int) -> int:
     os.close(tell)
     try:
         if not os.read(ready, 1):
-            raise OSError(errno.EPERM, "no user namespace can be made")
+            raise OSError(errno.EPERM, "cannot create a user namespace")
         for name in ("uid_map", "gid_map"):
             with open(f"/proc/{child}/{name}", "w") as mapping:
                 mapping.write(f"0 {first} {count}")
@@ -100,7 +100,7 @@ def message(kind: int, flags: int, payload: bytes) -> bytes:
 
 
 def netlink(protocol: int, request: bytes) -> None:
-    """Send and read the answer; raises OSError with the errno the kernel answers."""
+    """Send a request and read the answer; raises OSError with the kernel's errno."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as connection:
         connection.settimeout(5)
         connection.send(request)

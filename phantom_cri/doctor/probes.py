@@ -1,4 +1,4 @@
-"""The attempts, in order: those that only look come first, those that change this process last."""
+"""The probes, in order: read-only ones first, those that change this process last."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _NEEDED_CAPABILITIES = {
     "CAP_MKNOD": 27,
 }
 _BPF_PROG_LOAD = 5
-_GPL = b"GPL\0"  # the licence that a program for BPF_LSM has to have
+_GPL = b"GPL\0"  # BPF_LSM programs have to be GPL
 # Covered by a tmpfs in a mount namespace of our own before anything is made in it.
 _SCRATCH = "/tmp"  # noqa: S108
 
 
 class Degraded(Exception):
-    """It works in another way: the text says what was found, the probe's `instead` what happens."""
+    """A fallback is used: the text says what was found, the probe's `instead` names the fallback."""
 
 
 class Lacking(Exception):
-    """It is not there, as seen without an error of the kernel."""
+    """The feature is missing; found without an error from the kernel."""
 
 
 class Probe(Record, frozen=True):
-    """`run` answers what it found, or raises Degraded, Lacking or OSError; with `instead` that is no lack.
+    """`run` returns what it found, or raises Degraded, Lacking or OSError; `instead`: the fallback, if any.
 
-    used: False for a feature that nothing here makes use of yet: its absence means nothing.
+    used: False for a feature that this version does not use.
     """
 
     name: str
@@ -121,7 +121,7 @@ def clone() -> str:
     try:
         native.system_call(kernel.CLONE3, None, 0)
     except OSError as error:
-        if error.errno != 22:  # EINVAL: it is there and refused a size of 0
+        if error.errno != 22:  # EINVAL: the call exists and refused a size of 0
             raise
     os.close(native.system_call(kernel.PIDFD_OPEN, os.getpid(), 0))
     return "clone3, pidfd_open"
@@ -132,7 +132,7 @@ def landlock() -> str:
 
 
 def apparmor() -> str:
-    """The default profile is loaded by the program of the host, in the host's version of the language."""
+    """The default profile is loaded by the host's apparmor_parser, in the host's version of the language."""
     try:
         enabled = Path("/sys/module/apparmor/parameters/enabled").read_text().strip() == "Y"
     except OSError:
@@ -145,7 +145,7 @@ def apparmor() -> str:
 
 
 def selinux() -> str:
-    """As libselinux has it: this process has a context, and that is not the one from before any policy."""
+    """As libselinux decides: this process has a context, and not the one before any policy."""
     try:
         context = Path("/proc/self/attr/current").read_text().rstrip("\0\n")
         descriptor = os.open("/sys/fs/selinux/context", os.O_RDWR | os.O_CLOEXEC)
@@ -162,20 +162,20 @@ def selinux() -> str:
 
 
 def pressure() -> str:
-    """Of the whole node; what cgroups stall is kept if this is (Documentation/accounting/psi.rst)."""
+    """The whole node's; cgroups have pressure files if the node has (Documentation/accounting/psi.rst)."""
     Path("/proc/pressure/cpu").read_text()
     return "stalls are counted"
 
 
 def pressure_triggers() -> str:
-    """Without CAP_SYS_RESOURCE only windows of whole 2 s are taken (Documentation/accounting/psi.rst)."""
+    """Without CAP_SYS_RESOURCE a window must be a multiple of 2 s (Documentation/accounting/psi.rst)."""
     descriptor = os.open("/proc/pressure/cpu", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.write(descriptor, b"some 150000 1000000\0")
         return "triggers with any window"
     except OSError:
         os.write(descriptor, b"some 150000 2000000\0")
-        raise Degraded("triggers only with windows of 2 s") from None
+        raise Degraded("triggers only with windows of whole 2 s") from None
     finally:
         os.close(descriptor)
 
@@ -197,7 +197,7 @@ def oom_score() -> str:
 
 
 def criu() -> str:
-    """By its own check, in which it tries what a dump needs."""
+    """Runs `criu check`, which tests what a dump needs."""
     path = shutil.which("criu")
     if not path:
         raise Lacking("criu is not installed")
@@ -273,7 +273,7 @@ def ipv6() -> str:
 
 
 def bpf_lsm() -> str:
-    """The module list needs securityfs; loading shows whether this process may use them."""
+    """The list of LSMs needs securityfs; loading a program shows whether this process may use BPF LSM."""
     _in_own_scratch()
     if not os.path.ismount("/sys/kernel/security"):
         native.mount("securityfs", "/sys/kernel/security", "securityfs")
@@ -289,7 +289,7 @@ def bpf_lsm() -> str:
 
 
 def seccomp() -> str:
-    """Loads a filter that allows all: nothing after this notices it."""
+    """Loads a filter that allows everything, so later probes are not affected."""
     program = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # return ALLOW
     filter_program = struct.pack("=HxxxxxxQ", 1, native.address_of(program))
     native.system_call(kernel.SECCOMP, 1, 0, filter_program)
@@ -310,20 +310,20 @@ def _field(file: str, name: str) -> str:
 
 
 def _in_own_scratch() -> None:
-    """What follows makes folders and mounts: never outside a mount namespace of our own."""
+    """Raise unless in our own mount namespace: the following probes make folders and mounts."""
     _own("mnt")
     if not os.path.ismount(_SCRATCH):
-        raise Lacking("no mount namespace to try it in")
+        raise Lacking("not tried: no mount namespace could be created")
 
 
 def _in_own_network() -> None:
-    """What follows adds links and rules: never in the network of the node."""
+    """Raise unless in our own network namespace: the following probes add links and rules."""
     _own("net")
 
 
 def _own(kind: str) -> None:
     if os.readlink(f"/proc/self/ns/{kind}") == _NAMESPACES_AT_START[kind]:
-        raise Lacking(f"no {kind} namespace to try it in")
+        raise Lacking(f"not tried: no {kind} namespace could be created")
 
 
 _NAMESPACES_AT_START = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "net")}
@@ -338,11 +338,11 @@ PROBES = (
         required=True,
     ),
     Probe("processes", clone, required=True),
-    Probe("AppArmor", apparmor, instead="no profile holds containers, one asked for is refused"),
-    Probe("SELinux", selinux, instead="no label holds containers, one asked for is ignored"),
-    Probe("pressure (PSI)", pressure, instead="stats carry no pressure"),
-    Probe("OOM score", oom_score, instead="lower values are raised to that, openly"),
-    Probe("CRIU", criu, instead="CheckpointContainer answers UNIMPLEMENTED"),
+    Probe("AppArmor", apparmor, instead="containers run without a profile, a requested one is refused"),
+    Probe("SELinux", selinux, instead="containers run without labels, requested ones are ignored"),
+    Probe("pressure (PSI)", pressure, instead="stats have no pressure values"),
+    Probe("OOM score", oom_score, instead="lower values are raised to that, and reported so"),
+    Probe("CRIU", criu, instead="CheckpointContainer returns UNIMPLEMENTED"),
     Probe("PSI triggers", pressure_triggers, used=False),
     Probe("Landlock", landlock, used=False),
     Probe("io_uring", io_uring, used=False),

@@ -1,4 +1,4 @@
-"""The daemon's end of a fragment's life: spawned, spoken with, watched.
+"""The daemon's side of fragments: spawning, communicating, watching for their end.
 
 `spawn` starts a fragment, `Fragment` is its client.
 """

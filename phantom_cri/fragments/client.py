@@ -1,6 +1,6 @@
-"""The daemon's end of a fragment's socket (native/protocol.h).
+"""The daemon's side of a fragment's socket (native/protocol.h).
 
-No task for each message: a request is a future, found again by its serial. Events come through one callback.
+There is no task per message: a request is a future, found by its serial. Events go to one callback.
 """
 
 from __future__ import annotations
@@ -69,18 +69,18 @@ class Exited(Record, frozen=True):
 
 
 class Resync(Record, frozen=True):
-    """Events were lost because we were slow: ask `list_processes`."""
+    """Events were lost because the daemon was too slow: call `list_processes`."""
 
 
 class Lost(Record, frozen=True):
-    """The connection is gone, and most likely the fragment with it. The last event."""
+    """The connection is closed, most likely because the fragment has died. The last event."""
 
 
 Event = Exited | Resync | Lost
 
 
 class Entry(NamedTuple):
-    """A process as the fragment holds it. The fds (-1: none) are the caller's, `pid` the fragment's view."""
+    """A process in the fragment. The caller owns the fds (-1: none); `pid` is in the fragment's namespace."""
 
     process_id: str
     kind: int
@@ -92,9 +92,10 @@ class Entry(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """A client of a process's output. The console (-1: none) is the caller's.
+    """A client of a process's output. The caller owns the console (-1: none).
 
-    detached: done when the pipes are closed, with False when the client was too slow; FragmentLost.
+    detached: done when the pipes are closed, with False if the client was too slow; or fails with
+    FragmentLost.
     """
 
     console: int
@@ -102,7 +103,7 @@ class Attached(NamedTuple):
 
 
 class _Request:
-    """What waits for its answer: what was asked, for the error's words, and what came of it."""
+    """A request that waits for its answer; what was requested is kept for error messages."""
 
     __slots__ = ("done", "entries", "fds", "plan", "process_id", "type")
 
@@ -115,16 +116,16 @@ class _Request:
         self.fds: list[int] = []
 
     def discard(self) -> None:
-        """Close what came for a caller that is gone."""
+        """Close fds that were received for a caller that is gone."""
         for fd in (*self.fds, *[fd for entry in self.entries for fd in (entry.pidfd, entry.console)]):
             if fd >= 0:
                 os.close(fd)
 
 
 class FragmentClient:
-    """A connection to one fragment; belongs to one loop. Every request raises FragmentLost when it is gone.
+    """A connection to one fragment, used in one event loop. Requests raise FragmentLost when it is closed.
 
-    A request that is cancelled is carried out all the same; its answer is thrown away.
+    A cancelled request is still executed by the fragment; its answer is dropped.
     """
 
     def __init__(self, peer: socket.socket, on_event: Callable[[Event], None], sandbox_id: str = "") -> None:
@@ -143,9 +144,9 @@ class FragmentClient:
 
     @classmethod
     def connect(cls, path: str, on_event: Callable[[Event], None], sandbox_id: str = "") -> FragmentClient:
-        """Connect to the socket at `path`: needs no help of its owner.
+        """Connect to the socket at `path`.
 
-        Raises FragmentLost, ResourceExhausted when it is us who have no fd left.
+        Raises FragmentLost, or ResourceExhausted when this process has no fd left.
         """
         try:
             return cls(connected(path), on_event, sandbox_id)
@@ -155,9 +156,9 @@ class FragmentClient:
             raise FragmentLost(f"connect to {path}: {error.strerror}") from error
 
     async def hello(self) -> Hello:
-        """Subscribe to events, and learn what the fragment knows.
+        """Subscribe to events, and get the fragment's versions and features.
 
-        Raises OtherVersion: every later request but `shutdown` is refused with it, too.
+        Raises OtherVersion; then every later request except `shutdown` raises it too.
         """
         request = self._send(Type.HELLO, "", value=constants.VERSION_OLDEST, value2=constants.VERSION_NEWEST)
         answer = await self._answer(request)
@@ -170,7 +171,7 @@ class FragmentClient:
         return hello
 
     def knows(self, op: type[Op], flags: int = 0) -> bool:
-        """Whether a plan for this fragment may have such an op with these flags; else choose another way."""
+        """Whether this fragment supports the op with these flags."""
         return not is_lacking(self._lacks, (Kind.OP, op.number), flags)
 
     def statistics(self) -> FragmentStatistics:
@@ -185,7 +186,7 @@ class FragmentClient:
         )
 
     async def adopt(self, plan: Plan, donations: Donations | None = None, *, claim: bool = False) -> None:
-        """Run a plan in the fragment itself; `claim` makes a warm fragment a pod's. Raises LaunchError."""
+        """Run a plan in the fragment itself; `claim`: a warm fragment becomes a pod's. Raises LaunchError."""
         await self._answer(self._send_plan(Type.ADOPT, "", plan, donations, AdoptFlag.CLAIM if claim else 0))
 
     async def start(self, process_id: str, plan: Plan, donations: Donations | None = None) -> Started:
@@ -193,14 +194,14 @@ class FragmentClient:
         return await self._started(self._send_plan(Type.START, process_id, plan, donations))
 
     async def prepare(self, process_id: str, plan: Plan, donations: Donations | None = None) -> None:
-        """As `start` with a plan that holds, up to its execve, where the process waits for `go`."""
+        """As `start` with a plan with HOLD: the process waits for `go` right before its execve."""
         request = self._send_plan(Type.START, process_id, plan, donations)
         await self._answer(request)
         for fd in request.fds:
             os.close(fd)
 
     async def go(self, process_id: str, plan: Plan) -> Started:
-        """Let a prepared process execve; `plan` is what it was prepared by. Raises LaunchError, NotFound."""
+        """Let a prepared process execve; `plan`: as it was prepared with. Raises LaunchError, NotFound."""
         return await self._started(self._send(Type.GO, process_id, plan=plan))
 
     async def _started(self, request: _Request) -> Started:
@@ -215,16 +216,16 @@ class FragmentClient:
             raise
 
     async def signal(self, process_id: str, number: int, *, all_processes: bool = False) -> None:
-        """Signal the first process, or all that is in its cgroup. Raises NotFound when it has ended."""
+        """Signal the first process, or all processes of its cgroup. Raises NotFound when it has ended."""
         flags = SignalFlag.ALL if all_processes else 0
         await self._ask(Type.SIGNAL, process_id, flags=flags, value=number)
 
     async def reopen_log(self, process_id: str, fd: int) -> None:
-        """From now on log to `fd`, which stays the caller's to close. Raises NotFound."""
+        """Switch the log to `fd`, which the caller still has to close. Raises NotFound."""
         await self._ask(Type.REOPEN, process_id, fds=[fd])
 
     async def close_stdin(self, process_id: str) -> None:
-        """Close the fragment's end of a stdin pipe: end of file, once all others are closed too."""
+        """Close the fragment's end of a stdin pipe: end of file once no other writer is left."""
         await self._ask(Type.CLOSE_STDIN, process_id)
 
     async def attach(
@@ -236,10 +237,10 @@ class FragmentClient:
         console: bool = False,
         once: bool = False,
     ) -> Attached:
-        """From now on copy what a container writes into the writing ends of pipes, which stay the caller's.
+        """Start copying a container's output to the write ends of pipes, which the caller still owns.
 
-        console: the process's input is wanted; `once`: for us alone, so that our closing it ends the input. A
-        pipe without room for all of a piece is closed: nothing waits for us. Raises NotFound (it has ended),
+        console: request the process's input; `once`: exclusively, so that closing it ends the input. The
+        fragment never waits: a pipe that cannot take a whole chunk is closed. Raises NotFound (it has ended),
         ResourceExhausted (too many clients).
         """
         wanted = {AttachFlag.STDOUT: stdout, AttachFlag.STDERR: stderr}
@@ -248,7 +249,7 @@ class FragmentClient:
         request = self._send(
             Type.ATTACH, process_id, flags=flags, fds=[fd for fd in wanted.values() if fd >= 0]
         )
-        # Here already: that it has ended may come along with the answer.
+        # Created before the request: the end may be reported together with the answer.
         serial, detached = self._serial, self._loop.create_future()
         self._attached[serial] = detached
         detached.add_done_callback(lambda _: self._attached.pop(serial, None))
@@ -260,7 +261,7 @@ class FragmentClient:
         return Attached((*request.fds, -1)[0], detached)
 
     async def tcp_socket(self, family: int) -> int:
-        """A non-blocking socket of AF_INET or AF_INET6 in the pod's network, for the caller to close."""
+        """A non-blocking socket of AF_INET or AF_INET6 in the pod's network; the caller closes it."""
         request = self._send(Type.SOCKET, "", value=family)
         await self._answer(request)
         if not request.fds:
@@ -273,7 +274,7 @@ class FragmentClient:
         return request.entries
 
     async def get(self, process_id: str) -> Entry:
-        """What is known of one process, with a pidfd while it runs. Raises NotFound."""
+        """The entry of one process, with a pidfd while it runs. Raises NotFound."""
         request = self._send(Type.GET, process_id)
         await self._answer(request)
         if not request.entries:
@@ -281,15 +282,15 @@ class FragmentClient:
         return request.entries[0]
 
     async def forget(self, process_id: str) -> None:
-        """Drop an ended process and its exit record; one that is not known is fine."""
+        """Drop an ended process and its exit record; an unknown id is no error."""
         await self._ask(Type.FORGET, process_id)
 
     async def shutdown(self) -> None:
-        """Kill everything and end. The fragment's own end is seen through its pidfd."""
+        """Make the fragment kill all its processes and exit; its exit is observed through its pidfd."""
         await self._ask(Type.SHUTDOWN)
 
     def close(self) -> None:
-        """Hang up; the fragment goes on. Requests under way raise FragmentLost; no event follows."""
+        """Disconnect; the fragment keeps running. Pending requests raise FragmentLost; no event follows."""
         self._connection.close()
         for request in self._waiting.values():
             if not request.done.done():
@@ -298,7 +299,7 @@ class FragmentClient:
         for detached in list(self._attached.values()):
             if not detached.done():
                 detached.set_exception(FragmentLost(self._end))
-                detached.exception()  # told to whoever asks; a client that has gone does not
+                detached.exception()  # marks it as retrieved: the client may be gone
 
     async def _ask(
         self, type: Type, process_id: str = "", *, flags: int = 0, value: int = 0, fds: Sequence[int] = ()
@@ -317,7 +318,7 @@ class FragmentClient:
             os.close(memfd)
 
     def _check_known(self, type: Type, process_id: str, flags: int, plan: Plan | None) -> None:
-        """The one place that keeps from a fragment what it does not know. Raises FailedPrecondition."""
+        """Raises FailedPrecondition for a request that this fragment does not support."""
         unknown = f"flags {flags:#x}" if flags else "this request"
         if not is_lacking(self._lacks, (Kind.REQUEST, type), flags):
             unknown = next(unknown_in(plan, self._lacks), "") if plan else ""
@@ -425,7 +426,7 @@ def _entry(message: Message, fds: list[int]) -> Entry:
 
 
 def _taken(fds: list[int]) -> list[int]:
-    """Pidfd and console, in this order; what is more than that stays, to be closed."""
+    """Takes pidfd and console, in this order; further fds stay in the list and are closed."""
     taken = fds[:2]
     del fds[:2]
     return taken

@@ -1,4 +1,4 @@
-"""Packets with fds over a SOCK_SEQPACKET socket, one loop callback a packet, no tasks."""
+"""Packets with fds over a SOCK_SEQPACKET socket; one event loop callback per packet, no tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from phantom_cri.fragments.descriptors import moved_up
 
 _INT = array.array("i").itemsize
-_FDS_MAX = 4  # a fragment sends one pidfd at most; the rest is room to close what it should not send
+_FDS_MAX = 4  # a fragment sends at most one pidfd; more are received only to be closed
 
 
 def _by_folder(path: str, act: Callable[[str], None]) -> None:
@@ -25,7 +25,7 @@ def _by_folder(path: str, act: Callable[[str], None]) -> None:
 
 
 def listening(path: str, backlog: int = 16) -> socket.socket:
-    """A new listening socket at `path`, for its owner only. Raises OSError; nothing is left then."""
+    """A new listening socket at `path`, accessible to its owner only. Raises OSError, leaving nothing."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         _by_folder(path, made.bind)
@@ -66,8 +66,8 @@ def _moved_up(made: socket.socket) -> socket.socket:
 class Connection:
     """Owns a connected non-blocking socket.
 
-    `on_packet(packet, fds)` takes the fds it wants out of the list; what it leaves is closed.
-    `on_lost()` comes once, when the other side hung up; not after `close`.
+    `on_packet(packet, fds)` removes the fds it keeps from the list; the others are closed.
+    `on_lost()` is called once, when the peer has disconnected; not after `close`.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class Connection:
         self.is_open = True
 
     def send(self, packet: bytes, fds: Sequence[int] = ()) -> None:
-        """Send now, or as soon as the other side takes it; `fds` stay the caller's. Raises OSError."""
+        """Send now, or as soon as the peer reads; the caller keeps `fds`. Raises OSError."""
         if self._unsent or not self._sent(packet, fds):
             self._unsent.append((packet, [os.dup(fd) for fd in fds]))
             self._loop.add_writer(self._socket, self._writable)
 
     @property
     def unsent(self) -> int:
-        """Packets that the other side has not taken yet."""
+        """Packets not sent yet."""
         return len(self._unsent)
 
     def close(self) -> None:

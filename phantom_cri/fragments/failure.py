@@ -1,4 +1,4 @@
-"""What a fragment refuses, in words: LaunchError and its kinds."""
+"""Errors reported by a fragment: LaunchError and its kinds."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _STAGES: dict[int, Stage] = {1: "request", 2: "decode", 3: "clone", 4: "op"}
 
 
 class LaunchError(PhantomError):
-    """A fragment could not do what it was asked. `number`: errno; `op_index`: -1 unless `stage` is "op"."""
+    """A fragment's request failed. `number`: errno; `op_index`: -1 unless `stage` is "op"."""
 
     code = "INTERNAL"
-    exit_code = 128  # what a container reports whose start failed, as containerd does
+    exit_code = 128  # of a container whose start failed, as in containerd
     reason = "StartError"
 
     def __init__(self, text: str, *, stage: Stage, number: int, op_index: int = -1) -> None:
@@ -41,13 +41,13 @@ class LaunchError(PhantomError):
 
 
 class ExecError(LaunchError):
-    """The command itself could not be executed: the user's mistake, in the words users know."""
+    """The command itself could not be executed: a mistake of the user, with runc's message."""
 
-    code = "UNKNOWN"  # what containerd answers; the kubelet shows the text of this code as it is
+    code = "UNKNOWN"  # as containerd; the kubelet shows this code's message unchanged
 
 
 class FragmentLost(Unavailable):
-    """The fragment is not there any more, or hung up in the middle of a request."""
+    """The fragment has died, or closed the connection during a request."""
 
 
 _EXEC_WORDS = {
@@ -92,7 +92,7 @@ def _op_error(op: Op, said: str, number: int, index: int, text: str) -> PhantomE
     if isinstance(op, Sysctl) and number in _SYSCTL_WORDS:
         return InvalidArgument(f"sysctls: {op.path}: {_SYSCTL_WORDS[number]} {op.value[:64]!r}")
     if isinstance(op, Attach) and number == errno.EINVAL:
-        # The kernel says no more, whichever the reason; this is the one that users meet.
+        # ENOTDIR has several causes; this is the most frequent one.
         text = "a folder cannot be mounted on a file, nor a file on a folder"
     detail = f": {text}" if text else ""
     said = f"op {index}, {said}: {describe_errno(number)}{detail}"
@@ -102,7 +102,7 @@ def _op_error(op: Op, said: str, number: int, index: int, text: str) -> PhantomE
 def refusal(
     request: str, *, number: int, stage: int, index: int, text: str, plan: Plan | None
 ) -> PhantomError:
-    """The error for one PH_ERROR. `request` says what was asked, as "start 1f…"; `plan` what came with it."""
+    """The error for one PH_ERROR. `request`: what was requested, as "start 1f…"; `plan`: its plan."""
     where = _STAGES.get(stage, "unknown")
     if where == "op" and plan is not None and 0 <= index < len(ops := list(plan.ops())):
         return _op_error(ops[index], plan.describe()[index], number, index, text)

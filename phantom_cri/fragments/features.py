@@ -1,7 +1,7 @@
-"""What a fragment speaks and knows: its answer to HELLO (native/protocol.h, `struct ph_hello`).
+"""A fragment's protocol versions and features: its answer to HELLO (native/protocol.h, `struct ph_hello`).
 
-A fragment may be of an earlier or a later release than the daemon. Both use the newest protocol version that
-both speak; and of what that version may hold, the daemon uses only what the fragment lists.
+A fragment may be of an earlier or a later release than the daemon. They use the newest protocol version that
+both support, and of its features the daemon uses only those that the fragment lists.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Feature = tuple[int, int]
 
 
 class OtherVersion(FailedPrecondition):
-    """The fragment speaks no protocol version that this daemon speaks: it can only be ended."""
+    """There is no common protocol version with the fragment: it can only be shut down."""
 
 
 class Hello(NamedTuple):
-    """`version`: the newest that both speak. `lacks`: what we may use and the fragment does not know."""
+    """`version`: the newest common one. `lacks`: features of this daemon that the fragment lacks."""
 
     version: int
     phase: Phase
@@ -51,14 +51,14 @@ OURS: dict[Feature, int] = {
         for kind in (constants.KIND_ADOPT, constants.KIND_CONTAINER, constants.KIND_EXEC)
     },
 }
-"""All that this daemon may use, with the flags that it may use there."""
+"""All features that this daemon uses, with the flags it uses."""
 
 WHOLLY = -1
-"""In place of flags: not even without any."""
+"""Instead of flags: the feature itself is missing."""
 
 
 def read_hello(text: bytes) -> Hello:
-    """Raises OtherVersion naming both ranges, DataLoss when this is no answer to HELLO."""
+    """Raises OtherVersion naming both ranges, DataLoss for a malformed answer."""
     if len(text) < _HELLO.size:
         raise DataLoss(f"a fragment answered hello with {len(text)} bytes, expected at least {_HELLO.size}")
     size, oldest, newest, phase = _HELLO.unpack_from(text)
@@ -96,7 +96,7 @@ def is_lacking(lacks: Mapping[Feature, int], feature: Feature, flags: int) -> bo
 
 
 def unknown_in(plan: Plan, lacks: Mapping[Feature, int]) -> Iterator[str]:
-    """What of a plan a fragment does not know, in words."""
+    """Descriptions of the parts of a plan that a fragment does not support."""
     if is_lacking(lacks, (Kind.PLAN, plan.kind), plan.flags):
         yield f"a plan of kind {plan.kind} with flags {plan.flags:#x}"
     for index, op in enumerate(plan.ops()):

@@ -1,4 +1,4 @@
-"""A fragment's folder: what tells a later daemon who the fragment is."""
+"""A fragment's folder: lets a later daemon identify the fragment."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _PROCESS = "fragment.json"
 
 
 def note_process(folder: str, process: ProcessRef) -> None:
-    """For `stored_process` of a later daemon. Raises OSError."""
+    """Store the process for `stored_process` of a later daemon. Raises OSError."""
     codec.write_atomically(os.path.join(folder, _PROCESS), codec.to_json(process))
 
 
 def stored_process(folder: str) -> ProcessRef | None:
-    """The fragment of this folder as recorded when it was started; None when it was not."""
+    """The process of this folder's fragment, as stored at its start; None if it was not stored."""
     try:
         with open(os.path.join(folder, _PROCESS), "rb") as file:
             return codec.from_json(file.read(), ProcessRef)
@@ -33,7 +33,7 @@ def stored_process(folder: str) -> ProcessRef | None:
 
 
 async def end_stranger(folder: str) -> None:
-    """End a fragment that was started but not recorded, if there is one: by its socket alone."""
+    """Shut down, through its socket, a fragment that was started but not stored, if there is one."""
     gone = asyncio.Event()
     try:
         fragment = FragmentClient.connect(os.path.join(folder, SOCKET), lambda event: gone.set())
@@ -44,6 +44,6 @@ async def end_stranger(folder: str) -> None:
             await fragment.shutdown()
             await gone.wait()
     except (TimeoutError, PhantomError):
-        log.warning("a fragment of an earlier daemon in %s did not end", folder)
+        log.warning("failed to shut down a fragment of an earlier daemon in %s", folder)
     finally:
         fragment.close()

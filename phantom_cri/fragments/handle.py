@@ -1,4 +1,4 @@
-"""One living fragment as the daemon knows it: its client, its death, its events."""
+"""The daemon's handle of one running fragment: its client, its events, its death."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from phantom_cri.fragments import (
 from phantom_cri.model import ProcessRef
 
 END_TIMEOUT = 5.0
-"""Seconds that a fragment gets to end its processes by itself before it is killed."""
+"""Seconds that a fragment gets to end its processes before it is killed."""
 
 DEATH_TIMEOUT = 1.0
-"""Seconds within which a death of a fragment or a container that has happened is told."""
+"""Seconds within which the death of a fragment or container is reported."""
 
 CHECK_TIMEOUT = 2.0
 """Seconds within which an idle fragment must answer a health check."""
 
 
 class FragmentHandle:
-    """What a pool keeps and a pod runs in. `id` is also the sandbox id of the pod that claims it."""
+    """A fragment, in a pool or in use by a pod. `id` is also the sandbox id of the pod that claims it."""
 
     def __init__(self, fragment_id: str, folder: str, process: ProcessRef, pidfd: int) -> None:
         """Takes over `pidfd`. `folder` is STATE/pods/ID."""
         self.id, self.folder, self.process = fragment_id, folder, process
-        self.pool = ""  # "" when started for one pod
+        self.pool = ""  # "" if started for one pod
         self.ips: tuple[str, ...] = ()
         self.has_template = False  # /dev and /sys are ready for the first container
         self.spawned_at = time.monotonic()
         self.on_exit: Callable[[str, Exit], None] = lambda container_id, exit: None
         self.on_death: Callable[[], None] = lambda: None
-        self.other_version = ""  # why this daemon cannot speak with it: it can be watched and ended, no more
+        self.other_version = ""  # why it can only be watched and killed
         self._pidfd = pidfd
         self._client: FragmentClient | None = None
         self._dead = asyncio.Event()
@@ -55,7 +55,7 @@ class FragmentHandle:
         fragments.watch_death(pidfd, lambda status: self._died())
 
     async def connect(self) -> None:
-        """Connect and say hello. Raises FragmentLost; OtherVersion: it stays connected, to be ended."""
+        """Connect and send HELLO. Raises FragmentLost; OtherVersion: stays connected for the shutdown."""
         path = os.path.join(self.folder, fragments.SOCKET)
         client = FragmentClient.connect(path, self._event, self.id)
         try:
@@ -82,14 +82,14 @@ class FragmentHandle:
         return not self._dead.is_set()
 
     async def dies_within(self, seconds: float) -> bool:
-        """What fails while the pod is being ended fails in many ways, and before the death is told."""
+        """Whether it dies in this time: at a pod's end, requests may fail before the death is reported."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._dead.wait()
         return not self.alive()
 
     async def check(self) -> bool:
-        """Whether it still answers."""
+        """Whether the fragment answers."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 await self.client.hello()
@@ -98,7 +98,7 @@ class FragmentHandle:
         return True
 
     async def end(self) -> None:
-        """Let it kill and reap its processes and flush their logs, then be sure it is gone; idempotent."""
+        """Let it kill and reap its processes and flush their logs, then wait for its exit; idempotent."""
         if self.alive():
             try:
                 async with asyncio.timeout(END_TIMEOUT):
@@ -119,14 +119,14 @@ class FragmentHandle:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def exec_exit(self, exec_id: str) -> asyncio.Future[Exit]:
-        """Will hold how this exec ends; FragmentLost when the fragment goes first. Ask before the start."""
+        """A future of this exec's exit; FragmentLost if the fragment dies first. Call before the start."""
         future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._exec_exits[exec_id] = future
         future.add_done_callback(lambda _: self._exec_exits.pop(exec_id, None))
         return future
 
     def keep_early_exit(self, container_id: str, exit: Exit) -> None:
-        """An exit that was told before its start was recorded."""
+        """Keep an exit that was reported before its start was recorded."""
         self._early[container_id] = exit
 
     def take_early_exit(self, container_id: str) -> Exit | None:
@@ -134,11 +134,11 @@ class FragmentHandle:
 
     def _event(self, event: Event) -> None:
         if self.other_version:
-            return  # what it means is not known
+            return  # its events cannot be decoded
         if isinstance(event, Exited):
             self._exited(event)
         elif isinstance(event, Lost) and self._client is None:
-            return  # we hung up, or never got as far as hello
+            return  # we disconnected, or HELLO did not succeed
         elif self.alive() and (self._catching_up is None or self._catching_up.done()):
             self._catching_up = asyncio.create_task(self._catch_up(isinstance(event, Lost)))
 
@@ -151,7 +151,7 @@ class FragmentHandle:
             future.set_result(event.exit)
 
     async def _catch_up(self, reconnect: bool) -> None:
-        """Events were lost: ask for what they told. A fragment that does not answer is no use to its pod."""
+        """Events were lost: query the processes. A fragment that does not answer is killed."""
         try:
             if reconnect:
                 await self.connect()
@@ -161,7 +161,7 @@ class FragmentHandle:
             return
         for exec_id, future in list(self._exec_exits.items()):
             if exec_id not in known and not future.done():
-                future.set_exception(Internal(f"exec {exec_id}: it ended unseen, its exit code is lost"))
+                future.set_exception(Internal(f"exec {exec_id}: ended, but its exit code was lost"))
 
     async def _entries(self) -> list[fragments.Entry]:
         entries = await self.client.list_processes()

@@ -54,7 +54,7 @@ FLAGS = {
     kind: sum(flag.value for flag in flags)
     for kind, flags in ((Type.ADOPT, AdoptFlag), (Type.SIGNAL, SignalFlag), (Type.ATTACH, AttachFlag))
 }
-"""Of each type of request that has some."""
+"""By type of request; types without flags are omitted."""
 
 
 class Phase(IntEnum):
@@ -71,7 +71,7 @@ class State(IntEnum):
 
 
 class Exit(Record, frozen=True):
-    """How a process ended. Times: ns since the epoch, 0: not yet. `code`: 128 + signal when killed by one."""
+    """How a process ended. Times: ns since the epoch, 0: not yet. `code`: 128 + signal if killed by one."""
 
     started_at: int = 0
     finished_at: int = 0
@@ -100,7 +100,7 @@ _NEVER = (0, 0, 0, 0, 0, 0)
 def pack(
     type: Type, serial: int, *, process_id: str = "", flags: int = 0, value: int = 0, value2: int = 0
 ) -> bytes:
-    """Raises InvalidArgument when the id does not fit or has a NUL."""
+    """Raises InvalidArgument if the id is too long or has a NUL."""
     raw = process_id.encode()
     if len(raw) > constants.ID_MAX or b"\0" in raw:
         raise InvalidArgument(f"process id {process_id!r}: at most {constants.ID_MAX} bytes, no NUL")
@@ -108,7 +108,7 @@ def pack(
 
 
 def unpack(packet: bytes) -> Message:
-    """Fields that we do not know are ignored. Raises DataLoss when the packet is not as long as it says."""
+    """Unknown fields are ignored. Raises DataLoss if the packet's length differs from its header."""
     if len(packet) < LAYOUT.size:
         raise DataLoss(f"a fragment sent {len(packet)} bytes, a message has at least {LAYOUT.size}")
     size, type, flags, text_length, serial, value, value2, error, _, raw_id, *exit = LAYOUT.unpack_from(

@@ -1,4 +1,4 @@
-"""Each plan in the log at level debug, as it is sent: one record with a line an op."""
+"""Logs each plan at level debug when it is sent: one record with a line per op."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ log = logging.getLogger(__name__)
 
 
 def log_plan(plan: Plan, process_id: str, sandbox_id: str) -> None:
-    """`process_id`: "" for what the fragment does to itself. Above debug it costs one look at the level.
+    """`process_id`: "" for plans that the fragment runs on itself. Without debug only the level is checked.
 
-    Values of environment variables are in no op's words, and so in no log.
+    The description of an op never has values of environment variables, so no log has.
     """
     if not log.isEnabledFor(logging.DEBUG):
         return

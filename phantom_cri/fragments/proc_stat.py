@@ -1,4 +1,4 @@
-"""What one process used, by /proc/PID/stat (proc_pid_stat(5))."""
+"""Resource usage of one process, from /proc/PID/stat (proc_pid_stat(5))."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class ProcStat(NamedTuple):
-    """Nanoseconds, bytes, counts; `start_time` (ticks since boot) tells a process from a later one."""
+    """Nanoseconds, bytes, counts; `start_time` (ticks since boot) detects a reused pid."""
 
     start_time: int
     user_ns: int
@@ -28,7 +28,7 @@ def read_proc_stat(pid: int) -> ProcStat:
 
 
 def parse_proc_stat(stat: bytes) -> ProcStat:
-    """The name in the second field may hold anything, so the fields are counted from its last parenthesis."""
+    """The name in the second field may have any byte, so fields are counted from the last parenthesis."""
     fields = stat[stat.rindex(b")") + 2 :].split()  # the first of them is field 3
 
     def field(number: int) -> int:

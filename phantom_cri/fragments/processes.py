@@ -1,4 +1,4 @@
-"""Processes by pidfd: who they are, and when they end."""
+"""Processes by pidfd: identifying, opening, reaping, waiting for their end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from phantom_cri.model import ProcessRef
 
 
 class Started(NamedTuple):
-    """A process after its execve. The caller owns the fds; `process`: None if it had already gone.
+    """A process after its execve. The caller owns the fds; `process`: None if it has already ended.
 
-    console: the master of its pty, or the writing end of its stdin pipe; -1 where there is neither.
-    started_at: when its execve succeeded, ns since the epoch; 0 from a fragment that does not tell.
+    console: the master of its pty, or the write end of its stdin pipe; -1 if it has neither.
+    started_at: when its execve succeeded, ns since the epoch; 0 from a fragment that does not report it.
     """
 
     process: ProcessRef | None
@@ -50,7 +50,7 @@ def start_time_of(pid: int) -> int:
 
 
 def identify(pidfd: int) -> ProcessRef | None:
-    """Who `pidfd` is; None when it ended and was reaped meanwhile."""
+    """The process of `pidfd`; None if it has ended and was reaped."""
     pid = pid_of(pidfd)
     if pid <= 0:
         return None
@@ -58,12 +58,12 @@ def identify(pidfd: int) -> ProcessRef | None:
         start_time = start_time_of(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # Had the pid been given to another process between the two reads, this one would be reaped by now.
+    # If the pid had been reused between the two reads, this process would be reaped by now.
     return ProcessRef(pid, start_time) if pid_of(pidfd) == pid else None
 
 
 def open_process(process: ProcessRef) -> int:
-    """A pidfd for exactly this process, not for a later one of the same pid; the caller closes it.
+    """A pidfd for exactly this process, not for a later one with the same pid; the caller closes it.
 
     Raises NotFound when it is gone.
     """
@@ -73,28 +73,28 @@ def open_process(process: ProcessRef) -> int:
         raise NotFound(f"process {process.pid} is gone") from None
     if identify(pidfd) != process:
         os.close(pidfd)
-        raise NotFound(f"process {process.pid} is gone; its pid now belongs to another")
+        raise NotFound(f"process {process.pid} is gone; its pid was reused")
     return pidfd
 
 
 def reap(pidfd: int) -> int | None:
-    """Collect an ended child: its exit code, or 128 + signal; None when it is not ours (after a restart).
+    """Reap an ended child: its exit code, or 128 + signal; None if it is not our child (after a restart).
 
-    Raises BlockingIOError when it has not ended.
+    Raises BlockingIOError if it has not ended.
     """
     try:
         ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
         return None
     if ended is None:
-        raise BlockingIOError(f"the process of pidfd {pidfd} is still there")
+        raise BlockingIOError(f"the process of pidfd {pidfd} has not ended")
     return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
 
 
 def watch_death(pidfd: int, on_death: Callable[[int | None], None]) -> Callable[[], None]:
-    """Call `on_death` once with what `reap` says when the process ends; answers what stops the watch.
+    """Call `on_death` once with the result of `reap` when the process ends; returns a function that stops it.
 
-    The pidfd stays the caller's, and has to stay open until then.
+    The caller keeps the pidfd, and has to keep it open until then.
     """
     loop = asyncio.get_running_loop()
 

@@ -1,4 +1,4 @@
-"""Starting a fragment: its socket, then its process, by native.spawn."""
+"""Starts a fragment: its socket, then its process, by native.spawn."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ SOCKET = "sock"
 
 
 class Spawned(NamedTuple):
-    """The caller owns `pidfd`, and waits for its process (`watch_death`)."""
+    """The caller owns `pidfd`, and has to reap its process (`watch_death`)."""
 
     process: ProcessRef
     pidfd: int
 
 
 async def spawn(folder: str, clone_flags: int, *, cgroup_fd: int | None = None) -> Spawned:
-    """Start a fragment whose state is in `folder` (made when missing); on return it can be connected to.
+    """Start a fragment whose state is in `folder` (created if missing); on return it can be connected to.
 
-    clone_flags: CLONE_NEW*; cgroup_fd: directory of a cgroup v2 to be started in. Takes some 0.5 ms, nearly
-    all of it in the kernel and, for a network namespace, behind a lock that the removal of others holds for
-    long: so it happens on a thread. Raises Internal, ResourceExhausted; nothing is left then, or when it is
-    cancelled, but `folder`.
+    clone_flags: CLONE_NEW*; cgroup_fd: directory of a cgroup v2 to start it in. Takes some 0.5 ms, nearly all
+    in the kernel, and longer while other network namespaces are being removed, which hold the same lock: so
+    it runs on a thread. Raises Internal, ResourceExhausted. After an error or cancellation only `folder` is
+    left.
     """
     job = asyncio.ensure_future(asyncio.to_thread(spawn_here, folder, clone_flags, cgroup_fd))
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:
         await settled(job)
-        if job.exception() is None:  # nobody else would ever know of it
+        if job.exception() is None:  # nobody else has its pidfd
             await asyncio.to_thread(end, job.result().pidfd)
         raise
 
@@ -78,7 +78,7 @@ def _clone(name: str, clone_flags: int, socket: int, state_fd: int, cgroup_fd: i
 
 
 def end(pidfd: int) -> None:
-    """Kill and reap a fragment of ours; closes `pidfd`. Blocks until the kernel has taken it apart."""
+    """Kill and reap a fragment that we started; closes `pidfd`. Blocks until the kernel has cleaned it up."""
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)

@@ -1,4 +1,4 @@
-"""What the daemon has open towards fragments, as counts of a moment."""
+"""Current counts of requests, clients and execs of fragments."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from phantom_cri.codec import Record
 
 
 class FragmentStatistics(Record, frozen=True):
-    """`requests`: without an answer yet; `unsent`: packets that a fragment has not taken yet; `attached`:
-    clients of a container's output; `execs`: whose end somebody waits for; `early_exits`: ends of containers
-    that were told before their start was recorded.
+    """`requests`: not answered yet; `unsent`: packets not sent yet; `attached`: clients of a container's
+    output; `execs`: whose exit is being waited for; `early_exits`: exits of containers that were reported
+    before their start was recorded.
     """
 
     connections: int

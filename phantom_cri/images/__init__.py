@@ -1,4 +1,4 @@
-"""Images: pulled, kept, unpacked and looked up.
+"""Images: pulling, storing, unpacking and looking up.
 
 The rest of the runtime uses `ImageService`, `resolve_user` and `seed_volume`.
 """

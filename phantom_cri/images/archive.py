@@ -1,7 +1,7 @@
-"""Image archives for `load`: an OCI layout in a tar, what `docker save` writes, or both in one.
+"""Image archives for `load`: an OCI layout in a tar, the output of `docker save`, or both in one.
 
-The tar may be compressed. Members are written to a staging folder under names of our own, so
-nothing an archive calls itself reaches the file system.
+The tar may be compressed. Members are written to a staging folder under names of our own, so that names in
+the archive are never used as paths.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class ArchivedImage:
 
 @dataclass
 class _Members:
-    """What the archive held: staged files by member name, their digests and sizes, and symbolic links."""
+    """The archive's members: staged files by name, their digests and sizes, and symbolic links."""
 
     files: dict[str, Path] = field(default_factory=dict)
     digests: dict[str, tuple[str, int]] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
 
     def find(self, name: str) -> str | None:
-        """The member that `name` is, through the links old `docker save` uses for repeated layers."""
+        """The member for `name`, following the links that old `docker save` uses for repeated layers."""
         for _ in range(8):
             if name in self.files:
                 return name
@@ -72,7 +72,7 @@ class _Members:
         return self.files[found].read_bytes()
 
     def by_digest(self) -> dict[str, Path]:
-        """By the digests that were counted, and those that only names claim: whoever reads verifies."""
+        """By computed digests, and by digests in names, which readers have to verify."""
         claimed = {
             f"sha512:{name[13:]}": path for name, path in self.files.items() if name.startswith(_SHA512)
         }
@@ -80,9 +80,9 @@ class _Members:
 
 
 def read(path: Path, folder: Path, limits: Limits) -> tuple[list[ArchivedImage], dict[str, Path]]:
-    """The images in the archive at `path`, and all its files by digest, staged in `folder`, made here.
+    """The images in the archive at `path`, and all its files by digest, staged in the new `folder`.
 
-    Raises NotFound for a missing file, InvalidArgument for one that is no image archive,
+    Raises NotFound for a missing file, InvalidArgument for one that is not an image archive,
     DataLoss for a damaged one.
     """
     folder.mkdir(mode=0o700)
@@ -149,7 +149,7 @@ def _from_layout(index: Index, members: _Members, limits: Limits) -> Iterator[Ar
         notes = descriptor.annotations or {}
         name = notes.get(_CONTAINERD_NAME) or notes.get(_REF_NAME, "")
         fetched = Fetched(descriptor.digest, descriptor.media_type, content)
-        # A bare word is a tag without a repository: the image is then known by its id alone.
+        # A single word is a tag without a repository: the image then only has its id.
         if "/" not in name and ":" not in name:
             yield ArchivedImage(fetched, (), ())
             continue
@@ -159,7 +159,7 @@ def _from_layout(index: Index, members: _Members, limits: Limits) -> Iterator[Ar
 
 
 def _from_save(saved: _Saved, members: _Members) -> ArchivedImage:
-    """docker save has no manifest, so one is written; its digest means nothing outside this node."""
+    """docker save has no manifest, so one is created; its digest is only valid on this node."""
     manifest = to_json(
         {
             "schemaVersion": 2,

@@ -1,7 +1,7 @@
-"""Credentials of one pull and how a registry asks for them (RFC 9110 §11, distribution token spec).
+"""Credentials of one pull, and registries' challenges (RFC 9110 §11, distribution token spec).
 
-Nothing here is ever logged, stored or shown by `repr`: a secret leaves this module only as
-the value of an Authorization header or as the body of a token request.
+Secrets are never logged, stored or shown by `repr`: they leave this module only as the value of an
+Authorization header or as the body of a token request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PARAMETER = re.compile(rf'[\s,]*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way in that a registry offers; `scheme` and parameter names in lower case."""
+    """One authentication scheme offered by a registry; `scheme` and parameter names in lower case."""
 
     scheme: str
     parameters: dict[str, str]
@@ -48,7 +48,7 @@ class Credentials:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
     def redact(self, text: str) -> str:
-        """`text` without our secrets, should a server have echoed them."""
+        """`text` without our secrets, in case a server echoed them."""
         encoded = self.basic().removeprefix("Basic ")
         for secret in (self.password, self.bearer, encoded):
             text = text.replace(secret, "[redacted]") if secret else text
@@ -56,11 +56,10 @@ class Credentials:
 
 
 def credentials_for(auth: AuthConfig | None, domain: str, endpoint: Endpoint) -> Credentials | None:
-    """What to present to `endpoint` in a pull from registry `domain`; None is anonymous.
+    """The credentials for `endpoint` in a pull from registry `domain`; None: anonymous.
 
-    With `server_address`, only to the host that this names, and to the registry itself by any of
-    its names. Without, also to the mirrors that the node is configured to use for it, as
-    containerd does; but not to one where they could be read on the way.
+    With `server_address`, they are sent only to that host, and to the registry itself under any of its names.
+    Without, also to the mirrors configured for it, as in containerd; but not without TLS.
     Raises InvalidArgument for an `auth` field that is not base64 of `user:password`.
     """
     if auth is None:
@@ -103,7 +102,7 @@ def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
 
 
 def choose(challenges: Iterable[Challenge]) -> Challenge | None:
-    """Bearer before Basic; the rest is not for us."""
+    """Bearer is preferred to Basic; other schemes are not supported."""
     known = {challenge.scheme: challenge for challenge in reversed(list(challenges))}
     return known.get("bearer") or known.get("basic")
 

@@ -1,8 +1,8 @@
-"""Requests for one repository at one endpoint: redirects are followed, challenges answered.
+"""Requests for one repository at one endpoint, with redirects and authentication.
 
-Redirects are followed by hand, so that Authorization, configured headers and the client
-certificate stay with the host they are meant for. Any other host is asked as a stranger: when
-it wants a token, it gets one of its own that was fetched without credentials.
+Redirects are followed here, so that Authorization, configured headers and the client certificate are only
+sent to the host they are meant for. Requests to any other host are anonymous: if it requires a token, one is
+fetched without credentials.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REDIRECT_LIMIT = 10
 
 
 class Connection:
-    """One endpoint, for the time of one pull. `brisk`: see `Wire`."""
+    """One endpoint during one pull. `brisk`: see `Wire`."""
 
     def __init__(
         self, endpoint: Endpoint, name: Reference, credentials: Credentials | None, *, brisk: bool = False
@@ -51,7 +51,7 @@ class Connection:
 
     @property
     def url(self) -> str:
-        """For errors: where requests go, which is plain HTTP once TLS was given up."""
+        """For errors: the URL of requests, which is plain HTTP after a fallback from TLS."""
         return self._wire.base
 
     async def close(self) -> None:
@@ -61,9 +61,9 @@ class Connection:
     async def request(
         self, method: str, path: str, headers: Headers, brisk_s: float
     ) -> AsyncIterator[Response]:
-        """The response to `path` below the repository, when its status is 200 or 206; body not yet read.
+        """The response to `path` below the repository, with status 200 or 206; body not yet read.
 
-        `brisk_s`: seconds for an answer where other endpoints can be tried. Raises Failure.
+        `brisk_s`: seconds for an answer if other endpoints can be tried. Raises Failure.
         """
         async with AsyncExitStack() as stack:
             try:
@@ -94,7 +94,7 @@ class Connection:
     async def _ask(
         self, stack: AsyncExitStack, method: str, url: str, headers: Headers, brisk_s: float
     ) -> Response:
-        """One hop, asked again once the host's challenge is answered: a success or a redirect."""
+        """One hop, repeated after the host's challenge was answered: a success or a redirect."""
         own = self._wire.is_own(url)
         access = self._own if own else self._stranger(url)
         for may_ask_again in (True, False):
@@ -110,7 +110,7 @@ class Connection:
         raise await refused(response, "", self._own.redact)
 
     def _own_headers(self, authorization: str) -> Headers:
-        """Those of the configuration; an answer to a challenge wins over a configured Authorization."""
+        """The configured headers; the answer to a challenge replaces a configured Authorization."""
         configured = self.endpoint.headers
         if authorization:
             configured = tuple(each for each in configured if each[0].lower() != "authorization")

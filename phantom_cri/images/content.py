@@ -1,10 +1,9 @@
-"""Blobs by digest: `blobs/<algorithm>/<hex>`, and downloads on their way there in `ingest/`.
+"""Blobs by digest: `blobs/<algorithm>/<hex>`, and unfinished downloads in `ingest/`.
 
-A blob is visible under its digest only after its bytes were hashed, synced and renamed,
-so a crash leaves either the whole blob or a part in `ingest/` that a later pull resumes.
-A part belongs to the source that it came from: what one registry began, only the same
-repository of it continues, so that nobody's bytes can spoil the download of another.
-All methods block: call them in a thread, but for `has`, `size`, `path`, `ingest` and `delete`.
+A blob gets its name only after its bytes were hashed, synced and renamed, so a crash leaves either the whole
+blob or a part in `ingest/` that a later pull resumes. A part belongs to its source: it is only resumed from
+the same repository of the same registry, so that a registry cannot corrupt downloads from others. All methods
+block: call them in a thread, except `has`, `size`, `path`, `ingest` and `delete`.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _READ_SIZE = 1 << 20
 
 
 class ContentStore:
-    """The blobs under one root. Counts its bytes and files as it goes, so asking is free."""
+    """The blobs under one root. Keeps counts of bytes and files, so that usage is known without a scan."""
 
     def __init__(self, root: Path, trash: Trash) -> None:
         self._root = root
@@ -38,7 +37,7 @@ class ContentStore:
         self._writing: set[Path] = set()
 
     def open(self) -> None:
-        """Make the folders and learn what is there."""
+        """Create the folders and list existing blobs."""
         for name in ("blobs/sha256", "blobs/sha512", "ingest"):
             (self._root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         for algorithm in ("sha256", "sha512"):
@@ -56,7 +55,7 @@ class ContentStore:
 
     @property
     def writing(self) -> int:
-        """Blobs that are being fetched."""
+        """Blobs being fetched."""
         return len(self._writing)
 
     def digests(self) -> tuple[str, ...]:
@@ -66,7 +65,7 @@ class ContentStore:
         return digest in self._known
 
     def size(self, digest: str) -> int | None:
-        """Bytes of a blob that is here."""
+        """Size of a stored blob."""
         return self._known.get(digest)
 
     def path(self, digest: str) -> Path:
@@ -75,9 +74,9 @@ class ContentStore:
         return self._root / "blobs" / digest.replace(":", "/")
 
     def read(self, digest: str, limit: int) -> bytes:
-        """A small blob's bytes; raises DataLoss when they no longer match or are gone.
+        """A small blob's bytes; raises DataLoss if they do not match the digest or are missing.
 
-        `limit`: whoever names a digest may mean any blob that is here, of any size. ResourceExhausted.
+        `limit`: a manifest may name any stored blob, of any size. Raises ResourceExhausted.
         """
         try:
             with self.path(digest).open("rb") as file:
@@ -91,17 +90,17 @@ class ContentStore:
         return content
 
     def put(self, digest: str, content: bytes) -> None:
-        """Store a small blob that is already in memory."""
+        """Store a small blob from memory."""
         if not self.has(digest):
             with self.ingest(digest, len(content)) as ingest:
                 ingest.write(content)
                 ingest.commit()
 
     def ingest(self, digest: str, size: int, source: str = "") -> Ingest:
-        """For the download of `digest`, which must come out `size` bytes long. Does not block for long.
+        """For the download of `digest`, which must be `size` bytes long. Does not block for long.
 
-        `source`: where it comes from. What an earlier download from there left is kept, for
-        `Ingest.take_up`; without a source, or while another writes to that part, nothing is.
+        `source`: identifies the registry and repository. A part of an earlier download from there is kept for
+        `Ingest.take_up`, unless it is being written; without a source none is.
         """
         target = self.path(digest)
         origin = hashlib.sha256(source.encode()).hexdigest()[:16]
@@ -117,14 +116,14 @@ class ContentStore:
             raise
 
     def delete(self, digest: str) -> None:
-        """Take a blob out of sight at once; the deleting is done elsewhere."""
+        """Remove a blob's name at once; it is deleted in the background."""
         with self._lock:
             if digest in self._known:
                 self._used -= self._known.pop(digest)
                 self._trash.discard(str(self.path(digest)))
 
     def stale(self, keep: Collection[str], older_than_s: float) -> list[str]:
-        """Blobs not in `keep` that nobody came back for; deletes such parts of downloads."""
+        """Blobs not in `keep` and older than this; also deletes such parts of downloads."""
         horizon = time.time() - older_than_s
         kept = {digest.partition(":")[2] for digest in keep}
         for part in (self._root / "ingest").iterdir():
@@ -134,7 +133,7 @@ class ContentStore:
         return [digest for digest in unused if _modified(self.path(digest)) <= horizon]
 
     def discard_parts(self, digests: Collection[str]) -> None:
-        """Delete what downloads of these have left, but not what is being written."""
+        """Delete parts of downloads of these digests, except those being written."""
         names = {digest.partition(":")[2] for digest in digests}
         for part in (self._root / "ingest").iterdir():
             if part.stem in names and part not in self._writing:
@@ -172,7 +171,7 @@ class Ingest:
         self._store.close_part(self._part)
 
     def take_up(self) -> None:
-        """Count and hash what an earlier download has left."""
+        """Hash the part left by an earlier download, and continue after it."""
         while chunk := self._file.read(_READ_SIZE):
             self._hash.update(chunk)
             self.offset += len(chunk)
@@ -180,7 +179,7 @@ class Ingest:
             self.restart()
 
     def write(self, chunk: bytes | bytearray) -> None:
-        """Append; raises DataLoss as soon as there is more than the descriptor promised."""
+        """Append; raises DataLoss if the blob becomes longer than its descriptor says."""
         if self.offset + len(chunk) > self._size:
             self.abort()
             raise DataLoss(f"blob {self.digest}: longer than its {self._size} bytes")
@@ -191,17 +190,17 @@ class Ingest:
         self.offset += len(chunk)
 
     def restart(self) -> None:
-        """Forget what was written: the sender begins anew."""
+        """Drop what was written: the sender starts from the beginning."""
         self._file.seek(0)
         self._file.truncate()
         self.offset = 0
         self._hash = hashlib.new(self.digest.partition(":")[0])
 
     def commit(self) -> None:
-        """Verify length and digest, sync, and show the blob under its name."""
+        """Verify length and digest, sync, and rename the blob to its name."""
         if self.offset != self._size:
             self.abort()
-            raise DataLoss(f"blob {self.digest}: {self.offset} bytes came, {self._size} were promised")
+            raise DataLoss(f"blob {self.digest}: received {self.offset} bytes, expected {self._size}")
         found = f"{self.digest.partition(':')[0]}:{self._hash.hexdigest()}"
         if found != self.digest:
             self.abort()
@@ -218,8 +217,8 @@ class Ingest:
 
 @contextlib.contextmanager
 def opened_folder(folder: Path) -> Iterator[int]:
-    """Its fd: fsync(2) on it makes a rename inside survive a power loss. Opened before the rename, which an
-    open that fails would leave behind."""
+    """Its fd: fsync(2) on it makes a rename inside survive a power loss. Opened before the rename, since a
+    failed open after it would leave the renamed file."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield fd

@@ -1,4 +1,4 @@
-"""One blob on its way into the content store, from as many endpoints as it takes."""
+"""Downloads one blob into the content store, from one or more endpoints."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ _RANGE = re.compile(r"bytes (\d+)-")
 
 
 class Download:
-    """What one attempt leaves, the next takes up, at whichever endpoint; `close` keeps it for a later pull.
+    """Each attempt continues the previous one, at any endpoint; `close` keeps the part for a later pull.
 
-    A whole blob that has another digest is laid to the endpoint that sent all of it. If several
-    had a part in it (a download of before counts as one), it is fetched again, by one endpoint alone.
-    `source`: whose earlier parts are taken up. `progress` gets the bytes so far, `moved` is called for all
-    that comes.
+    If the complete blob has a wrong digest and came from one endpoint, that endpoint fails. If several sent
+    parts (an earlier download counts as one), it is fetched again from one endpoint only. `source`: whose
+    earlier parts are continued. `progress` gets the bytes so far, `moved` is called whenever data arrives.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Download:
             self._ingest = None
 
     async def attempt(self, connection: Connection) -> None:
-        """One request for what is missing. Raises Failure; its `progress`: there is more than ever before."""
+        """One request for the missing bytes. Raises Failure; its `progress`: more bytes than ever before."""
         ingest = await self._open()
         before, url = self._furthest, connection.endpoint.url
         if self._alone and self._senders - {url}:
@@ -86,12 +85,12 @@ class Download:
         self._senders = set()
 
     def _damaged(self, reason: str) -> Failure:
-        """The store has thrown the part away, since its bytes are not the blob's."""
+        """The failure for a part that the store has deleted, since its digest is wrong."""
         self.close()
         self._furthest = 0
         reason = reason.removeprefix(f"blob {self._digest}: ")
         if self._decoded:
-            self._decode = False  # some send a Content-Encoding that was never applied
+            self._decode = False  # some servers send a Content-Encoding that was not applied
             return Failure(DataLoss, reason, transient=True)
         if len(self._senders) > 1 or _EARLIER in self._senders:
             self._alone = True
@@ -113,25 +112,25 @@ class Download:
         except Failure as failure:
             if failure.status != 416 or not offset:
                 raise
-            await self._restart(ingest)  # a server whose ranges are of no use (RFC 9110 §15.5.17)
+            await self._restart(ingest)  # a server without usable ranges (RFC 9110 §15.5.17)
             raise Failure(FailedPrecondition, failure.reason, transient=True) from None
 
     async def _body(self, response: Response, ingest: Ingest) -> AsyncIterator[bytes]:
-        """The blob's bytes from where `ingest` is; that begins anew when the answer does.
+        """The blob's bytes after those in `ingest`, which is restarted if the answer starts at 0.
 
-        A Content-Encoding nobody asked for is undone, unless the length says that these are the
-        blob's own bytes. A range of encoded content is one of other bytes, so of no use.
+        A Content-Encoding that was not requested is decoded, unless the length shows that these are the
+        blob's bytes. A range of encoded content has other offsets, so it cannot be used.
         """
         length = response.headers.get("Content-Length", "")
         begins = _begins(response, ingest.offset, length == str(self._size - ingest.offset))
         encoding = content_encoding(response)
         self._decoded = bool(encoding) and self._decode and length != str(self._size - begins)
         if self._decoded and encoding != "gzip":
-            raise Failure(FailedPrecondition, f"Content-Encoding {encoding[:50]!r}, which nobody asked for")
+            raise Failure(FailedPrecondition, f"Content-Encoding {encoding[:50]!r}, which was not requested")
         if begins != ingest.offset or (self._decoded and begins):
             await self._restart(ingest)
             if begins:
-                raise Failure(FailedPrecondition, "answers with another range than asked", transient=True)
+                raise Failure(FailedPrecondition, "answers with another range than requested", transient=True)
         chunks = response.aiter_raw()
         return gunzipped(chunks) if self._decoded else chunks
 
@@ -146,13 +145,13 @@ class Download:
                     pending.clear()
                     self._progress(ingest.offset)
         finally:
-            if pending:  # what came before a broken connection need not come again
+            if pending:  # keep what was received before the connection broke
                 await self._threads.run(ingest.write, bytes(pending))
                 self._progress(ingest.offset)
 
 
 def _begins(response: Response, asked: int, fits: bool) -> int:
-    """Where the answer begins in the blob; -1 when a partial one does not say (RFC 9110 §14.4, §15.3.7)."""
+    """The answer's offset in the blob; -1 if a partial one has none (RFC 9110 §14.4, §15.3.7)."""
     if response.status_code != 206:
         return 0
     found = _RANGE.match(response.headers.get("Content-Range", ""))

@@ -1,8 +1,9 @@
-"""Where an image's registry is reached: containerd's `hosts.toml` trees, read anew at every pull.
+"""The endpoints of a registry: containerd's `hosts.toml` trees, read again for each pull.
 
 A path holds one folder per registry (`host_port_`, `host:port`, `host` or `_default`), in it
 `hosts.toml` or, docker style, `*.crt`, `*.cert` and `*.key`. Several paths may be joined by `:`.
-Order in the file is order of trial, but for outages (`outages`); the registry itself comes last.
+Endpoints are tried in the order of the file, except after outages (`outages`); the registry itself comes
+last.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Endpoint(Record, frozen=True):
 
     @property
     def is_plain(self) -> bool:
-        """Whether what is sent there may be read on the way."""
+        """Whether requests are sent without TLS."""
         return (self.plain_fallback or self.url.startswith("http:")) and not is_loopback(self.host)
 
     @property
@@ -53,9 +54,9 @@ class Endpoint(Record, frozen=True):
 
 
 def endpoints(domain: str, config_path: Path | str | None) -> tuple[Endpoint, ...]:
-    """What to try for registry `domain` (`host[:port]`), in order. Blocks on a few small files.
+    """The endpoints of registry `domain` (`host[:port]`), in order. Reads a few small files.
 
-    Raises FailedPrecondition that names a file which cannot be used.
+    Raises FailedPrecondition naming a file that cannot be used.
     """
     folder = _folder(domain, config_path)
     if folder is None:
@@ -71,7 +72,7 @@ def endpoints(domain: str, config_path: Path | str | None) -> tuple[Endpoint, ..
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host[:port]` is this machine, where plain HTTP is fine."""
+    """Whether `host[:port]` is this machine, for which plain HTTP is allowed."""
     name = urlsplit(f"//{host}").hostname or ""
     try:
         return ipaddress.ip_address(name).is_loopback

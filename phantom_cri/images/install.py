@@ -1,8 +1,8 @@
-"""From a manifest to an image that can run: blobs fetched, layers unpacked, a record to show.
+"""Installs an image from its manifest: fetches blobs, unpacks layers, returns a record.
 
-Layers come down side by side and are unpacked in order, bottom first, each as soon as it
-and those below it are there. Compressed layers are thrown away once unpacked: what this
-node keeps of an image is its manifest, its config and its layer folders.
+Layers are downloaded in parallel and unpacked in order, bottom first, each as soon as it and those below it
+are complete. Compressed layers are deleted after unpacking: the node keeps an image's manifest, config and
+layer folders.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ LayerState = Literal["waiting", "downloading", "unpacking", "done", "exists"]
 
 
 class LayerReport(Protocol):
-    """Called in the event loop as layers move: a blob's digest, and bytes done of how many."""
+    """Called in the event loop with progress of layers: a blob's digest, bytes done and total."""
 
     def __call__(self, digest: str, state: LayerState, done: int, total: int) -> None: ...
 
 
 class Installer:
-    """Shared by all pulls and loads, so that what two of them need is fetched and unpacked once.
+    """Shared by all pulls and loads, so that common blobs and layers are fetched and unpacked once.
 
-    A download is shared by those who would fetch from the same place with the same credentials.
+    Downloads are shared by pulls from the same place with the same credentials.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Installer:
         holder: str,
         report: LayerReport,
     ) -> ImageRecord:
-        """Everything of one platform's manifest, as a record that has no names yet.
+        """Install one platform's manifest; returns a record without names.
 
-        `holder` holds the layers when this returns. The record's id is the digest of what commits to
-        all of it: of the config, where that lists the layers, so that any two manifests with this
-        config are the same image; else, for an artifact, of the manifest.
+        `holder` holds the layers on return. The record's id is a digest that covers the whole image: of the
+        config if that lists the layers, so that any two manifests with this config are the same image; else,
+        for an artifact, of the manifest.
         """
         descriptors = manifest.layers or ()
         if len(descriptors) > self._limits.layers:
@@ -108,13 +108,13 @@ class Installer:
         await self._need(blob, source, report)
         try:
             return await self._threads.run(self._content.read, blob.digest, limit)
-        except DataLoss:  # damaged on our disk since it was fetched
+        except DataLoss:  # damaged on our disk after it was fetched
             self._content.delete(blob.digest)
             await self._need(blob, source, report)
             return await self._threads.run(self._content.read, blob.digest, limit)
 
     async def _need(self, blob: Descriptor, source: Source, report: LayerReport) -> None:
-        """Have a blob in the content store, from the descriptor itself, another pull, or `source`."""
+        """Get a blob into the content store: from the descriptor itself, another pull, or `source`."""
 
         async def fetch(got_on: Callable[[], None]) -> None:
             def progress(done: int) -> None:
@@ -136,7 +136,7 @@ class Installer:
 
 
 class _Job:
-    """The layers of one image. `diff_ids`: one for each layer; None for an artifact, which has blobs only."""
+    """The layers of one image. `diff_ids`: one for each layer; None for an artifact, which only has blobs."""
 
     def __init__(
         self,
@@ -153,14 +153,14 @@ class _Job:
         self._blobs = manifest.layers or ()
         self._diff_ids = diff_ids
         self._chain = chain_ids(diff_ids or ())
-        self._names: list[str] = []  # of what is unpacked, bottom first
+        self._names: list[str] = []  # of unpacked layers, bottom first
         self._artifacts: list[Artifact] = []
-        self._placed = 0  # layers that were unpacked or found to be none, bottom first
+        self._placed = 0  # number of layers unpacked, or kept as blobs, bottom first
         self._slots = asyncio.Semaphore(installer._parallel)
         self._moved = asyncio.Condition()
 
     async def run(self) -> tuple[tuple[str, ...], tuple[Artifact, ...]]:
-        """Names of the layers, top first, and what is no file system."""
+        """Names of the layers, top first, and the artifacts."""
         for blob in self._blobs:
             if blob.media_type.endswith("+encrypted"):
                 raise FailedPrecondition(f"layer {blob.digest} is encrypted, which is not supported")
@@ -169,7 +169,7 @@ class _Job:
             return (), tuple(Artifact(each.digest, each.media_type, each.size) for each in self._blobs)
         await _all([self._layer(index, diff_id) for index, diff_id in enumerate(self._diff_ids)])
         unknown = [each.digest for each in self._artifacts if each.media_type != WASM]
-        if self._names and unknown:  # such as a layer of an accelerated format: its files would be missing
+        if self._names and unknown:  # e.g. a layer in another format, whose files would be missing
             raise FailedPrecondition(
                 f"layer {unknown[0]} is neither a tar archive nor a Wasm module, and others are archives"
             )
@@ -193,11 +193,11 @@ class _Job:
             self._moved.notify_all()
 
     async def _place(self, index: int, diff_id: str) -> None:
-        """Have the layer unpacked over those below it; a blob that is no archive is kept as it is."""
+        """Unpack the layer over those below it; a blob that is not an archive is kept unchanged."""
         blob, chain_id = self._blobs[index], self._chain[index]
         below = self._names[-1] if self._names else None
         while (name := self._layers.find(diff_id, chain_id, below)) is None:
-            await self._fetch(blob)  # was there at first sight, but collected since
+            await self._fetch(blob)  # it existed before, but was collected since
             kind = await self._installer._threads.run(sniff, self._installer._content.path(blob.digest))
             if kind != "tar":
                 self._artifacts.append(_as_artifact(blob, diff_id, kind))
@@ -207,7 +207,7 @@ class _Job:
         self._layers.hold(self._holder, self._names)
 
     async def _unpack(self, index: int, diff_id: str) -> None:
-        """Once for all who need this layer from this blob; those whose layers below differ look again."""
+        """Unpack once for all pulls with this layer and blob; those with other layers below check again."""
         blob, chain_id = self._blobs[index], self._chain[index]
         lower = tuple(reversed(self._names))
         self._report(blob.digest, "unpacking", 0, blob.size)
@@ -232,7 +232,7 @@ class _Job:
 
 
 async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
-    """Run side by side; the first failure cancels the rest, waits for them, and is raised."""
+    """Run in parallel; the first failure cancels the rest, waits for them, and is raised."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         await asyncio.gather(*tasks)
@@ -244,10 +244,10 @@ async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
 
 
 def _read_config(digest: str, manifest: Manifest, content: bytes) -> tuple[ConfigFile, bool]:
-    """What the config says, and whether it commits to the layers of this manifest, one to one.
+    """The config, and whether it lists the layers of this manifest, one to one.
 
-    One that lists none commits to none: that is how runwasi builds images of Wasm modules. Raises
-    DataLoss when layers that mean to be file systems are more or fewer than the config lists.
+    One that lists none covers none: runwasi builds images of Wasm modules like this. Raises DataLoss if the
+    number of layers that are file systems differs from the config's list.
     """
     layers = manifest.layers or ()
     called_image = manifest.config.media_type in CONFIG_TYPES
@@ -268,7 +268,7 @@ def _artifact_type(manifest: Manifest) -> str:
 
 
 def _as_artifact(blob: Descriptor, diff_id: str, kind: str) -> Artifact:
-    """A layer that is no file system, in an image whose config commits to it: called what its content is."""
+    """A layer that is not a file system, listed in the image's config; typed by its content."""
     if is_tar_type(blob.media_type):
         raise DataLoss(f"layer {blob.digest} is no tar archive, though its type is {blob.media_type}")
     if blob.digest != diff_id:

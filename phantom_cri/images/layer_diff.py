@@ -1,4 +1,4 @@
-"""What a container has changed, as an OCI layer (image-spec layer.md, "Representing changes")."""
+"""A container's changes as an OCI layer (image-spec layer.md, "Representing changes")."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _KINDS = {
 
 
 def write_layer(upper: str, target: str, stop: Event) -> None:
-    """Write the overlay's `upper` folder as a tar at `target`, readable by root alone.
+    """Write the overlay's `upper` folder as a tar to `target`, readable by root only.
 
-    Whose files these are is hostile: nothing is opened through a symbolic link, and nothing but regular
-    files and folders is opened at all. Sockets are left out, as no archive can hold them, and names that
-    would read as whiteouts. Raises OSError; InterruptedError once `stop` is set; FailedPrecondition for a
-    folder that overlayfs has renamed; ResourceExhausted for a file that is larger than what `target` may grow
-    to (a sparse one has all its size in an archive).
+    The content is hostile: symbolic links are never followed, and only regular files and folders are opened.
+    Skipped are sockets, which archives cannot contain, and names that would be read as whiteouts. Raises
+    OSError; InterruptedError after `stop` is set; FailedPrecondition for a folder renamed by overlayfs;
+    ResourceExhausted for a file that does not fit on `target`'s disk (in an archive, sparse files have full
+    size).
     """
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with (
@@ -93,7 +93,9 @@ class _Writer:
         try:
             attributes = os.listxattr(descriptor)
             if _REDIRECT in attributes:
-                raise FailedPrecondition(f"{entry.name}: overlayfs has renamed it, which no layer can tell")
+                raise FailedPrecondition(
+                    f"{entry.name}: renamed by overlayfs, which a layer cannot represent"
+                )
             entry.pax_headers = {
                 f"SCHILY.xattr.{key}": os.getxattr(descriptor, key).decode("utf-8", "surrogateescape")
                 for key in attributes
@@ -120,7 +122,7 @@ class _Writer:
 
 
 class _Stoppable:
-    """A file that can be told to end: copying a large one takes longer than anybody may want to wait."""
+    """A file whose copy can be stopped, since copying a large one takes long."""
 
     def __init__(self, file: BinaryIO, stop: Event) -> None:
         self._file, self._stop = file, stop

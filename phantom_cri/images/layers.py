@@ -1,14 +1,13 @@
 """Unpacked layers, shared between images: `layers/<name>/` and its record `layers/<name>.json`.
 
-One folder per DiffID, whatever image or chain it is part of: most layers do not depend on
-what is below them. One that does (a hard link into a lower layer, a parent folder that the
-archive does not name, a whiteout that hides nothing) is kept per ChainID instead, so that no
-image ever sees what another has below. Names are short because overlayfs takes all layers of
-a container in one option string of a page, where the kernel has no better way.
+There is one folder per DiffID, for all images and chains: most layers do not depend on the layers below. One
+that does (a hard link to a lower layer, a parent folder that is not in the archive, a whiteout that hides
+nothing) is stored per ChainID instead, so that content of other images below cannot leak into it. Names are
+short because on some kernels overlayfs gets all layers of a container in one option string of a page.
 
-A layer exists once its record does: the folder is synced and renamed before. Holders keep
-layers alive (`image:…`, `container:…`, `pull:…`); whoever lets go of the last hold calls
-`collect`. Holding and looking up is for the event loop's thread alone.
+A layer exists if its record exists: its folder is synced and renamed before. Holders keep layers (`image:…`,
+`container:…`, `pull:…`); after releasing a hold `collect` has to be called. Holding and looking up is only
+for the event loop's thread.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ _SNIFF_LIMIT = 1 << 20
 class LayerRecord(Stored, frozen=True):
     """`key` is `diff:<DiffID>` or `chain:<ChainID>`; `used_bytes` counts allocated blocks.
 
-    `names_root`: whether the archive says what the root folder is like, see `LayerStore.find`.
-    `blob_bytes`: size of the archive as it was fetched.
+    `names_root`: whether the archive has an entry for the root folder, see `LayerStore.find`.
+    `blob_bytes`: size of the archive as fetched.
     """
 
     name: str
@@ -73,9 +72,9 @@ class LayerStore:
         self.inodes = 0
 
     def open(self) -> None:
-        """Load the records; throw away folders without one and records without a folder.
+        """Load the records; delete folders without a record and records without a folder.
 
-        A record of a newer schema and its folder stay as they are, for nobody to find.
+        Records of a newer schema and their folders are ignored and not changed.
         """
         for folder in (self._folder, self._staging):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -87,7 +86,7 @@ class LayerStore:
                 try:
                     record = self._load(name)
                 except NewerSchema as error:
-                    log.error("layer %s is not used and left as it is: %s", self._folder / name, error)
+                    log.error("layer %s is ignored and not changed: %s", self._folder / name, error)
                     self._others.add(name.removesuffix(".json"))
                     continue
                 if record is not None and record.name in names:
@@ -103,7 +102,7 @@ class LayerStore:
 
     @property
     def holds(self) -> int:
-        """How often layers are held: twice for two layers of one holder, and for one layer of two."""
+        """Number of holds: two layers of one holder count twice, as one layer of two holders."""
         return sum(self._counts.values())
 
     def path(self, name: str) -> str:
@@ -113,10 +112,10 @@ class LayerStore:
         return path.removeprefix(self._prefix)
 
     def find(self, diff_id: str, chain_id: str, below: str | None = None) -> str | None:
-        """Name of the layer, if it is unpacked already. `below`: the layer that it is to lie on.
+        """Name of the layer, if it is already unpacked. `below`: the layer directly below it.
 
-        The topmost layer's root folder is what a container sees as `/`. A layer whose archive does
-        not name it takes after the one below, and so is of use only where that is as it was.
+        The topmost layer's root folder is the container's `/`. A layer whose archive has no entry for the
+        root copies its attributes from the layer below, and can only be used over an equal one.
         """
         name = self._by_key.get(f"diff:{diff_id}")
         if name and (self._records[name].names_root or below is None or self._has_plain_root(below)):
@@ -127,15 +126,15 @@ class LayerStore:
         return self._records[name].diff_id
 
     def size(self, name: str) -> int:
-        """Bytes that had to be fetched for a layer, as they were counted then."""
+        """Bytes fetched for a layer, as recorded then."""
         record = self._records[name]
         return record.blob_bytes or record.used_bytes
 
     def add(
         self, blob: Path, diff_id: str, chain_id: str, lower: tuple[str, ...], cancelled: threading.Event
     ) -> LayerRecord:
-        """Unpack `blob` over `lower` (names, top first). Blocks: for a thread, which then hands the
-        record to `adopt` in the event loop. A failure leaves nothing.
+        """Unpack `blob` over `lower` (names, top first). Blocks: to be called in a thread; pass the record to
+        `adopt` in the event loop then. On failure nothing is left.
         """
         staged = self._staging / f"layer-{next(self._numbers)}"
         staged.mkdir(mode=0o700)
@@ -151,7 +150,7 @@ class LayerStore:
             key = f"chain:{chain_id}" if done.needs_lower else f"diff:{diff_id}"
             used_bytes, inodes = measure(str(staged))
             sync_filesystem(staged)
-            with self._naming:  # the same layer may be shown twice at once, from two different blobs
+            with self._naming:  # the same layer may be unpacked concurrently from two different blobs
                 name = self._new_name(key)
                 os.rename(staged, self.path(name))
             record = LayerRecord(name, key, diff_id, used_bytes, inodes, done.names_root, blob.stat().st_size)
@@ -179,7 +178,7 @@ class LayerStore:
         return record.name
 
     def hold(self, holder: str, names: Iterable[str]) -> None:
-        """Keep layers for `holder`, in place of what it held before."""
+        """Keep layers for `holder`, replacing its earlier holds."""
         wanted = tuple(names)
         for name in wanted:
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -194,7 +193,7 @@ class LayerStore:
         return self._held.get(holder, ())
 
     def collect(self) -> None:
-        """Throw away every layer that nobody holds. Without its record, which goes first, it is rubbish."""
+        """Delete layers without a hold. Their records are deleted first."""
         for name in [name for name in self._records if not self._counts.get(name)]:
             record = self._records.pop(name)
             self._counts.pop(name, None)
@@ -212,26 +211,26 @@ class LayerStore:
         return name in self._records
 
     def is_of_newer(self, name: str) -> bool:
-        """Whether it is there, in a way that only a later release can tell of."""
+        """Whether it exists with a record of a newer schema."""
         return name in self._others
 
     def hold_all(self, holder: str) -> None:
-        """Keep every layer that is here now, for somebody of whom it is not known which they are."""
+        """Keep all current layers, for a holder whose layers are unknown."""
         self.hold(holder, self._records)
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All below which there are files of images; they may not be there yet."""
+        """All folders with files of images; they may not exist yet."""
         return self._staging, self._folder
 
     def staging(self, name: str) -> Path:
-        """A place for temporary files, swept at every start."""
+        """A folder for temporary files, cleaned up at every start."""
         return self._staging / name
 
     def _add(self, record: LayerRecord) -> None:
         self._records[record.name] = record
         known = self._records.get(self._by_key.get(record.key, ""))
-        if known is None or (record.names_root and not known.names_root):  # an earlier daemon did not note it
+        if known is None or (record.names_root and not known.names_root):  # not recorded by an earlier daemon
             self._by_key[record.key] = record.name
         self.used_bytes += record.used_bytes
         self.inodes += record.inodes
@@ -246,7 +245,7 @@ class LayerStore:
         return self._folder / f"{name}.json"
 
     def _new_name(self, key: str) -> str:
-        """Eight letters from the key's hash; more in the unlikely case that they are taken."""
+        """Eight letters of the key's hash; more in the unlikely case that they are in use."""
         digest = base64.b32encode(hashlib.sha256(key.encode()).digest()).decode().lower()
         for length in range(8, 33):
             if not os.path.lexists(self.path(digest[:length])):
@@ -255,9 +254,9 @@ class LayerStore:
 
 
 def sniff(blob: Path) -> str:
-    """What a layer's blob holds, compressed or not: "tar", or the media type of what is no archive. Blocks.
+    """The type of a layer's blob, compressed or not: "tar", or the media type of another content. Blocks.
 
-    By content alone: what a manifest calls a layer is not covered by the image's id.
+    Determined by content only: the manifest's media types are not covered by the image's id.
     """
     head = bytearray()
     with blob.open("rb", buffering=0) as source:
@@ -287,7 +286,7 @@ def measure(folder: str) -> tuple[int, int]:
 
 
 def sync_filesystem(folder: Path) -> None:
-    """Thousands of small files reach the disk with one call."""
+    """Sync the whole file system: one call for thousands of small files."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         native.syncfs(fd)

@@ -1,8 +1,8 @@
 """Layer archives as a stream: sniffed decompression, a running digest, and a tar reader.
 
-A reader of its own, because `tarfile` reads extension headers of any claimed size into
-memory and decodes extended attributes as text. Formats: v7, ustar, star, PAX and GNU (pax(1),
-tar(5)), sparse members included. Names become str as os.fsdecode does.
+Not Python's `tarfile`, which reads extension headers of any claimed size into memory and decodes extended
+attributes as text. Formats: v7, ustar, star, PAX and GNU (pax(1), tar(5)), including sparse members. Names
+are decoded as by os.fsdecode.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from phantom_cri.images.tarheader import (
 )
 
 _CHUNK = 256 << 10
-_HEADER_LIMIT = 1 << 20  # of the PAX and long-name headers of one entry; Go's archive/tar has it per header
+_HEADER_LIMIT = 1 << 20  # for all PAX and long-name headers of one entry; in Go's archive/tar for each header
 _ZSTD_WINDOW = 128 << 20
 _ZERO = bytes(BLOCK)
 
 REGULAR, HARDLINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _KNOWN = frozenset({REGULAR, HARDLINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO})
 _OLD_SPARSE = b"S"
-_REGULARS = (REGULAR, b"7", _OLD_SPARSE)  # 7: contiguous, which POSIX has read as regular
+_REGULARS = (REGULAR, b"7", _OLD_SPARSE)  # 7: contiguous, which POSIX treats as regular
 
 
 class Readable(Protocol):
@@ -48,7 +48,7 @@ class Readable(Protocol):
 
 
 def decompressed(source: BinaryIO) -> Readable:
-    """The tar inside `source`, whatever it is wrapped in: the media type is not to be trusted."""
+    """The tar in `source`, decompressed by its content: the media type is not trusted."""
     magic = source.read(4)
     source.seek(0)
     if magic[:3] == b"\x1f\x8b\x08":
@@ -60,7 +60,7 @@ def decompressed(source: BinaryIO) -> Readable:
 
 
 class _Gzip:
-    """All members of a gzip file; never holds more than one chunk of output (a bomb stays small)."""
+    """All members of a gzip file; never holds more than one chunk of output, against bombs."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -119,7 +119,7 @@ class LayerStream:
         return bytes(parts)
 
     def digest(self) -> str:
-        """DiffID of the whole stream: read to its very end, padding behind the archive included."""
+        """DiffID of the whole stream, read to its end, including padding after the archive."""
         while self.read(_CHUNK):
             pass
         return f"sha256:{self._hash.hexdigest()}"
@@ -177,7 +177,7 @@ class TarReader:
             yield entry
 
     def copy(self, write: Callable[[memoryview], None], leave: Callable[[int], None] | None = None) -> None:
-        """Hand the current entry's content to `write` in pieces, and holes to `leave`, else as zeros."""
+        """Pass the current entry's content to `write` in pieces, and holes to `leave`, or else as zeros."""
         position = 0
         for offset, length in self._segments:
             if offset > position:
@@ -215,11 +215,11 @@ class TarReader:
             else:
                 return self._entry(header, kind, size, pax, names)
         if pax or names:
-            raise DataLoss("layer ends behind an extension header")
+            raise DataLoss("layer ends after an extension header")
         return None
 
     def _header(self) -> bytes | None:
-        """None at the end: nothing more, or one block of zeros and nothing more, or two."""
+        """None at the end: end of file, one block of zeros and end of file, or two blocks of zeros."""
         block = self._block()
         if block == _ZERO:
             block = self._block()
@@ -299,7 +299,7 @@ class TarReader:
         return self._stream.exactly(BLOCK)
 
     def _stored_map_block(self) -> bytes:
-        """A block of the map that stands before the content of a member."""
+        """A block of the sparse map that precedes a member's content."""
         if self._left < BLOCK:
             raise DataLoss("tar header: sparse map is longer than its member")
         self._left -= BLOCK
@@ -309,7 +309,7 @@ class TarReader:
         while size:
             part = self._stream.read(size)
             if not part:
-                return  # some writers leave the last padding out
+                return  # some writers omit the last padding
             size -= len(part)
 
 

@@ -1,10 +1,10 @@
-"""The JSON of OCI and Docker images: indexes, manifests, configs; and the choice of a platform.
+"""The JSON of OCI and Docker images: indexes, manifests, configs; and selection of a platform.
 
-Wire facts: opencontainers image-spec; Docker's schema 2 differs only in media types.
-`null` is read as Go's decoder reads it: an absent field, an empty list element, an empty value.
+Source: opencontainers image-spec; Docker's schema 2 differs only in media types. `null` is read as by Go's
+decoder: an absent field, an empty list element, an empty value.
 
-What a document is, is decided by its content, whose digest names it. Media types are claims of
-whoever wrote the manifest or serves it: they may get a document refused, never read differently.
+The kind of a document is determined by its content, which its digest covers. Media types from manifests and
+registries are not trusted: they can only cause a document to be refused.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Rootfs(Document, frozen=True):
 
 
 class ConfigFile(Document, frozen=True):
-    """What we read of an image config blob."""
+    """The used fields of an image config blob."""
 
     architecture: str | None = None
     os: str | None = None
@@ -128,10 +128,10 @@ class ConfigFile(Document, frozen=True):
 
 
 def parse_document(content: bytes, media_type: str = "") -> Manifest | Index:
-    """Decode a manifest or an index. `media_type` is what the descriptor or the registry said.
+    """Decode a manifest or an index. `media_type`: from the descriptor or the registry.
 
-    Raises DataLoss for JSON that is neither, or that could be read two ways: it claims to be
-    both, or is called the one and is the other. FailedPrecondition for Docker schema 1.
+    Raises DataLoss for JSON that is neither, or is ambiguous: it has fields of both, or its media type is
+    that of the other kind. FailedPrecondition for Docker schema 1.
     """
     document = json_object(content, "manifest")
     if document.get("schemaVersion") == 1 or media_type.startswith(SCHEMA1_PREFIX):
@@ -147,7 +147,7 @@ def parse_document(content: bytes, media_type: str = "") -> Manifest | Index:
 
 
 def _kind(document: dict[str, Any], sent_as: str) -> type[Manifest] | type[Index]:
-    """What the document is by its keys; these count in any case, as for Go, when it comes to ambiguity."""
+    """The kind of the document by its keys; for ambiguity these are compared case-insensitively, as in Go."""
     keys = [key.lower() for key in document]
     for key in ("manifests", "layers", "config", "mediatype"):
         if keys.count(key) > 1:
@@ -164,7 +164,7 @@ def _kind(document: dict[str, Any], sent_as: str) -> type[Manifest] | type[Index
 
 
 def is_image_config(content: bytes) -> bool:
-    """Whether a blob lists the layers that belong to it, so that its digest commits to all that runs."""
+    """Whether a blob lists its layers, so that its digest covers the whole image."""
     try:
         document = _fold(json_object(content, "image config"))
     except DataLoss:
@@ -175,7 +175,7 @@ def is_image_config(content: bytes) -> bool:
 
 
 def parse_config(content: bytes) -> ConfigFile:
-    """Decode an image config, its keys in any case (Go's decoder, hence real images, allow it).
+    """Decode an image config, with case-insensitive keys (allowed by Go's decoder, and used in real images).
 
     Raises DataLoss that names the field.
     """
@@ -194,7 +194,7 @@ def parse_config(content: bytes) -> ConfigFile:
 
 
 def is_tar_type(media_type: str) -> bool:
-    """Whether a layer is called a file system. Whether it is one is for its content to say."""
+    """Whether the media type is that of a file system layer; its content may differ."""
     return media_type.startswith(_TAR_LAYER_PREFIXES)
 
 
@@ -208,9 +208,9 @@ def chain_ids(diff_ids: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def choose(index: Index, machine: str = "") -> Descriptor:
-    """The entry for this machine: its own architecture, then one it can run, then Wasm, then an unnamed one.
+    """The entry for this machine: its architecture, then one that it can run, then Wasm, then one without.
 
-    Raises NotFound as containerd words it.
+    Raises NotFound with containerd's message.
     """
     wanted = _preferences(machine or host_platform.machine())
     best: tuple[int, Descriptor] | None = None
@@ -224,7 +224,7 @@ def choose(index: Index, machine: str = "") -> Descriptor:
 
 
 def _preferences(machine: str) -> list[tuple[str, str]]:
-    """(architecture, variant) from the best to the least that this machine runs."""
+    """(architecture, variant) that this machine runs, best first."""
     name = _ARCHITECTURES.get(machine, machine)
     if name == "amd64":
         return [("amd64", v) for v in (*_amd64_levels(), "")] + [("386", "")]
@@ -236,7 +236,7 @@ def _preferences(machine: str) -> list[tuple[str, str]]:
 
 
 def _amd64_levels() -> tuple[str, ...]:
-    """x86-64-v3 and v4 need these flags (x86-64 psABI); v2 is what every server of the last decade has."""
+    """x86-64-v3 and v4 need these flags (x86-64 psABI); every server of the last decade has v2."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as cpuinfo:
             flags = next(
@@ -262,7 +262,7 @@ def _rank(entry: Descriptor, wanted: list[tuple[str, str]]) -> int | None:
     if platform.os.lower() not in ("linux", "") or (architecture, variant) not in wanted:
         return None
     if platform.os_features:
-        return None  # the entry needs them all, and Linux has none that are named so
+        return None  # all of them are required, and Linux has no such features
     return wanted.index((architecture, variant))
 
 
@@ -287,7 +287,7 @@ def _check_descriptors(document: Manifest | Index) -> None:
 
 
 def json_object(content: bytes, what: str) -> dict[str, Any]:
-    """A JSON object as Go reads it. Raises DataLoss that says `what` it is not."""
+    """Decode a JSON object as Go does. Raises DataLoss naming `what`."""
     try:
         return from_json(content, dict[str, Any])
     except DECODE_ERRORS:
@@ -299,7 +299,7 @@ def json_object(content: bytes, what: str) -> dict[str, Any]:
 
 
 def _readable(content: bytes) -> bytes:
-    """What is no Unicode becomes U+FFFD, as with Go: bytes, and escapes of half a surrogate pair."""
+    """Replace invalid Unicode by U+FFFD, as Go does: bytes, and escapes of unpaired surrogates."""
     text = json.dumps(json.loads(content.decode("utf-8", "replace")), ensure_ascii=False)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
@@ -309,7 +309,7 @@ def _fold(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Fields that are null are left out of every object; a null in a list stays."""
+    """Remove fields that are null from every object; a null in a list stays."""
     if isinstance(value, dict):
         return {key: _without_nulls(each) for key, each in value.items() if each is not None}
     return [_without_nulls(each) for each in value] if isinstance(value, list) else value

@@ -1,7 +1,6 @@
-"""Which endpoints of registries lately failed, remembered for a while by the node.
+"""Remembers registry endpoints that failed recently.
 
-It only changes the order in which endpoints are tried, and how soon: one that is wrongly
-remembered is tried last, never left out.
+This only changes the order and the time of attempts: such an endpoint is tried last, never skipped.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 FIRST_S = 60.0
 LONGEST_S = 600.0
 LONGEST_WAIT_S = 60.0
-"""The most that a server's Retry-After is waited for; who asks for more is not asked again by that pull."""
+"""Longest Retry-After in seconds that is waited for; with a longer one the pull does not retry there."""
 
 
 @dataclass(slots=True)
@@ -24,7 +23,7 @@ class _Outage:
 
 
 class Outages:
-    """By endpoint URL. `clock`: seconds, monotonic. `size`: how many are remembered, the latest of them."""
+    """By endpoint URL. `clock`: seconds, monotonic. `size`: how many are remembered, the latest ones."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, size: int = 256) -> None:
         self._clock = clock
@@ -32,8 +31,8 @@ class Outages:
         self._outages: dict[str, _Outage] = {}
 
     def failed(self, url: str, retry_after_s: float = 0.0) -> None:
-        """`url` did not do what it is for. Remembered for a minute, and for twice as long each time
-        that it fails again when this was over, up to ten minutes.
+        """`url` failed. Remembered for a minute, and for twice as long each time that it fails again after
+        that, up to ten minutes.
         """
         now = self._clock()
         before = self._outages.pop(url, None)
@@ -56,6 +55,6 @@ class Outages:
         return outage is not None and self._clock() < outage.until
 
     def wait_s(self, url: str) -> float:
-        """Seconds until `url` wants to be asked again (Retry-After); 0 when it said nothing."""
+        """Seconds until `url` may be tried again (Retry-After); 0 without one."""
         outage = self._outages.get(url)
         return max(0.0, outage.closed_until - self._clock()) if outage else 0.0

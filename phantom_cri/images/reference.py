@@ -1,8 +1,7 @@
-"""Image references as docker writes them: `[domain[:port]/]path[:tag][@algorithm:hex]`.
+"""Image references in docker's format: `[domain[:port]/]path[:tag][@algorithm:hex]`.
 
-Grammar and normalisation follow distribution/reference: a short name lives on
-docker.io, a bare docker.io name in `library/`, no tag and no digest means `latest`,
-and a tag beside a digest is dropped (the digest says more).
+Grammar and normalisation follow distribution/reference: a name without a registry is on docker.io, there
+without a path in `library/`; no tag and no digest means `latest`, and a tag beside a digest is dropped.
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ class Reference(Record, frozen=True):
 
     @property
     def canonical(self) -> str:
-        """The text by which CRI names it: `repo:tag` or `repo@digest`."""
+        """Its name in CRI: `repo:tag` or `repo@digest`."""
         return self.with_digest(self.digest) if self.digest else f"{self.repository}:{self.tag}"
 
     @property
     def object(self) -> str:
-        """What a registry's manifests endpoint is asked for."""
+        """The parameter of a registry's manifests endpoint."""
         return self.digest or self.tag
 
     def with_digest(self, digest: str) -> str:
@@ -54,14 +53,14 @@ class Reference(Record, frozen=True):
 
 
 def is_digest(text: str) -> bool:
-    """Whether `text` is a digest of an algorithm we can verify, in its one spelling."""
+    """Whether `text` is a digest of a supported algorithm, in canonical form."""
     match = _DIGEST.fullmatch(text)
     return match is not None and _HEX_LENGTH.get(match[1]) == len(match[2])
 
 
 @lru_cache(maxsize=1024)
 def parse(text: str) -> Reference:
-    """Normalise `text`; raises InvalidArgument that names it and what is wrong."""
+    """Normalise `text`; raises InvalidArgument naming it and the mistake."""
     name, _, digest = text.partition("@")
     if "@" in text and not is_digest(digest):
         raise _refused(text, f"digest {digest!r} is not sha256 or sha512 in lower-case hex")

@@ -1,8 +1,8 @@
-"""Pulling one repository by the OCI distribution protocol, over whatever endpoints it is configured to have.
+"""Pulls from one repository by the OCI distribution protocol, from its configured endpoints.
 
-Each step of a pull asks the endpoints in order until one gives what is asked for. While another
-can be tried, none is asked twice; after that, those whose failure may pass are, with growing
-pauses. Endpoints that failed lately are asked last (`Outages`).
+Each step of a pull tries the endpoints in order until one succeeds. No endpoint is retried while another has
+not been tried; then those with transient failures are retried, with growing pauses. Endpoints that failed
+recently are tried last (`Outages`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from phantom_cri.images.wire import Failure, read_body
 
 _ATTEMPTS = 5
 _LAST_PAUSE_S = 5.0
-_WAITING_S = 120.0  # for one step at one endpoint, of what Retry-After asked for
+_WAITING_S = 120.0  # total wait for Retry-After, for one step at one endpoint
 _BRISK_S = 10.0
 _SHOWN = 8  # endpoints in one error
 
@@ -73,7 +73,7 @@ class _Candidate:
 
 
 class Registry:
-    """Use as an async context manager. `credentials`: by endpoint URL, presented only when asked for."""
+    """Use as an async context manager. `credentials`: by endpoint URL, only sent when requested."""
 
     def __init__(
         self,
@@ -101,10 +101,10 @@ class Registry:
             await connection.close()
 
     async def resolve(self, reference: str) -> str | Fetched:
-        """The digest behind a tag or digest; the manifest itself where HEAD does not tell.
+        """The digest of a tag or digest; the manifest itself if HEAD does not return a digest.
 
-        Some registries know no HEAD, and some answer it without a digest: those are asked
-        by GET. After a 404 to HEAD it is GET that says why in words.
+        Some registries do not support HEAD, and some answer it without a digest: then GET is used. It is also
+        used after a 404, for the error's message.
         """
 
         async def ask(connection: Connection) -> str | Fetched:
@@ -123,7 +123,7 @@ class Registry:
             return await self.manifest(reference)
 
     async def manifest(self, reference: str) -> Fetched:
-        """The manifest or index behind a tag or digest; its bytes are hashed, whatever the headers say."""
+        """The manifest or index of a tag or digest; its bytes are hashed, headers are not trusted."""
         need, step = "pull" if is_digest(reference) else "resolve", f"manifest {reference}"
         async with self._patience(step):
             return await self._first(need, step, lambda each: self._get(each, reference))
@@ -137,7 +137,7 @@ class Registry:
         threads: Threads,
         progress: Callable[[int], None],
     ) -> None:
-        """Download into `store`, from where an earlier attempt stopped; `progress` gets the bytes so far.
+        """Download into `store`, continuing an earlier attempt; `progress` gets the bytes so far.
 
         `what`: config, layer or blob, for errors.
         """
@@ -172,7 +172,7 @@ class Registry:
 
     @asynccontextmanager
     async def _patience(self, step: str) -> AsyncIterator[Callable[[], None]]:
-        """Gives what to call whenever something came. Raises RegistryUnavailable when nothing does."""
+        """Yields a function to call when data arrives. Raises RegistryUnavailable if none does in time."""
         seconds = self._limits.progress_timeout_s or None
         loop = asyncio.get_running_loop()
         try:
@@ -184,7 +184,7 @@ class Registry:
             ) from None
 
     async def _first(self, need: str, step: str, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """What the first endpoint that can gives. Raises what `_error` makes of their failures."""
+        """The result of the first endpoint that succeeds. Raises `_error` of all failures."""
         able = [each for each in self._connections if need in each.endpoint.capabilities]
         failed = {each: why for each, why in self._unreachable.items() if each in able}
         candidates = self._in_order([each for each in able if each not in failed] or able)
@@ -209,7 +209,7 @@ class Registry:
         return [_Candidate(each) for each in connections]
 
     async def _next(self, candidates: list[_Candidate]) -> _Candidate:
-        """The first that may be asked now, else the first that may be again, once that is so."""
+        """The first candidate that can be tried now, else waits for the first that can be retried."""
         now = asyncio.get_running_loop().time()
 
         def ready_in(candidate: _Candidate) -> float:
@@ -221,7 +221,7 @@ class Registry:
         return chosen
 
     def _note(self, connection: Connection, failure: Failure) -> None:
-        """Remember an endpoint that is down or sends wrong content; not one that refuses or has nothing."""
+        """Remember an endpoint that is down or sends wrong content; not one that refuses or lacks it."""
         if connection.unreachable:
             self._unreachable[connection] = failure
         if failure.kind is DataLoss or (failure.transient and not failure.progress):
@@ -232,8 +232,8 @@ class Registry:
     ) -> bool:
         """Whether `candidate` gets another attempt, and when.
 
-        None once the last endpoint of the configuration, the registry itself as a rule, has given
-        its final word. A wait that the server asked for is no failure, but has its own limit.
+        None after a permanent failure of the last configured endpoint, usually the registry itself. A wait
+        requested by the server does not count as a failure, but has its own limit.
         """
         final = any(not each.transient for one, each in failed.items() if not one.brisk)
         if not failure.transient or candidate.connection.unreachable or (final and not failure.progress):
@@ -249,11 +249,10 @@ class Registry:
         return candidate.failures < _ATTEMPTS
 
     def _error(self, need: str, step: str, failed: Mapping[Connection, Failure]) -> PhantomError:
-        """One error for all that was tried, each endpoint with its own reason.
+        """One error for all endpoints, each with its own reason.
 
-        Its kind is the final word of the last endpoint in the configuration, which is the registry
-        itself unless that says otherwise. If that one could not answer, it is the kind among
-        all that a reader can do most about: the first of `_TELLING`.
+        Its kind is that of the last configured endpoint, by default the registry itself. If that one did not
+        answer, it is the most useful kind of all: the first in `_TELLING`.
         """
         if not failed:
             return NotFound(f"{self._what()}: {step}: no endpoint is configured that may {need}")
@@ -261,10 +260,10 @@ class Registry:
         kinds = kinds or sorted((each.kind for each in failed.values()), key=_TELLING.index)
         if len(failed) == 1:
             return kinds[0](f"{self._what()}: {step}: {next(iter(failed.values())).reason}")
-        told = [f"{each.url}: {failed[each].reason}" for each in self._connections if each in failed]
-        if len(told) > _SHOWN:
-            told[_SHOWN - 1 : -1] = [f"{len(told) - _SHOWN} more"]
-        return kinds[0](f"{self._what()}: {step}: all {len(failed)} endpoints failed: {'; '.join(told)}")
+        reasons = [f"{each.url}: {failed[each].reason}" for each in self._connections if each in failed]
+        if len(reasons) > _SHOWN:
+            reasons[_SHOWN - 1 : -1] = [f"{len(reasons) - _SHOWN} more"]
+        return kinds[0](f"{self._what()}: {step}: all {len(failed)} endpoints failed: {'; '.join(reasons)}")
 
     def _what(self) -> str:
         return f'failed to pull "{self._name.canonical}"'

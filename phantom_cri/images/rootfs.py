@@ -1,10 +1,10 @@
-"""Reading a stack of layer folders as overlayfs would show it, without mounting it.
+"""Reads a stack of layer folders as overlayfs would show it, without mounting it.
 
-Rules (kernel Documentation/filesystems/overlayfs.rst): the topmost layer that has a name
-decides; folders of several layers merge until one is opaque; a character device 0:0 hides
-what is below. Symbolic links are followed inside the stack, `..` stops at its root.
-Layer folders are never written to after they are made, so plain paths are safe here:
-every component was seen to be a real folder in its layer.
+Rules (kernel Documentation/filesystems/overlayfs.rst): the topmost layer with a name wins; folders of several
+layers are merged until one is opaque; a character device 0:0 hides lower entries. Symbolic links are followed
+inside the stack, `..` stops at its root.
+Layer folders are not changed after their creation, so plain paths are safe: every component was checked to be
+a real folder in its layer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A path of the stack: its attributes, where it really is, and the folders that merge there."""
+    """A path of the stack: its attributes, its real path, and the folders merged there."""
 
     status: os.stat_result
     real: str
@@ -30,9 +30,9 @@ class Found:
 
 
 def read(layers: Sequence[str], path: str, *, limit: int = 16 << 20) -> bytes | None:
-    """Content of a regular file (symbolic links followed), None when there is none.
+    """Content of a regular file (following symbolic links), None if it does not exist.
 
-    `layers` are absolute folders, top first. Raises FailedPrecondition beyond `limit` bytes.
+    `layers` are absolute folders, top first. Raises FailedPrecondition for more than `limit` bytes.
     """
     found = resolve(layers, path)
     if found is None or not stat.S_ISREG(found.status.st_mode):
@@ -47,7 +47,7 @@ def read(layers: Sequence[str], path: str, *, limit: int = 16 << 20) -> bytes | 
 
 
 def resolve(layers: Sequence[str], path: str) -> Found | None:
-    """Look `path` up and follow symbolic links, the last one too; None when it does not exist."""
+    """Look up `path`, following all symbolic links; None if it does not exist."""
     root = _root(layers)
     here = [root]
     pending = path.split("/")[::-1]
@@ -75,7 +75,7 @@ def resolve(layers: Sequence[str], path: str) -> Found | None:
 
 
 def lookup(layers: Sequence[str], path: str) -> Found | None:
-    """Look a clean relative path up without following any symbolic link."""
+    """Look up a clean relative path without following symbolic links."""
     found = _root(layers)
     for name in path.split("/") if path else ():
         step = child(found.folders, name)
@@ -125,7 +125,7 @@ def is_opaque(folder: str) -> bool:
         try:
             if os.getxattr(folder, name, follow_symlinks=False) == b"y":
                 return True
-        except OSError:  # ENODATA: not set; ENOTSUP: this file system has none
+        except OSError:  # ENODATA: not set; ENOTSUP: not supported by the file system
             continue
     return False
 

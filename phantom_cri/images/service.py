@@ -1,7 +1,7 @@
-"""All that the rest of the runtime asks of images, behind one object.
+"""The images' interface for the rest of the runtime.
 
-Looking up is in memory and never waits; pulling, loading and removing are coroutines whose
-blocking parts run in threads. All state is touched from the event loop's thread only.
+Look-ups are in memory and never block; pulling, loading and removing are coroutines whose blocking parts run
+in threads. State is only accessed in the event loop's thread.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ T = TypeVar("T")
 
 
 def _disk_errors(work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Name a full or failing disk as what it is."""
+    """Convert errors of a full or failing disk."""
 
     @functools.wraps(work)
     async def named(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -75,8 +75,8 @@ def _disk_errors(work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
 
 
 class ImageStatistics(Record, frozen=True):
-    """`holds`: of images, containers and pulls on layers; `pulls`: and loads, under way; `awaited`: images
-    whose pull somebody waits for; `writing`: blobs that are being fetched.
+    """`holds`: of images, containers and pulls on layers; `pulls`: running pulls and loads; `awaited`: images
+    whose pull is being waited for; `writing`: blobs being fetched.
     """
 
     images: int
@@ -88,16 +88,16 @@ class ImageStatistics(Record, frozen=True):
 
 
 def _nobody(digest: str, state: LayerState, done: int, total: int) -> None:
-    """Listens to the progress of a load that no one asked about."""
+    """Ignores the progress of a load."""
 
 
 class ImageService:
-    """Images, layers and container folders under `root`, which is made mode 0700.
+    """Images, layers and container folders under `root`, which gets mode 0700.
 
     `registry_config_path`: hosts.toml tree(s), `:`-separated; None for defaults only.
-    `pinned`: names that the node needs, as shell patterns on canonical names.
-    `resumable_for_s`: how long blobs and parts of a pull that a crash or a network failure
-    ended are kept for the next attempt.
+    `pinned`: images that must not be removed, as shell patterns for canonical names.
+    `resumable_for_s`: how long blobs and parts of a pull that was interrupted by a crash or a network
+    failure are kept for the next attempt.
     """
 
     def __init__(
@@ -126,22 +126,20 @@ class ImageService:
         self._outages = Outages()
         self._audiences: dict[tuple[Reference, AuthConfig | None], list[LayerReport]] = {}
         self._numbers = itertools.count()
-        self._busy: dict[str, set[str]] = {}  # pulls and loads, with the blobs they need
-        self._spared: set[str] = set()  # blobs that images need which were left as they are
-        self._resolved: dict[
-            str, int
-        ] = {}  # by tag: number of the pull that set it, while pulls are under way
+        self._busy: dict[str, set[str]] = {}  # running pulls and loads, with the blobs they need
+        self._spared: set[str] = set()  # blobs of images with records of a newer schema
+        self._resolved: dict[str, int] = {}  # by tag: number of the pull that set it, while pulls are running
         self._changing = asyncio.Lock()
 
     # Start and end
 
     @_disk_errors
     async def start(self, in_use: Mapping[str, tuple[str, ...]], *, spare: bool = False) -> list[str]:
-        """Load what is there, sweep what a crash left, take up the holds of containers.
+        """Load images, clean up after a crash, restore the holds of containers.
 
-        `in_use`: container id → its layers as absolute folders; `spare`: there may be other containers,
-        and what they have stays, whichever it is. Returns the file names of
-        image records that were unusable (layers or blobs gone) and therefore removed.
+        `in_use`: container id → its layers as absolute folders; `spare`: keep everything, as there may be
+        other containers. Returns the file names of image records that were removed as unusable (layers or
+        blobs missing).
         """
         broken = await self._threads.run(self._open, None if spare else set(in_use))
         for container_id, folders in in_use.items():
@@ -158,7 +156,7 @@ class ImageService:
 
     def _open(self, container_ids: set[str] | None) -> list[str]:
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._root.chmod(0o700)  # layers hold set-uid files of strangers
+        self._root.chmod(0o700)  # layers contain foreign set-uid files
         self._trash.open()
         self._content.open()
         self._layers.open()
@@ -166,9 +164,9 @@ class ImageService:
         return self._images.open(self._is_whole)
 
     def _is_whole(self, record: ImageRecord) -> bool | None:
-        """Whether all of an image is here and is what its id commits to, whoever wrote the record.
+        """Whether an image is complete and matches its id, whichever release wrote the record.
 
-        None: only a later release can tell.
+        None: it has records of a newer schema.
         """
         if any(map(self._layers.is_of_newer, record.layers)):
             return None
@@ -188,21 +186,21 @@ class ImageService:
         return digest_of(content) == record.id and is_same
 
     async def close(self) -> None:
-        """End the threads; pulls must have been cancelled before."""
+        """End the threads; pulls must have been cancelled."""
         await asyncio.to_thread(self._threads.close)
         await asyncio.to_thread(self._written.close)
         await asyncio.to_thread(self._snapshots.close)
         await asyncio.to_thread(self._trash.close)
 
-    # Questions: in memory, at once
+    # Look-ups: in memory, never block
 
     def find(self, name: str) -> Image | None:
-        """By id, reference, or unique beginning (3 or more hex digits) of an id."""
+        """By id, reference, or unique prefix (3 or more hex digits) of an id."""
         image_id = self._images.find(name)
         return self._images.image(image_id) if image_id else None
 
     def list(self, name: str | None = None) -> tuple[Image, ...]:
-        """All images, or the one that `name` means."""
+        """All images, or the one with this name."""
         if not name:
             return self._images.images()
         found = self.find(name)
@@ -231,16 +229,16 @@ class ImageService:
     def layers(self, image_id: str) -> tuple[str, ...]:
         """Folders of an image's layers, absolute, top first; raises NotFound. Empty for an artifact.
 
-        An image may have a layer several times, but overlayfs takes a folder once (ELOOP): it keeps its
-        topmost place. That shows the same tree. All that a lower copy could add is at the same path in
-        the upper one, where it was found first; and whatever a lower copy would hide below itself (by a
-        whiteout, an opaque folder, a file in place of a folder) the upper one hides as well. A layer whose
-        content depends on those below it has a folder for each chain, so equal folders are equal changes.
+        An image may have a layer several times, but overlayfs accepts a folder only once (ELOOP): the topmost
+        position is kept. This shows the same tree. Everything in a lower copy is at the same path in the
+        upper one, where it is found first; and everything that a lower copy would hide (by a whiteout, an
+        opaque folder, a file instead of a folder) is hidden by the upper one too. A layer whose content
+        depends on those below has a folder for each chain, so equal folders are equal changes.
         """
         return tuple(map(self._layers.path, dict.fromkeys(self._record(image_id).layers)))
 
     def check_root(self, image_id: str) -> None:
-        """Raises FailedPrecondition for what has no root file system for a container, NotFound."""
+        """Raises FailedPrecondition for an image without a root file system, NotFound."""
         record = self._record(image_id)
         if record.artifact_type:
             raise FailedPrecondition(
@@ -251,7 +249,7 @@ class ImageService:
             raise FailedPrecondition(f"{image_id} has no root file system: it is made of {kinds}")
 
     def artifacts(self, image_id: str) -> tuple[tuple[str, Path], ...]:
-        """(media type, file) of everything in the image that is no file system, such as a Wasm module."""
+        """(media type, file) of everything in the image that is not a file system, such as a Wasm module."""
         return tuple(
             (each.media_type, self._content.path(each.digest)) for each in self._record(image_id).artifacts
         )
@@ -276,7 +274,7 @@ class ImageService:
         }
 
     def filesystem_usage(self) -> FilesystemUsage:
-        """Allocated bytes and inodes of layers and blobs, counted as they come and go."""
+        """Allocated bytes and inodes of layers and blobs, from counts kept up to date."""
         return FilesystemUsage(
             timestamp=time.time_ns(),
             mountpoint=str(self._root),
@@ -285,15 +283,15 @@ class ImageService:
         )
 
     def wait_for_trash(self) -> None:
-        """Wait until everything thrown away so far is deleted. Blocks; for tests and shutdown."""
+        """Wait until everything discarded so far is deleted. Blocks; for tests and shutdown."""
         self._trash.wait()
 
     # Containers
 
     def snapshot(self, container_id: str, image_id: str, mounted: Sequence[ImageMount] = ()) -> Snapshot:
-        """A writable layer over the image, which is kept until `drop_snapshot`. NotFound, AlreadyExists.
+        """Create a writable layer over the image, held until `drop_snapshot`. NotFound, AlreadyExists.
 
-        `mounted`: further images that the container has, from `mount`; they are kept as well.
+        `mounted`: further images of the container, from `mount`; they are held too.
         """
         layers = self.layers(image_id)
         snapshot = self._snapshots.create(container_id, layers)
@@ -302,9 +300,9 @@ class ImageService:
         return snapshot
 
     def mount(self, name: str, sub_path: str) -> ImageMount:
-        """What shows the image that `name` means, or what it has at `sub_path`, read-only.
+        """How to mount an image, or its content at `sub_path`, read-only.
 
-        Raises NotFound, FailedPrecondition. Only `snapshot` keeps the layers.
+        Raises NotFound, FailedPrecondition. The layers are only held after `snapshot`.
         """
         image_id = self._images.find(name)
         if image_id is None:
@@ -313,22 +311,22 @@ class ImageService:
         return ImageMount(image_id, stack(layers, sub_path, self._snapshots.empty), layers)
 
     def snapshot_of(self, container_id: str, layers: tuple[str, ...]) -> Snapshot:
-        """The snapshot that was made for a container, from its layers as recorded."""
+        """The existing snapshot of a container, from its recorded layers."""
         return self._snapshots.locate(container_id, layers)
 
     def written(self, container_ids: Collection[str], patience_s: float) -> dict[str, FilesystemUsage]:
-        """What containers have written, as last counted in the background; see `WrittenLayers`. Blocks."""
+        """Sizes of containers' writable layers, as last counted; see `WrittenLayers`. Blocks."""
         return self._written.usage(container_ids, patience_s)
 
     def write_changes(self, container_id: str, layers: tuple[str, ...], target: str, stop: Event) -> None:
-        """What a container has changed of its image, as an OCI layer in a new file `target`. Blocks.
+        """Write a container's changes to its image as an OCI layer to a new file `target`. Blocks.
 
-        Raises as `layer_diff.write_layer`: InterruptedError once `stop` is set.
+        Raises as `layer_diff.write_layer`: InterruptedError after `stop` is set.
         """
         write_layer(self._snapshots.locate(container_id, layers).upper, target, stop)
 
     def drop_snapshot(self, container_id: str) -> None:
-        """Idempotent; one rename, the deleting is done elsewhere. The overlay must be unmounted."""
+        """Idempotent; one rename, deleted in the background. The overlay must be unmounted."""
         self._snapshots.remove(container_id)
         self._written.forget(container_id)
         holder = f"container:{container_id}"
@@ -342,9 +340,9 @@ class ImageService:
     async def pull(
         self, spec: ImageSpec, credentials: AuthConfig | None = None, progress: LayerReport | None = None
     ) -> str:
-        """Id of the image that `spec.image` names, once it can run.
+        """Pull the image that `spec.image` names; returns its id when it can be used.
 
-        The same pull with the same credentials is done once for all who ask meanwhile.
+        Concurrent pulls of the same image with the same credentials are done once.
         Raises InvalidArgument, NotFound, Unauthenticated, PermissionDenied, Unavailable,
         DataLoss, ResourceExhausted, FailedPrecondition.
         """
@@ -387,9 +385,9 @@ class ImageService:
 
     @_disk_errors
     async def load(self, path: Path | str, progress: LayerReport | None = None) -> tuple[str, ...]:
-        """Ids of the images in an OCI archive or `docker save` tar, compressed or not.
+        """Load an OCI archive or `docker save` tar, compressed or not; returns the ids of its images.
 
-        Raises NotFound, InvalidArgument or DataLoss that says what is wrong with the file.
+        Raises NotFound, InvalidArgument or DataLoss naming the problem of the file.
         """
         report = progress or _nobody
         folder = self._layers.staging(f"load-{next(self._numbers)}")
@@ -405,9 +403,9 @@ class ImageService:
 
     @_disk_errors
     async def remove(self, name: str) -> None:
-        """Remove the image that `name` means, with all its names; nothing happens when there is none.
+        """Remove an image with all its names; an unknown name is ignored.
 
-        Its layers stay as long as other images or containers use them.
+        Its layers stay while other images or containers use them.
         """
         async with self._changing:
             image_id = self._images.find(name)
@@ -426,8 +424,8 @@ class ImageService:
         digests: tuple[str, ...],
         report: LayerReport,
     ) -> str:
-        """Install what `target` is or leads to, and give it its names. A failure leaves nothing,
-        but for downloads that the network (or the caller) interrupted: those can be resumed.
+        """Install the image of a manifest or index `target`, and set its names. On failure nothing is left,
+        except downloads interrupted by the network or the caller, which can be resumed.
         """
         number = next(self._numbers)
         holder = f"pull:{number}"
@@ -459,7 +457,7 @@ class ImageService:
             await self._tidy(set() if resumable else needed)
 
     async def _platform(self, target: Fetched, source: Source) -> tuple[Fetched, Manifest]:
-        """The manifest for this machine, through indexes and indexes of indexes."""
+        """The manifest for this machine, also from nested indexes."""
         fetched = target
         for _ in range(_INDEX_DEPTH):
             document = parse_document(fetched.content, fetched.media_type)
@@ -477,7 +475,7 @@ class ImageService:
     async def _publish(
         self, record: ImageRecord, tags: tuple[str, ...], digests: tuple[str, ...], number: int
     ) -> None:
-        """Give a record its names: but no tag that a pull has set which resolved it after this one."""
+        """Set a record's names, except tags set by a pull that resolved them later than this one."""
         async with self._changing:
             tags = tuple(tag for tag in tags if self._resolved.get(tag, -1) < number)
             old = self._images.record(record.id)
@@ -492,7 +490,7 @@ class ImageService:
             )
             try:
                 await self._threads.run(self._images.save, record)
-            except BaseException:  # also when cancelled: what no caller was told of must not appear later
+            except BaseException:  # also when cancelled: an image must not appear without a successful call
                 await asyncio.shield(self._threads.run(self._restore, record.id, old))
                 raise
             self._resolved.update(dict.fromkeys(tags, number))
@@ -507,14 +505,14 @@ class ImageService:
             self._images.save(old)
 
     async def _tidy(self, blobs: set[str]) -> None:
-        """Delete layers nobody holds, those of `blobs` nobody needs, and old left-over downloads."""
+        """Delete layers without holds, unused ones of `blobs`, and old parts of downloads."""
         self._layers.collect()
         self._delete(blobs)
         await self._threads.run(self._content.discard_parts, blobs - self._needed())
         self._delete(await self._threads.run(self._content.stale, self._needed(), self._resumable_for_s))
 
     def _delete(self, blobs: Iterable[str]) -> None:
-        """In the event loop, at once: what a pull sees that begins after this is what there is."""
+        """Runs in the event loop without an await, so that pulls started later see a consistent state."""
         for digest in set(blobs) - self._needed():
             self._content.delete(digest)
 

@@ -1,4 +1,4 @@
-"""Work that several callers ask for at once and that is done once."""
+"""Work that is done once for concurrent callers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """By key, what is under way. The work is cancelled when the last caller who waits for it is."""
+    """Running work by key. The work is cancelled when its last waiter is cancelled."""
 
     def __init__(self) -> None:
         self._flying: dict[Hashable, _Flight[T]] = {}
 
     async def join(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
-        """Result (or error) of the work under way for `key`; begins it when there is none."""
+        """Result (or error) of the running work for `key`; starts it if there is none."""
         while (flight := self._flying.get(key)) is not None and flight.abandoned:
-            await asyncio.wait([flight.task])  # it still holds the files that the next one needs
+            await asyncio.wait([flight.task])  # the cancelled work still uses files that the next one needs
         if flight is None:
             flight = self._flying[key] = _Flight(asyncio.ensure_future(work()))
             flight.task.add_done_callback(lambda task: self._finished(key, task))
@@ -38,7 +38,7 @@ class SingleFlight(Generic[T]):
 
     def _finished(self, key: Hashable, task: asyncio.Future[T]) -> None:
         if not task.cancelled():
-            task.exception()  # taken note of, in case nobody waits any more
+            task.exception()  # marks it as retrieved, in case all waiters are gone
         if (flight := self._flying.get(key)) is not None and flight.task is task:
             del self._flying[key]
 
@@ -51,10 +51,10 @@ class _Flight(Generic[T]):
 
 
 class SharedWork:
-    """Work that each caller could do alone, by its own means, and that one does for all while that helps.
+    """Work that each caller could do with its own connections, done by one for all as long as it progresses.
 
-    Whoever comes first does it; others wait for it. They do it themselves when the first one
-    fails (their own means may be better), leaves, or gets nowhere for `patience_s` seconds.
+    The first caller does it; others wait. They do it themselves if the first one fails (their own connections
+    may work), is cancelled, or makes no progress for `patience_s` seconds.
     """
 
     def __init__(self, patience_s: float | None = None) -> None:
@@ -62,7 +62,7 @@ class SharedWork:
         self._first: dict[Hashable, _Attempt] = {}
 
     async def do(self, key: Hashable, work: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
-        """Return once the work for `key` is done. `work` gets what to call whenever it gets on."""
+        """Return when the work for `key` is done. `work` gets a function to call on progress."""
         while (first := self._first.get(key)) is not None:
             outcome = await first.outcome(self._patience_s)
             if outcome == "done":
@@ -97,7 +97,7 @@ class _Attempt:
         self._ended.set_result(outcome)
 
     async def outcome(self, patience_s: float | None) -> str:
-        """ "done", "failed" or "left"; "stuck" when it did not get on for `patience_s`."""
+        """ "done", "failed" or "left"; "stuck" without progress for `patience_s`."""
         while not self._ended.done():
             before = self._steps
             await asyncio.wait([self._ended], timeout=patience_s)

@@ -1,10 +1,9 @@
 """The writable part of a container's root: `containers/<container_id>/{upper,work}`.
 
-Only folders are made here; whoever starts the container mounts the overlay. Creating and
-dropping cost the caller one rename each, since every container start and stop waits for
-them: folders are made ahead by a thread (ext4 can take 0.3 ms for each where its block
-groups fill up), and deleted by the trash's. A used folder is never used again: a process
-elsewhere may still hold a descriptor into the old overlay and write through it.
+Only folders are created here; the overlay is mounted at the container's start. Creating and dropping cost the
+caller one rename each, since every container start and stop waits for them: folders are created in advance by
+a thread (ext4 can take 0.3 ms for each when its block groups fill up), and deleted by the trash's thread. A
+used folder is never reused: another process may still have a descriptor of the old overlay and write to it.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from phantom_cri.errors import AlreadyExists, ResourceExhausted, kernel_error
 from phantom_cri.images.trash import Trash
 
 _SPARES = 32
-_SPARE = ".spare-"  # no container's id begins with a dot
+_SPARE = ".spare-"  # container ids do not begin with a dot
 
 MOUNT_POINTS = ("proc/", "sys/", "dev/", "etc/resolv.conf", "etc/hosts", "etc/hostname")
-"""Where every container has something mounted; with a slash at the end a folder."""
+"""Mount points of every container; with a slash at the end a folder."""
 
 
 class Snapshot(Record, frozen=True):
-    """What overlayfs is mounted from, as absolute paths; `lower` top first.
+    """The folders of the overlay, as absolute paths; `lower`: top first.
 
-    `folder` holds the others and whatever else should go with the container.
+    `folder` contains `upper` and `work` and other data to be deleted with the container.
     """
 
     folder: str
@@ -42,10 +41,10 @@ class Snapshot(Record, frozen=True):
 
 
 class SnapshotStore:
-    """Below every image lies a skeleton: the mount points that the image may lack.
+    """The lowest layer of every container is a skeleton with the usual mount points.
 
-    Without it the start would make them in the upper layer: a copy-up of /etc and three new files on
-    disk, for each container. `empty` is a folder with nothing in it.
+    Without it the start would create those that the image lacks in the upper layer: a copy-up of /etc and
+    three new files on disk, for each container. `empty` is an empty folder.
     """
 
     def __init__(self, root: Path, trash: Trash) -> None:
@@ -59,7 +58,7 @@ class SnapshotStore:
         self._making: Future[None] | None = None
 
     def open(self, in_use: Collection[str] | None) -> None:
-        """Throw away what belongs to no container any more; None: nobody knows what does."""
+        """Delete folders of unknown containers; None: keep all, as not all containers are known."""
         os.makedirs(self._prefix, 0o700, exist_ok=True)
         for container_id in os.listdir(self._prefix):
             if container_id.startswith(_SPARE) or (in_use is not None and container_id not in in_use):
@@ -73,7 +72,7 @@ class SnapshotStore:
             self._trash.discard(self._spares.pop())
 
     def create(self, container_id: str, layers: tuple[str, ...]) -> Snapshot:
-        """Raises AlreadyExists when the container has one, ResourceExhausted on a full disk."""
+        """Raises AlreadyExists if the container has one, ResourceExhausted on a full disk."""
         folder = self._prefix + container_id
         if os.path.lexists(folder):
             raise AlreadyExists(f"snapshot of container {container_id}")
@@ -90,12 +89,12 @@ class SnapshotStore:
         return self.locate(container_id, layers)
 
     def locate(self, container_id: str, layers: tuple[str, ...]) -> Snapshot:
-        """What `create` answered, also in a later daemon."""
+        """The result of `create`, also in a later daemon."""
         folder = self._prefix + container_id
         return Snapshot(folder, f"{folder}/upper", f"{folder}/work", (*layers, self._skeleton))
 
     def remove(self, container_id: str) -> None:
-        """One rename; nothing happens when there is none."""
+        """One rename; does nothing if it does not exist."""
         self._trash.discard(self._prefix + container_id)
 
     def _make_skeleton(self) -> None:
@@ -120,7 +119,7 @@ class SnapshotStore:
 
 
 def _match(upper: str, below: os.stat_result) -> None:
-    """Owner and mode of a container's `/` are those of its upper folder, so take the image's."""
+    """Copy the image's owner and mode: a container's `/` has those of its upper folder."""
     if (below.st_uid, below.st_gid) != (os.geteuid(), os.getegid()):
         os.chown(upper, below.st_uid, below.st_gid)
     if stat.S_IMODE(below.st_mode) != 0o755:

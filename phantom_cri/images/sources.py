@@ -1,4 +1,4 @@
-"""Where an image comes from: a registry, or an archive laid out in a folder."""
+"""The source of an image: a registry, or an archive unpacked to a folder."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _READ_SIZE = 1 << 20
 class Source(Protocol):
     @property
     def origin(self) -> Hashable:
-        """Equal for sources that reach the same place with the same credentials."""
+        """Equal for sources with the same place and the same credentials."""
 
     async def manifest(self, descriptor: Descriptor) -> Fetched:
         """The manifest or index that an index names."""
 
     async def fetch(self, blob: Descriptor, progress: Callable[[int], None]) -> None:
-        """Bring `blob` into the content store, verified; `progress` gets the bytes so far."""
+        """Fetch `blob` into the content store, verified; `progress` gets the bytes so far."""
 
 
 @dataclass
 class Remote:
     """A repository of a registry.
 
-    `known`: whether a name `repository@digest` is one of an image that is here. Manifests are taken
-    from the content store only then: else a registry could give any image of this node, also one that
-    it could not show itself, a name of its own by nothing but a digest.
+    `known`: whether a name `repository@digest` belongs to an image of this node. Only then manifests are read
+    from the content store: otherwise a registry could set its own name on any image of this node, just by
+    sending a digest.
     """
 
     registry: Registry
@@ -47,7 +47,7 @@ class Remote:
     _has_shown: bool = False
 
     async def resolve(self, name: Reference) -> Fetched:
-        """What `name` points to now. A registry is always asked, so credentials are always checked."""
+        """What `name` points to now. Always asks the registry, so that credentials are checked."""
         found = await self.registry.resolve(name.object)
         if isinstance(found, Fetched):
             return found
@@ -61,7 +61,7 @@ class Remote:
         except NotFound:
             if name.digest:
                 raise
-            return await self._fetched(name.object)  # the tag has moved since, and what it was is gone
+            return await self._fetched(name.object)  # the tag was moved, and its earlier content is gone
 
     async def manifest(self, descriptor: Descriptor) -> Fetched:
         stored = await self._stored(descriptor.digest) if self._has_shown else None
@@ -76,7 +76,7 @@ class Remote:
         return fetched
 
     async def _stored(self, digest: str) -> bytes | None:
-        """None also for a blob that was damaged or deleted: it can be fetched again."""
+        """None also for a damaged or deleted blob, which can be fetched again."""
         if not self.content.has(digest):
             return None
         try:

@@ -1,7 +1,7 @@
-"""Where the content of a sparse tar member lies in the file (GNU tar manual, "Sparse Formats").
+"""Maps of sparse tar members (GNU tar manual, "Sparse Formats").
 
-A map is hostile: it is bounded by its caller's limit for headers, its segments are in order and
-inside the file, and together they are exactly the content that the archive has.
+Maps are hostile input: their size is bounded by the caller's limit for headers, segments have to be in order
+and inside the file, and their total size has to be that of the content in the archive.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Sparse:
 
 
 def from_old_header(header: bytes, block: Callable[[], bytes]) -> Sparse:
-    """Of a member of type `S`. `block` reads one more block of the archive, and refuses too many."""
+    """From a member of type `S`. `block` reads one more block of the archive, up to a limit."""
     if header[257:265] != b"ustar  \0":  # star's type S has another layout
         raise DataLoss("tar header: sparse member in another format than GNU's")
     pairs = list(_pairs(header[386:482]))
@@ -39,9 +39,9 @@ def from_old_header(header: bytes, block: Callable[[], bytes]) -> Sparse:
 
 
 def from_pax(pax: Mapping[bytes, bytes], size: int, block: Callable[[], bytes]) -> Sparse | None:
-    """Formats 0.0 (with its map joined), 0.1 and 1.0, whose map are the first blocks of the content.
+    """Formats 0.0 (with a joined map), 0.1, and 1.0, whose map is in the first blocks of the content.
 
-    None: not sparse, or of an unknown version, which is taken for an ordinary file as Go does.
+    None: not sparse, or of an unknown version, which is treated as an ordinary file, as in Go.
     """
     version = pax.get(_GNU + b"major", b""), pax.get(_GNU + b"minor", b"")
     if version == (b"1", b"0"):
@@ -83,7 +83,7 @@ def _pairs(field: bytes) -> Iterable[tuple[int, int]]:
 
 
 def _leading_map(block: Callable[[], bytes]) -> list[int]:
-    """Decimal numbers with a newline each; the first says how many pairs follow."""
+    """Decimal numbers, each with a newline; the first is the number of pairs."""
     first = block()
     wanted = 1 + 2 * decimal(first.partition(b"\n")[0], "sparse map")
     content, lines = bytearray(first), first.count(b"\n")

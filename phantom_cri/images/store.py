@@ -1,8 +1,8 @@
-"""Which images there are and what they are called: in memory, with one record per image on disk.
+"""The images and their names: in memory, with one record per image on disk.
 
-An image is its config: one id however many tags, digests and registries name it. A name means
-one image, the last that was pulled under it. Removing by any name removes the image with
-all its names, as CRI asks.
+An image is identified by its config: it has one id, whatever its tags, digests and registries. A name belongs
+to one image, the last one pulled under it. Removing by any name removes the image with all its names, as CRI
+requires.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{3,63})")
 
 
 class Artifact(Stored, frozen=True):
-    """A layer that is no file system: a Wasm module, an attestation. Kept as the blob it came as."""
+    """A layer that is not a file system: a Wasm module, an attestation. Stored as its blob."""
 
     digest: str
     media_type: str
@@ -43,9 +43,9 @@ class Artifact(Stored, frozen=True):
 
 
 class ImageRecord(Stored, frozen=True):
-    """All that is kept of an image. `layers`: names, top first; `blobs`: needed content.
+    """The record of an image. `layers`: names, top first; `blobs`: needed content.
 
-    `artifact_type`: of what has no root file system and is known by its manifest's digest; "" for an image.
+    `artifact_type`: of an artifact, whose id is its manifest's digest; "" for an image.
     `changed_at`: nanoseconds, later than that of every record written before it.
     """
 
@@ -67,7 +67,7 @@ class ImageRecord(Stored, frozen=True):
 
 
 class ImageStore:
-    """For the event loop's thread; `save` and `erase` block on the disk and take no shared state."""
+    """For the event loop's thread; `save` and `erase` block on the disk and use no shared state."""
 
     def __init__(self, root: Path, pinned: Sequence[str]) -> None:
         self._folder = root / "images"
@@ -75,12 +75,12 @@ class ImageStore:
         self._records: dict[str, ImageRecord] = {}
         self._images: dict[str, Image] = {}
         self._names: dict[str, str] = {}
-        self.has_others = False  # records that were left as they are: what they need is not known
+        self.has_others = False  # there are records of a newer schema, whose needs are unknown
 
     def open(self, is_whole: Callable[[ImageRecord], bool | None]) -> list[str]:
-        """Load what is whole; returns the ids of records that could not be used and were removed.
+        """Load complete images; returns the ids of unusable records, which were removed.
 
-        Others stay as they are: those of a newer schema, and those of which `is_whole` cannot tell (None).
+        Ignored and not changed: records of a newer schema, and those for which `is_whole` returns None.
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         broken: list[str] = []
@@ -102,12 +102,12 @@ class ImageStore:
                 file.unlink()
                 broken.append(file.name)
         for record in sorted(found, key=lambda each: each.changed_at):
-            for loser in self.show(record):  # a crash between two records left a moved name in both
-                self.save(loser)  # now, or the name would come back when the newer one is removed
+            for loser in self.show(record):  # after a crash between two writes both have the moved name
+                self.save(loser)  # else the name would reappear when the newer one is removed
         return broken
 
     def find(self, name: str) -> str | None:
-        """Id of the image that `name` means: an id, a reference, or the unique beginning of an id."""
+        """Id of an image by its id, a reference, or a unique prefix of the id."""
         exact = _ID.fullmatch(name)
         if exact:
             image_id = f"sha256:{exact[1]}"
@@ -136,11 +136,11 @@ class ImageStore:
         return name in self._names
 
     def next_change(self) -> int:
-        """A `changed_at` for a record written now, also when the node's clock was set back."""
+        """A `changed_at` for a record written now, increasing even if the node's clock was set back."""
         return max([time.time_ns(), *(each.changed_at + 1 for each in self._records.values())])
 
     def show(self, record: ImageRecord) -> list[ImageRecord]:
-        """Make a record visible; returns the records of other images that lost a name by it."""
+        """Make a record visible; returns the records of other images that lost a name to it."""
         names = {*record.tags, *record.digests}
         owners = {owner for name in names if (owner := self._names.get(name, record.id)) != record.id}
         losers = [self._without(self._records[owner], names) for owner in owners]
@@ -148,7 +148,7 @@ class ImageStore:
         return losers
 
     def hide(self, image_id: str) -> ImageRecord | None:
-        """Take an image and all its names out of sight."""
+        """Remove an image and all its names from memory."""
         record = self._records.pop(image_id, None)
         if record is not None:
             del self._images[image_id]
@@ -164,7 +164,7 @@ class ImageStore:
         sync_folder(str(self._folder))
 
     def _leave(self, file: Path, why: str) -> None:
-        log.error("image %s is not used and left as it is: %s", file.stem, why)
+        log.error("image %s is ignored and not changed: %s", file.stem, why)
         self.has_others = True
 
     def _by_reference(self, name: str) -> str | None:

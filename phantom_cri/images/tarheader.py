@@ -1,6 +1,6 @@
 """The fields of a tar header: v7, ustar, star, PAX and GNU (pax(1), tar(5)).
 
-They are read as Go's archive/tar reads them, since that is what images are made for.
+They are read as in Go's archive/tar, with which most images are read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _XATTR, _LIBARCHIVE_XATTR = b"SCHILY.xattr.", b"LIBARCHIVE.xattr."
 
 
 def is_header(block: bytes) -> bool:
-    """Whether 512 bytes carry their own checksum, of unsigned or (Sun's tar) signed bytes."""
+    """Whether 512 bytes have a valid checksum, of unsigned or (Sun's tar) signed bytes."""
     total = sum(block) - sum(block[148:156]) + 8 * 32
     signed = total - 256 * sum(1 for byte in block[:148] + block[156:] if byte > 127)
     try:
@@ -30,7 +30,7 @@ def is_header(block: bytes) -> bool:
 def stored_name(header: bytes) -> bytes:
     name, prefix = text(header[:100]), b""
     if header[257:263] == b"ustar\0":
-        is_star = header[508:512] == b"tar\0"  # star(1) keeps times behind a shorter prefix
+        is_star = header[508:512] == b"tar\0"  # star(1) stores times after a shorter prefix
         prefix = text(header[345 : 476 if is_star else 500])
     elif header[257:265] == b"ustar  \0" and not _are_times(header[345:369]):
         prefix = text(header[345:500])  # Go before 1.8, golang.org/issue/12594
@@ -43,7 +43,7 @@ def text(field: bytes) -> bytes:
 
 
 def number(field: bytes, what: str) -> int:
-    """Octal, or base 256 when the top bit is set (GNU); raises DataLoss. Never negative but for times."""
+    """Octal, or base 256 if the top bit is set (GNU); raises DataLoss. Only times may be negative."""
     if field[0] & 0x80:
         value = int.from_bytes(field, "big", signed=True)
         value = value if field[0] == 0xFF else value + (1 << (8 * len(field) - 1))
@@ -64,7 +64,7 @@ def decimal(value: bytes, what: str) -> int:
 
 
 def device_number(field: bytes, what: str, bits: int) -> int:
-    """Raises DataLoss for what does not fit into the kernel's dev_t."""
+    """Raises DataLoss for a number that does not fit the kernel's dev_t."""
     value = number(field, what)
     if value >= 1 << bits:
         raise DataLoss(f"tar header: {what} {value} is out of range")
@@ -73,13 +73,13 @@ def device_number(field: bytes, what: str, bits: int) -> int:
 
 def owner(pax: bytes | None, field: bytes, what: str) -> int:
     value = decimal(pax, what) if pax else number(field, what)
-    if value >= 0xFFFFFFFF:  # (uid_t) -1 would mean "leave as it is" to chown(2)
+    if value >= 0xFFFFFFFF:  # (uid_t) -1 means "do not change" in chown(2)
         raise DataLoss(f"tar header: {what} {value} is out of range")
     return value
 
 
 def time(pax: bytes | None, field: bytes) -> int:
-    """Nanoseconds, bounded to what every file system can hold (1901 … 2446)."""
+    """Nanoseconds, limited to what every file system supports (1901 … 2446)."""
     if not pax:
         nanoseconds = number(field, "mtime") * 10**9
     else:
@@ -95,7 +95,7 @@ def time(pax: bytes | None, field: bytes) -> int:
 def pax_records(content: bytes) -> dict[bytes, bytes]:
     """Raw values of a PAX header; the pairs of GNU sparse format 0.0 become the map of 0.1.
 
-    An empty value is kept, though it says nothing where a field of the header can speak. Raises DataLoss.
+    Empty values are kept, although a header field overrides them. Raises DataLoss.
     """
     records: dict[bytes, bytes] = {}
     pairs: list[bytes] = []
@@ -112,7 +112,7 @@ def pax_records(content: bytes) -> dict[bytes, bytes]:
 
 
 def xattrs(pax: dict[bytes, bytes]) -> dict[str, bytes]:
-    """Extended attributes of a PAX header. star wins over libarchive, whose bad base64 is ignored."""
+    """Extended attributes of a PAX header. star wins over libarchive, whose invalid base64 is ignored."""
     found: dict[str, bytes] = {}
     for key, value in pax.items():
         if key.startswith(_LIBARCHIVE_XATTR):
@@ -130,7 +130,7 @@ def xattrs(pax: dict[bytes, bytes]) -> dict[str, bytes]:
 
 
 def _are_times(field: bytes) -> bool:
-    """Whether GNU's atime and ctime are there, or nothing is."""
+    """Whether the field has GNU's atime and ctime, or is empty."""
     try:
         for part in (field[:12], field[12:]):
             if part[0]:

@@ -1,4 +1,4 @@
-"""Blocking work beside the event loop, in a few threads."""
+"""Runs blocking work in a few threads."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Threads:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="images")
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Result of `work` in a thread. A cancelled caller still waits until the thread is done with
-        what they share (files, folders), then the cancellation goes on.
+        """Result of `work` in a thread. A cancelled caller still waits until the thread is done with shared
+        files and folders; then the cancellation continues.
         """
         future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
         try:
@@ -27,7 +27,7 @@ class Threads:
         except asyncio.CancelledError:
             await settled(future)
             if not future.cancelled():
-                future.exception()  # taken note of: the cancellation is what the caller sees
+                future.exception()  # marks it as retrieved: the caller gets the cancellation
             raise
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What one host wants to see before it answers: Basic, or a token of the distribution token protocol."""
+"""Authentication to one host: Basic, or a token of the distribution token protocol."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class _TokenReply(Document, frozen=True):
 
 
 class Access:
-    """For the requests of one pull to one host. `authorization`: value of the header to send, "" for none.
+    """For the requests of one pull to one host. `authorization`: value of the header, "" for none.
 
-    `credentials` None: anonymous, as for every host that a redirect leads to.
+    `credentials` None: anonymous, as for every host after a redirect.
     """
 
     def __init__(self, wire: Wire, repository: str, credentials: Credentials | None, *, own: bool) -> None:
@@ -48,19 +48,19 @@ class Access:
         self._answering = asyncio.Lock()
 
     def redact(self, text: str) -> str:
-        """`text` without our secrets, should a server have echoed them."""
+        """`text` without our secrets, in case a server echoed them."""
         text = self._credentials.redact(text) if self._credentials else text
         token = self.authorization.partition(" ")[2]
         return text.replace(token, "[redacted]") if token else text
 
     async def answer(self, response: Response, sent: str) -> None:
-        """Have the `authorization` that a 401 to a request with `sent` asks for.
+        """Set the `authorization` that a 401 to a request with `sent` requires.
 
-        Raises Failure when there is nothing (more) to say.
+        Raises Failure if there is none, or it was already tried.
         """
         async with self._answering:
             if self.authorization != sent:
-                return  # a request beside us did it meanwhile
+                return  # a concurrent request did it
             challenge = choose(parse_challenges(response.headers.get_list("WWW-Authenticate")))
             credentials = self._credentials
             bearer = credentials.bearer if credentials else ""
@@ -103,7 +103,7 @@ class Access:
             await response.aclose()
 
     async def _get(self, url: str) -> Response:
-        """Redirects are followed; the credentials stay with the host that the challenge named."""
+        """Follows redirects; credentials are only sent to the host named in the challenge."""
         target = url
         basic = self._credentials.basic() if self._credentials else ""
         for _ in range(_REDIRECT_LIMIT + 1):
@@ -131,14 +131,14 @@ class Access:
         return self._own and self._wire.is_own(url)
 
     def _is_safe(self, realm: str) -> bool:
-        """Whether credentials may go there: by TLS, within this machine, or if the registry has no TLS."""
+        """Whether credentials may be sent there: by TLS, on this machine, or if the registry has no TLS."""
         parts, base = urlsplit(realm), urlsplit(self._wire.base)
         plain_registry = base.scheme == "http" and base.hostname == parts.hostname
         return parts.scheme == "https" or is_loopback(parts.netloc) or plain_registry
 
 
 def _with_query(url: str, items: list[tuple[str, str]]) -> str:
-    """`url` with parameters in place of any of the same names."""
+    """`url` with parameters, replacing those with the same names."""
     parts, names = urlsplit(url), {name for name, _ in items}
     kept = [each for each in parse_qsl(parts.query, keep_blank_values=True) if each[0] not in names]
     return urlunsplit(parts._replace(query=urlencode([*kept, *items]), fragment=""))

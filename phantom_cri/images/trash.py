@@ -1,6 +1,6 @@
-"""Removal that costs the caller one rename: the deleting happens in a thread of its own.
+"""Removal that costs the caller one rename: a dedicated thread deletes.
 
-What waits in the folder survives a crash as rubbish and is deleted at the next start.
+After a crash the rest of the folder is deleted at the next start.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Trash:
-    """A folder on the same file system as everything that is thrown into it."""
+    """A folder on the same file system as everything that is moved to it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
-        self._prefix = secrets.token_hex(4)  # an earlier run may have left rubbish under any number
+        self._prefix = secrets.token_hex(4)  # an earlier run may have left entries with any number
         self._numbers = itertools.count()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trash")
         self._emptying: Future[None] | None = None
 
     def open(self) -> None:
-        """Make the folder and begin to delete what an earlier run left in it."""
+        """Create the folder and start deleting the rest of an earlier run."""
         os.makedirs(self._folder, 0o700, exist_ok=True)
         self._empty_soon()
 
     def discard(self, path: str) -> bool:
-        """Take `path` (file or folder) out of sight at once; False if it does not exist."""
+        """Move `path` (file or folder) away at once; False if it does not exist."""
         try:
             os.rename(path, f"{self._folder}/{self._name()}")
         except FileNotFoundError:
@@ -42,7 +42,7 @@ class Trash:
         return True
 
     def wait(self) -> None:
-        """Block until all that was thrown away so far is deleted."""
+        """Block until everything discarded so far is deleted."""
         self._thread.submit(lambda: None).result()
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Trash:
             self._emptying = self._thread.submit(self._empty)
 
     def _empty(self) -> None:
-        """Delete everything. Inner folders are moved up here first, so depth costs no stack."""
+        """Delete everything. Inner folders are moved up first, so that depth needs no recursion."""
         root = os.open(self._folder, _FLAGS)
         try:
             pending = os.listdir(root)
@@ -65,12 +65,12 @@ class Trash:
                 try:
                     pending += self._delete(root, name)
                 except OSError as error:
-                    _log.warning("cannot delete %s/%s: %s", self._folder, name, error)
+                    _log.warning("failed to delete %s/%s: %s", self._folder, name, error)
         finally:
             os.close(root)
 
     def _delete(self, root: int, name: str) -> list[str]:
-        """Delete one child of the trash; returns the inner folders that were moved beside it."""
+        """Delete one entry; returns the names of its inner folders, which were moved up."""
         try:
             if not stat.S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
                 os.unlink(name, dir_fd=root)

@@ -1,8 +1,8 @@
 """A folder tree written through folder descriptors only, so that no symbolic link is ever followed.
 
-Paths here are canonical: relative to the root, no `.`, `..` or empty component, "" for the
-root itself, and every component a real folder. Each folder is opened component by component
-with O_NOFOLLOW and kept open for its neighbours.
+Paths are canonical: relative to the root, without `.`, `..` or empty components, "" for the root itself, and
+every component is a real folder. Each folder is opened component by component with O_NOFOLLOW, and kept open
+for further entries.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Tree:
         os.close(self._root)
 
     def folder(self, path: str) -> int:
-        """Descriptor of a folder; stays ours and open until other folders push it out."""
+        """Descriptor of a folder; the tree owns it, and closes it when many other folders were opened."""
         if not path:
             return self._root
         fd = self._open.get(path)
@@ -60,13 +60,13 @@ class Tree:
         return fd
 
     def forget(self, path: str) -> None:
-        """Close what is open at and below `path`, which is about to be removed."""
+        """Close descriptors at and below `path`, which will be removed."""
         below = f"{path}/" if path else ""
         for known in [known for known in self._open if known == path or known.startswith(below)]:
             os.close(self._open.pop(known))
 
     def status(self, path: str) -> os.stat_result | None:
-        """None where nothing is, also because what stands above is no folder."""
+        """None if it does not exist, also if a parent is not a folder."""
         parent, name = split(path)
         try:
             return os.stat(name or ".", dir_fd=self.folder(parent), follow_symlinks=False)
@@ -103,7 +103,7 @@ class Tree:
         os.fchmod(self.folder(path), mode)
 
     def create(self, path: str) -> int:
-        """A new regular file's descriptor, the caller's to close."""
+        """A new regular file's descriptor; the caller closes it."""
         parent, name = split(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(name, flags, 0o600, dir_fd=self.folder(parent))
@@ -137,7 +137,7 @@ class Tree:
     ) -> None:
         """Owner, then extended attributes, then mode: chown(2) clears set-id bits and file capabilities.
 
-        `mode` None for a symbolic link, which has none of its own.
+        `mode` None for a symbolic link, which has none.
         """
         parent, name = split(path)
         fd = self.folder(parent)
@@ -159,7 +159,7 @@ class Tree:
         try:
             os.setxattr(path, key, value, follow_symlinks=False)
         except OSError as error:
-            # A file system without it, or `user.` on something that is no file or folder (xattr(7)).
+            # Not supported by the file system, or `user.` on something else than a file or folder (xattr(7)).
             ignored = error.errno == errno.ENOTSUP or (error.errno == errno.EPERM and key.startswith("user."))
             if self.privileged and not ignored:
                 raise
@@ -172,7 +172,7 @@ class Tree:
 
 
 def copy_xattrs(real: str) -> list[tuple[str, bytes]]:
-    """Extended attributes of a file in a layer, without overlayfs's own."""
+    """Extended attributes of a file in a layer, without overlayfs's."""
     names = os.listxattr(real, follow_symlinks=False)
     return [
         (name, os.getxattr(real, name, follow_symlinks=False))
@@ -182,7 +182,7 @@ def copy_xattrs(real: str) -> list[tuple[str, bytes]]:
 
 
 def copy_entry(real: str, status: os.stat_result, tree: Tree, path: str) -> None:
-    """Copy a file, link or node of a layer (no folder) to `path`, attributes and times included."""
+    """Copy a file, link or node of a layer (not a folder) to `path`, with attributes and times."""
     kind = stat.S_IFMT(status.st_mode)
     mode: int | None = stat.S_IMODE(status.st_mode)
     if kind == stat.S_IFREG:
@@ -216,7 +216,7 @@ def _copy_file(real: str, size: int, target: int) -> None:
 
 
 def _copy_some(source: int, target: int, size: int) -> int:
-    """A reflink where the file system can, else a copy in the kernel; both go on from the file offsets."""
+    """A reflink if the file system supports it, else a copy in the kernel; both use the file offsets."""
     try:
         return os.copy_file_range(source, target, size)
     except OSError as error:

@@ -1,13 +1,13 @@
 """One layer archive into one folder that overlayfs can use as a lower layer.
 
-The archive is hostile until proven otherwise. Every name is taken apart here and walked
-component by component inside the layer's own tree (`tree.Tree` never follows a link), so
-nothing can be written outside: the image's root is where `..`, absolute names and absolute
-link targets end, as in a chroot. A parent that is a symbolic link is followed inside the image.
+The archive is hostile input. Every name is split and resolved component by component inside the layer's own
+tree (`tree.Tree` never follows a link), so that nothing can be written outside: `..`, absolute names and
+absolute link targets end at the image's root, as in a chroot. A parent that is a symbolic link is followed
+inside the image.
 
-Whiteouts (OCI layer spec) hide lower layers only, never an entry of the same archive,
-wherever they stand in it. Of two entries with one path the last counts; two folders are one.
-docs/images.md, "Archives", compares all this with containerd.
+Whiteouts (OCI layer spec) only hide lower layers, never an entry of the same archive, in any order. Of two
+entries with the same path the last one wins; two folders are merged. docs/images.md, "Archives", compares
+this with containerd.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from phantom_cri.images.limits import Limits
 from phantom_cri.images.tree import Tree, copy_entry, copy_xattrs, split
 
 _WHITEOUT = ".wh."
-_WHITEOUT_META = ".wh..wh."  # aufs's own; only the opaque marker means something
+_WHITEOUT_META = ".wh..wh."  # of aufs; only the opaque marker has a meaning
 _OPAQUE = ".wh..wh..opq"
 _DEPTH_LIMIT = 512
 _NAME_LIMIT = 4095
 _NODES = {layertar.CHAR: stat.S_IFCHR, layertar.BLOCK_DEVICE: stat.S_IFBLK, layertar.FIFO: stat.S_IFIFO}
-_OURS = frozenset(  # the node's trouble, not the archive's
+_OURS = frozenset(  # errors of the node, not of the archive
     {
         errno.ENOSPC,
         errno.EDQUOT,
@@ -44,13 +44,13 @@ _OURS = frozenset(  # the node's trouble, not the archive's
         errno.EBADF,
     }
 )
-_DROPPED_XATTRS = ("trusted.", "user.overlay.")  # overlayfs reads its own as whiteouts and redirects
+_DROPPED_XATTRS = ("trusted.", "user.overlay.")  # overlayfs interprets its own as whiteouts and redirects
 
 
 class Unpacked(Record, frozen=True):
-    """What became of a layer. `needs_lower`: its folder depends on the layers it was unpacked over.
+    """The result for a layer. `needs_lower`: its folder depends on the layers it was unpacked over.
 
-    `names_root`: the archive has an entry for the root itself, which else is as below.
+    `names_root`: the archive has an entry for the root; else its attributes are those of the layer below.
     """
 
     diff_id: str
@@ -60,7 +60,7 @@ class Unpacked(Record, frozen=True):
 
 
 class Cancelled(PhantomError):
-    """The pull was given up while a thread was unpacking."""
+    """The pull was cancelled while a thread was unpacking."""
 
     code = "CANCELLED"
 
@@ -72,8 +72,7 @@ def unpack(
 
     `lower`: folders of the layers below, top first. Blocks; stops soon after `cancelled` is set.
     Raises InvalidArgument for a hostile or unsupported archive, DataLoss for a broken one,
-    ResourceExhausted for one over `limits`. What was written until then stays: the caller
-    throws `target` away.
+    ResourceExhausted for one over `limits`. The caller has to delete `target` then.
     """
     stream = LayerStream(source, limits.layer_bytes)
     reader = TarReader(stream)
@@ -93,7 +92,7 @@ def unpack(
 
 
 class _Layer:
-    """The layer folder while it is written."""
+    """A layer folder being written."""
 
     def __init__(self, tree: Tree, lower: Sequence[str]) -> None:
         self._tree = tree
@@ -119,12 +118,12 @@ class _Layer:
         return "" in self._times
 
     def finish(self) -> None:
-        """Hide what an opaque root hides; then folder times, which making children changed."""
+        """Apply an opaque root; then set folder times, which changed when children were created."""
         if "" in self._opaque:
             self._hide_lower_root()
         if "" not in self._times and self._lower:
             self._adopt_root(os.lstat(self._lower[0]))
-        for path, nanoseconds in self._times.items():  # of which some may have been replaced since
+        for path, nanoseconds in self._times.items():  # some may have been replaced
             status = self._tree.status(path)
             if status is not None and stat.S_ISDIR(status.st_mode):
                 self._tree.set_time(path, nanoseconds)
@@ -139,13 +138,13 @@ class _Layer:
         if any(name.startswith(_WHITEOUT_META) for name in names) and names[-1] != _OPAQUE:
             return
         if entry.kind == layertar.CHAR and entry.major == entry.minor == 0:
-            return  # overlayfs would take it for a whiteout
+            return  # overlayfs would treat it as a whiteout
         parent = self._parent(names[:-1], entry)
         if names[-1].startswith(_WHITEOUT):
             self._hide(parent, names[-1].removeprefix(_WHITEOUT), entry)
             return
         if entry.kind != layertar.REGULAR:
-            self._parents.clear()  # a new link or folder can change where a name leads
+            self._parents.clear()  # a new link or folder can change the resolution of names
         path = f"{parent}/{names[-1]}" if parent else names[-1]
         if self._make_way(path, entry):
             self._make(path, entry, reader)
@@ -153,7 +152,7 @@ class _Layer:
     # Names
 
     def _components(self, name: str) -> list[str]:
-        """The parts of a name, cleaned as text, so that `..` takes away what stands before it."""
+        """The components of a name, cleaned lexically: `..` removes the one before it."""
         names: list[str] = []
         for part in name.split("/"):
             if part == "..":
@@ -167,7 +166,7 @@ class _Layer:
         return names
 
     def _parent(self, names: list[str], entry: Entry) -> str:
-        """Canonical folder that `names` lead to, made where it is missing."""
+        """The canonical folder of `names`, created if missing."""
         asked = "/".join(names)
         if asked not in self._parents:
             self._parents[asked] = self._walk(names, entry, create=True)
@@ -196,7 +195,7 @@ class _Layer:
         return "/".join(here)
 
     def _step(self, path: str, entry: Entry, *, create: bool) -> str | None:
-        """Be sure that `path` is a folder of this layer (None), or the target of the link it is."""
+        """None if `path` is a folder of this layer, created if missing; or the target of a link."""
         own = self._tree.status(path)
         if own is not None and stat.S_ISDIR(own.st_mode):
             return None
@@ -223,7 +222,7 @@ class _Layer:
         return self._shown_below(path)
 
     def _shown_below(self, path: str) -> rootfs.Found | None:
-        """What the lower layers show at `path`, unless this layer hides it."""
+        """The entry of the lower layers at `path`, unless this layer hides it."""
         above = path
         while above:
             above = split(above)[0]
@@ -232,7 +231,7 @@ class _Layer:
         return rootfs.lookup(self._lower, path)
 
     def _adopt(self, path: str, below: rootfs.Found | None) -> None:
-        """Make an unnamed parent: as it is below (this layer's copy will cover it), else 0755 of root."""
+        """Create a parent without an entry: as in the layers below, which it covers, else 0755 of root."""
         self._tree.make_folder(path, 0o755)
         if below is None or not stat.S_ISDIR(below.status.st_mode):
             return
@@ -244,7 +243,7 @@ class _Layer:
         self._times[path] = status.st_mtime_ns
 
     def _adopt_root(self, below: os.stat_result) -> None:
-        """An archive without an entry for the root leaves it as it was; overlayfs shows the topmost one."""
+        """Without an entry for the root copy the lower layer's, as overlayfs shows the topmost one."""
         if not is_plain_root(below):
             mode = stat.S_IMODE(below.st_mode)
             self._tree.dress("", uid=below.st_uid, gid=below.st_gid, mode=mode, xattrs=())
@@ -253,7 +252,7 @@ class _Layer:
     # Whiteouts
 
     def _hide(self, parent: str, name: str, entry: Entry) -> None:
-        """Whatever kind of entry it is: only its name means something."""
+        """Handles a whiteout, whatever its type: only the name matters."""
         if f"{_WHITEOUT}{name}" == _OPAQUE:
             self._set_opaque(parent)
             return
@@ -266,7 +265,7 @@ class _Layer:
                 self._set_opaque(path)
         elif self._shown_below(path) is not None:
             self._tree.whiteout(path)
-        else:  # where the folder is in no other layer, overlayfs would list it: a name that cannot be opened
+        else:  # without a lower folder, overlayfs would list the whiteout as a name that cannot be opened
             self.needs_lower = True
 
     def _set_opaque(self, path: str) -> None:
@@ -275,7 +274,7 @@ class _Layer:
         self._opaque.add(path)
 
     def _hide_lower_root(self) -> None:
-        """overlayfs always merges the roots of its layers, so their children are hidden one by one."""
+        """overlayfs always merges the roots of layers, so lower children are hidden one by one."""
         self.needs_lower = True
         for name, _ in rootfs.children(self._lower):
             own = self._tree.status(name)
@@ -287,7 +286,7 @@ class _Layer:
     # Entries
 
     def _make_way(self, path: str, entry: Entry) -> bool:
-        """Clear the place of `entry`. False: it is a folder and complete already."""
+        """Remove what `entry` replaces. False: it is a folder that already exists."""
         own = self._tree.status(path)
         if own is None:
             return True
@@ -298,7 +297,7 @@ class _Layer:
             return False
         self._tree.remove(path)
         self._parents.clear()
-        if folder:  # lower content was hidden by what stood here and stays so
+        if folder:  # lower content was hidden by the removed entry and stays hidden
             self._make_folder(path, entry)
             self._set_opaque(path)
             return False
@@ -346,7 +345,7 @@ class _Layer:
         self._tree.set_time(path, entry.mtime_ns)
 
     def _link(self, path: str, entry: Entry) -> None:
-        """A hard link; a target in a lower layer is copied up first, as overlayfs's link does."""
+        """A hard link; a target in a lower layer is copied up first, as overlayfs does."""
         names = [part for part in entry.link.split("/") if part not in ("", ".")]
         if not names or names[-1] == "..":
             raise InvalidArgument(f"layer entry {entry.name!r}: hard link to a folder, {entry.link!r}")
@@ -368,10 +367,9 @@ class _Layer:
         self._dress_link(entry, path)
 
     def _dress_link(self, entry: Entry, path: str) -> None:
-        """What a hard link's header says holds for the file, as with containerd.
+        """Apply the attributes in a hard link's header to the file, as containerd does.
 
-        Nothing is done to what is so already: chown(2) takes capabilities away, and GNU tar does not
-        repeat them here.
+        Only if they differ: chown(2) removes capabilities, which GNU tar does not repeat in a link's header.
         """
         linked = os.stat(split(path)[1], dir_fd=self._tree.folder(split(path)[0]), follow_symlinks=False)
         mode = None if stat.S_ISLNK(linked.st_mode) else entry.mode
@@ -386,7 +384,7 @@ class _Layer:
 
 
 def is_plain_root(root: os.stat_result) -> bool:
-    """Whether a layer's root folder is what one has that nothing was said about."""
+    """Whether a layer's root folder has the default attributes."""
     return (stat.S_IMODE(root.st_mode), root.st_uid, root.st_gid) == (0o755, os.geteuid(), os.getegid())
 
 

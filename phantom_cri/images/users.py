@@ -1,7 +1,7 @@
-"""Who a container's process is, as its image and the request say (CRI security context, OCI `User`).
+"""The user of a container's process, from its image and the request (CRI security context, OCI `User`).
 
-Names are looked up in the image's own /etc/passwd and /etc/group. What a layer stack says is
-parsed once and kept, since every container creation asks.
+Names are looked up in the image's own /etc/passwd and /etc/group. The parsed files of a layer stack are
+cached, since every container creation needs them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from phantom_cri.images import rootfs
 from phantom_cri.model import ContainerSecurity, User
 
 _ID_LIMIT = 2**31 - 1
-_NUMBER = re.compile(r"\+?[0-9]{1,20}")  # as Go's strconv.Atoi takes it, but for what is below 0
+_NUMBER = re.compile(r"\+?[0-9]{1,20}")  # as Go's strconv.Atoi, without negative numbers
 _FILE_LIMIT = 4 << 20
 
 
@@ -52,8 +52,8 @@ def resolve(
 
     run_as_username or run_as_user, else `config_user` (the image's `User`), else 0. The primary
     group is run_as_group, else the image's (with the image's user), else passwd's, else 0.
-    "merge" adds the groups that /etc/group lists the user in; "strict" does not. What the request says by
-    itself has been checked. Raises InvalidArgument naming what the image lacks or says wrongly.
+    "merge" adds the user's groups in /etc/group; "strict" does not. The request itself has been checked.
+    Raises InvalidArgument naming what the image lacks or has wrong.
     """
     accounts = _accounts(tuple(layers))
     gid: int | None = None
@@ -73,7 +73,7 @@ def resolve(
     extra: Iterable[int] = (
         accounts.member_of.get(account.name, ()) if policy == "merge" and account.name else ()
     )
-    others = sorted({*extra, *supplemental_groups} - {gid})  # the order that getgroups(2) will show them in
+    others = sorted({*extra, *supplemental_groups} - {gid})  # the order of getgroups(2)
     return User(account.uid, gid, (gid, *others), account.home)
 
 
@@ -93,8 +93,8 @@ def resolve_user(layers: Sequence[str], config_user: str, security: ContainerSec
 def _from_image(accounts: _Accounts, text: str) -> tuple[_Account, int | None]:
     """`user[:group]`, names or numbers.
 
-    What looks like a number is one, as with containerd, also where the image has an account of that name: the
-    kubelet's runAsNonRoot goes by the number.
+    A numeric text is always an id, as in containerd, even if the image has an account with that name: the
+    kubelet's runAsNonRoot check uses the number.
     """
     name, _, group = text.partition(":")
     if not name:
@@ -126,7 +126,7 @@ def _checked(number: int, what: str) -> int:
 
 @lru_cache(maxsize=512)
 def _accounts(layers: tuple[str, ...]) -> _Accounts:
-    """Layer folders never change and are named after their content, so what they say can be kept."""
+    """Layer folders never change and are named by their content, so the result can be cached."""
     found = _Accounts()
     for fields in _lines(layers, "/etc/passwd", 7):
         uid, gid = _number(fields[2]), _number(fields[3])
@@ -144,7 +144,7 @@ def _accounts(layers: tuple[str, ...]) -> _Accounts:
 
 
 def _lines(layers: tuple[str, ...], path: str, count: int) -> Iterable[list[str]]:
-    """Colon-separated lines; short ones are filled up (a group without members may lack its last colon)."""
+    """Colon-separated lines; short ones are padded (a group without members may lack its last colon)."""
     content = rootfs.read(layers, path, limit=_FILE_LIMIT) or b""
     for line in content.decode("utf-8", "surrogateescape").splitlines():
         fields = line.strip().split(":")

@@ -1,4 +1,4 @@
-"""Volumes from images: mounts of an image, and the first content of a volume that an image declares."""
+"""Volumes from images: mounts of an image, and the initial content of volumes declared by an image."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from phantom_cri.images.tree import Tree, copy_entry, copy_xattrs
 
 
 def stack(layers: Sequence[str], sub_path: str, empty: str) -> tuple[str, ...]:
-    """What overlayfs has to stack, top first, to show what the image has at `sub_path`: a file stays alone.
+    """The folders for overlayfs, top first, to show the image's content at `sub_path`; or a single file.
 
-    Links and `..` stay inside the image; its layers never change, so what is found now is what will be
-    mounted. A lone folder gets `empty` below it: bound by itself it would show its whiteouts as devices.
+    Links and `..` stay inside the image; its layers never change, so the result is still valid when it is
+    mounted. A single folder gets `empty` below it: bound by itself it would show whiteouts as devices.
     Raises NotFound, FailedPrecondition.
     """
     if not layers:
@@ -30,11 +30,11 @@ def stack(layers: Sequence[str], sub_path: str, empty: str) -> tuple[str, ...]:
 
 
 def seed_volume(layers: Sequence[str], path: str, target: str) -> None:
-    """Copy what the image shows at `path` into the empty folder `target`, with all attributes.
+    """Copy the image's content at `path` to the empty folder `target`, with all attributes.
 
-    A folder is copied with its own owner and mode; where the image has nothing at `path`, `target` stays as
-    it is. `layers`: absolute folders, top first. Blocks on the disk. Raises InvalidArgument where the image
-    has something else than a folder.
+    A folder is copied with its own owner and mode; if the image has nothing at `path`, `target` is not
+    changed. `layers`: absolute folders, top first. Blocks on the disk. Raises InvalidArgument if the image
+    has something else than a folder there.
     """
     found = rootfs.resolve(layers, path)
     if found is None:
@@ -48,7 +48,7 @@ def seed_volume(layers: Sequence[str], path: str, target: str) -> None:
 class _Copy:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._links: dict[tuple[int, int], str] = {}  # inodes that have several names → the first copied
+        self._links: dict[tuple[int, int], str] = {}  # inodes with several names → the first copy
 
     def folder(self, root: rootfs.Found) -> None:
         pending = [("", root)]

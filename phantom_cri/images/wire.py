@@ -1,6 +1,6 @@
-"""Single HTTP requests for one endpoint of a registry, and what failures mean. The one home of httpx.
+"""Single HTTP requests to one endpoint of a registry, and classification of failures. Only user of httpx.
 
-No redirect is followed and no challenge answered here: `connection` does both.
+Redirects and challenges are handled by `connection`.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ Response = httpx.Response
 Headers = list[tuple[str, str]]
 
 BROKEN = httpx.TransportError
-"""What reading the body of a response raises when the connection fails."""
+"""Exceptions of reading a response's body when the connection fails."""
 
 REPLY_LIMIT = 256 << 10
-"""Bytes of an answer that is only a few words: an error, a token."""
+"""Limit in bytes of a short answer: an error, a token."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_STALL_S = 60.0  # no byte for so long: the connection is given up, and a download resumed
-_ANSWER_S = 120.0  # from the start of connecting to the last header
+_STALL_S = 60.0  # no byte for so long: the connection is closed, and a download resumed
+_ANSWER_S = 120.0  # from connecting to the last header
 _CONNECT_S = 30.0  # as containerd's dialer
 _BRISK_CONNECT_S = 5.0
 _PIECE = 1 << 20
 _NO_PACE_S = 0.05
 _BUSY_PACE_S = 1.0
 _CLOSED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
-_AS_IS = httpx.Auth()  # a user in a URL that someone else chose must not replace our Authorization
+_AS_IS = httpx.Auth()  # a user in a foreign URL must not replace our Authorization
 
 
 class Failure(Exception):
-    """Why one request, or all that it led to, failed; `kind`: the error it is if nothing else can be tried.
+    """Why a request, with its redirects, failed; `kind`: the error to raise if nothing else can be tried.
 
-    `transient`: may pass, so the same endpoint is worth another attempt: after `delay_s` when the
-    server said so (RFC 9110 §10.2.3), else after a pause that grows from `pace_s`. `progress`: it
-    brought something that was not there before. `status`: of the response, 0 when there was none.
+    `transient`: the same endpoint can be retried: after `delay_s` if the server requested it (RFC 9110
+    §10.2.3), else after a pause that grows from `pace_s`. `progress`: new bytes were received. `status`: of
+    the response, 0 without one.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Failure(Exception):
 
 
 class SpeaksPlain(Exception):
-    """The endpoint does not speak TLS and may be used without: `Wire.base` is its http URL from now on."""
+    """The endpoint has no TLS and may be used without: from now on `Wire.base` is its http URL."""
 
 
 class _ServerError(Document, frozen=True):
@@ -93,7 +93,7 @@ class _ServerErrors(Document, frozen=True):
 
 
 class _Dial:
-    """What httpcore says of one connection by its `trace` extension.
+    """Events of one connection from httpcore's `trace` extension.
 
     Closes it when its TLS handshake is cancelled: httpcore 1.0.9 does so only for errors
     (`start_tls` of _backends/anyio.py).
@@ -110,10 +110,10 @@ class _Dial:
 
 
 class Wire:
-    """Connections to one endpoint, and to the hosts it leads to, for the time of one pull.
+    """Connections to one endpoint, and to the hosts it redirects to, during one pull.
 
-    `brisk`: other endpoints can be tried, so this one gets less time to answer.
-    `unreachable`: could not be connected to and never answered.
+    `brisk`: other endpoints can be tried, so the timeout is shorter.
+    `unreachable`: all connections failed, without any answer.
     """
 
     def __init__(self, endpoint: Endpoint, *, brisk: bool) -> None:
@@ -129,7 +129,7 @@ class Wire:
             await client.aclose()
 
     def is_own(self, url: str) -> bool:
-        """Whether secrets for the endpoint may go to `url`."""
+        """Whether secrets for the endpoint may be sent to `url`."""
         return same_host(url, self.base)
 
     async def send(
@@ -144,8 +144,8 @@ class Wire:
     ) -> Response:
         """The response, body not yet read; the caller closes it. Raises Failure, SpeaksPlain.
 
-        `own`: with the client certificate of the endpoint. `brisk_s`: how long the answer may
-        take if there are other endpoints.
+        `own`: with the client certificate of the endpoint. `brisk_s`: timeout of the answer if there are
+        other endpoints.
         """
         dial = _Dial()
         try:
@@ -174,16 +174,16 @@ class Wire:
         if not own or self._answered:
             return
         parts = urlsplit(self.base)
-        other_port = parts.port is None  # then plain HTTP is at a port of its own
+        other_port = parts.port is None  # then plain HTTP is on another port
         if self.endpoint.plain_fallback and parts.scheme == "https" and (dial.connected or other_port):
             self.base = "http" + self.base.removeprefix("https")
             raise SpeaksPlain from None
         self.unreachable = True
 
     async def _client(self, own: bool, url: str) -> httpx.AsyncClient:
-        """One with the endpoint's client certificate, or one without for other hosts.
+        """A client with the endpoint's client certificate, or one without for other hosts.
 
-        TLS of loopback needs no authority (`hosts`); that is no word on the hosts it leads to.
+        TLS on loopback needs no authority (`hosts`), but hosts that it redirects to do.
         """
         implied = self.endpoint.skip_verify and is_loopback(self.endpoint.host)
         skip = self.endpoint.skip_verify and (own or not implied or is_loopback(urlsplit(url).netloc))
@@ -202,7 +202,7 @@ class Wire:
 
 
 async def _exchange(client: httpx.AsyncClient, request: httpx.Request, dial: _Dial) -> Response:
-    """Sent once more if the server has closed a connection that was left open (RFC 9112 §9.3.1)."""
+    """Send the request, and again if the server has closed a reused connection (RFC 9112 §9.3.1)."""
     auth = _AS_IS if "Authorization" in request.headers else None
     request.extensions["trace"] = dial
     while True:
@@ -214,7 +214,7 @@ async def _exchange(client: httpx.AsyncClient, request: httpx.Request, dial: _Di
 
 
 async def refused(response: Response, doing: str, redact: Callable[[str], str]) -> Failure:
-    """What a status other than success means; the registry's own words are in it."""
+    """The failure for a status other than success, with the registry's message."""
     status, url = response.status_code, str(response.url)
     said = await _server_says(response, redact)
     reason = (
@@ -237,7 +237,7 @@ async def refused(response: Response, doing: str, redact: Callable[[str], str]) 
 
 
 def redirected_to(response: Response) -> str:
-    """The URL that a redirect names, absolute; "" when it is none. Raises Failure for one that is no use."""
+    """The absolute URL of a redirect; "" if it is not one. Raises Failure for an unusable one."""
     location = str(response.headers.get("Location", ""))
     if response.status_code not in _REDIRECTS or not location:
         return ""
@@ -251,7 +251,7 @@ def redirected_to(response: Response) -> str:
 
 
 async def read_body(response: Response, limit: int) -> bytes:
-    """The whole body, or Failure when it is longer than `limit` bytes or breaks off."""
+    """The whole body. Raises Failure if it is longer than `limit` bytes or the connection breaks."""
     content = bytearray()
     try:
         async for chunk in response.aiter_raw():
@@ -271,13 +271,13 @@ async def read_body(response: Response, limit: int) -> bytes:
 
 
 def content_encoding(response: Response) -> str:
-    """In lower case, "" when there is none (RFC 9110 §8.4.1: x-gzip is gzip)."""
+    """In lower case, "" for none (RFC 9110 §8.4.1: x-gzip is gzip)."""
     named = str(response.headers.get("Content-Encoding", "")).strip().lower()
     return {"identity": "", "x-gzip": "gzip"}.get(named, named)
 
 
 async def gunzipped(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """In pieces of bounded size, however well the content is compressed. Raises zlib.error."""
+    """In pieces of bounded size, for any compression ratio. Raises zlib.error."""
     inflater = zlib.decompressobj(wbits=31)
     async for chunk in chunks:
         while chunk:
@@ -288,7 +288,7 @@ async def gunzipped(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 def retry_after(headers: httpx.Headers, now: float) -> float | None:
     """Seconds from `Retry-After`, a number or an HTTP date (RFC 9110 §10.2.3); None without a usable one.
 
-    A date is taken by the server's own clock when it gives one, so that ours may be wrong.
+    A date is compared with the server's clock, if it sends one, as ours may be wrong.
     """
     value = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
@@ -300,13 +300,13 @@ def retry_after(headers: httpx.Headers, now: float) -> float | None:
 
 
 def broken(url: str, error: Exception) -> Failure:
-    """A connection that could not be made or that failed."""
+    """The failure for a connection that could not be established or broke."""
     why = printable(str(error) or type(error).__name__)
     return Failure(RegistryUnavailable, f"{shown(url)}: {why}", transient=True)
 
 
 def same_host(one: str, other: str) -> bool:
-    """Whether secrets for `other` may go to `one`: the same host and port, or its https at the usual port."""
+    """Whether secrets for `other` may be sent to `one`: same host and port, or its https default port."""
     a, b = urlsplit(one), urlsplit(other)
     upgraded = (b.scheme, _port(b), a.scheme, _port(a)) == ("http", 80, "https", 443)
     same = (a.scheme, _port(a)) == (b.scheme, _port(b)) or (a.scheme == "https" and _port(a) == _port(b))
@@ -314,7 +314,7 @@ def same_host(one: str, other: str) -> bool:
 
 
 def usable(url: str) -> bool:
-    """Whether `url` is an absolute http or https URL, so that the functions here can take it apart."""
+    """Whether `url` is an absolute http or https URL, as the functions here need."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -323,18 +323,18 @@ def usable(url: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """A URL without user, query and fragment, which can be secrets."""
+    """A URL without user, query and fragment, which may contain secrets."""
     parts = urlsplit(url)
     return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
 
 
 def printable(text: str, limit: int = 400) -> str:
-    """The beginning of what a stranger sent, fit for one line of a log."""
+    """The beginning of a foreign text, as one printable line."""
     return "".join(letter if letter.isprintable() else " " for letter in text[:limit])
 
 
 async def _server_says(response: Response, redact: Callable[[str], str]) -> str:
-    """The registry's own words, in one short line and without our secrets."""
+    """The registry's message, in one short line and without our secrets."""
     try:
         found = from_json(await read_body(response, REPLY_LIMIT), _ServerErrors).errors or ()
     except DECODE_ERRORS:
@@ -359,7 +359,7 @@ def _port(parts: Any) -> int | None:
 
 def _tls(endpoint: Endpoint) -> ssl.SSLContext:
     if endpoint.skip_verify:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the time it takes to load authorities
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # avoids loading authorities, which takes time
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:

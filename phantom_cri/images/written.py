@@ -1,8 +1,8 @@
-"""How much containers have written: bytes and inodes of their upper folders, counted in the background.
+"""Sizes of containers' writable layers: bytes and inodes of upper folders, counted in the background.
 
-A count walks the folder, which can hold millions of files, so nobody waits for a repeated one: what was
-counted last is told, with its time, and counted again when it is older than `FRESH_S`. One thread counts,
-one folder after another, and rests as it goes: a tenth of one CPU at most, and nothing while nobody asks.
+A count walks the folder, which can have millions of files, so requests do not wait for a repeated one: they
+get the last count with its time, and it is repeated if it is older than `FRESH_S`. One thread counts one
+folder after another, with pauses: it uses at most a tenth of one CPU, and nothing without requests.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from phantom_cri.images.tree import Tree
 from phantom_cri.model import FilesystemUsage
 
 FRESH_S = 10.0
-"""Age from which a count is made again."""
+"""Age in seconds after which a count is repeated."""
 
 _STRIDE = 500
-"""Entries counted between two rests; 2 ms of work on an ordinary disk."""
+"""Entries counted between two pauses; 2 ms of work on an ordinary disk."""
 
 _WORK_SHARE = 0.1
 
 _MOST_LINKED = 1 << 18
-"""Inodes with several names that are remembered; more of them in one layer are counted by name."""
+"""Most inodes with several names that are remembered; further ones are counted once for each name."""
 
 _NANOSECONDS = 1_000_000_000
 
 
 class WrittenLayers:
-    """`locate` gives the upper folder of a container; `mountpoint` the folder told as their filesystem."""
+    """`locate`: returns the upper folder of a container; `mountpoint`: the reported filesystem's folder."""
 
     def __init__(self, locate: Callable[[str], str], mountpoint: str) -> None:
         self._locate = locate
@@ -44,7 +44,7 @@ class WrittenLayers:
         self._closing = Event()
 
     def usage(self, container_ids: Collection[str], patience_s: float) -> dict[str, FilesystemUsage]:
-        """What is known of these, after waiting up to `patience_s` for those never counted. Blocks."""
+        """The last counts, after waiting up to `patience_s` for those never counted. Blocks."""
         now = time.time_ns()
         oldest = now - int(FRESH_S * _NANOSECONDS)
         first: list[Future[None]] = []
@@ -52,7 +52,7 @@ class WrittenLayers:
             known = self._known.get(container_id)
             if known is None:
                 first.append(self._begin(container_id))
-            elif not oldest <= known.timestamp <= now:  # later than now: the node's clock was set back
+            elif not oldest <= known.timestamp <= now:  # in the future: the node's clock was set back
                 self._begin(container_id)
         if first:
             wait(first, timeout=patience_s)
@@ -63,7 +63,7 @@ class WrittenLayers:
         self._known.pop(container_id, None)
 
     def close(self) -> None:
-        """A count under way ends at its next rest."""
+        """Stop; a running count ends at its next pause."""
         self._closing.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
@@ -81,7 +81,7 @@ class WrittenLayers:
         except FileNotFoundError:
             return
         self._known[container_id] = FilesystemUsage(time.time_ns(), self._mountpoint, used_bytes, inodes)
-        if not os.path.lexists(folder):  # dropped while it was counted, and forgotten before
+        if not os.path.lexists(folder):  # dropped during the count
             self.forget(container_id)
 
     def _measure(self, folder: str) -> tuple[int, int]:
@@ -107,9 +107,9 @@ class WrittenLayers:
 
 
 def entries(tree: Tree) -> Iterator[os.stat_result]:
-    """The status of a tree's root and of all below it; what vanishes meanwhile is passed over.
+    """The status of a tree's root and everything below; entries removed meanwhile are skipped.
 
-    A container writes here while we read: symbolic links are never followed (`Tree`).
+    A container may write concurrently: symbolic links are never followed (`Tree`).
     """
     root = tree.status("")
     if root is not None:

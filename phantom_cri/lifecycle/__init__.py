@@ -1,6 +1,6 @@
-"""The verbs of the runtime, one file each, and what they share.
+"""The verbs of the runtime, one file each, and shared functions.
 
-Every verb has one shape: look up, check, undo, act, record, one log line. This
-room composes the ones below it (launch, images, network, policy, pools, cgroups),
-which do not know of each other. It knows no protobuf.
+Every verb has the same steps: look up, check, undo, act, record, one log line. This package composes the
+lower ones (fragments, plans, requests, images, network, policy, pools, cgroups), which are independent of
+each other. It does not use protobuf.
 """

@@ -1,4 +1,4 @@
-"""CheckpointContainer: the container stands still while its memory and files are copied, then goes on."""
+"""CheckpointContainer: the container is frozen while its memory and files are copied, then resumed."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from phantom_cri.model import ContainerRecord, ProcessRef
 from phantom_cri.requests import oci
 
 DEFAULT_TIMEOUT_S = 120
-"""Where the caller names none: the kubelet's own for a call."""
+"""The default: the kubelet's timeout of a call."""
 
 FREEZE_TIMEOUT_S = 10.0
 
 
 async def checkpoint_container(runtime: Runtime, container_id: str, location: str, timeout_s: int) -> None:
-    """Write the archive `location`; `timeout_s` 0: the default. The container runs on, whatever happens.
+    """Write the archive `location`; `timeout_s` 0: the default. The container always keeps running.
 
-    Raises Unimplemented where CRIU does not work, InvalidArgument, NotFound, FailedPrecondition,
-    DeadlineExceeded. A stop of the container ends it early.
+    Raises Unimplemented if CRIU does not work, InvalidArgument, NotFound, FailedPrecondition,
+    DeadlineExceeded. A stop of the container aborts it.
     """
     check_location(location)
     target = running(runtime, container_id, "checkpoint")
@@ -41,7 +41,7 @@ async def checkpoint_container(runtime: Runtime, container_id: str, location: st
         raise Unimplemented(f"container {target.container.id}: checkpoints of pods with a user namespace")
     await runtime.criu.require()
     if target.container.checkpoint is not None:
-        raise FailedPrecondition(f"container {target.container.id}: a checkpoint is being made already")
+        raise FailedPrecondition(f"container {target.container.id}: a checkpoint is already in progress")
     container = target.container
     work = asyncio.create_task(_checkpoint(runtime, target, location, timeout_s or DEFAULT_TIMEOUT_S))
     under_way = container.checkpoint = UnderWay(work)
@@ -51,12 +51,12 @@ async def checkpoint_container(runtime: Runtime, container_id: str, location: st
         work.cancel()
         try:
             await to_the_end(asyncio.wait([work]))
-        finally:  # it may be cancelled once more
+        finally:  # also if cancelled again
             container.checkpoint = None
     if under_way.abandoned:
-        raise FailedPrecondition(f"container {container.id}: it was stopped during its checkpoint")
+        raise FailedPrecondition(f"container {container.id}: stopped during the checkpoint")
     work.result()
-    log.info("container %s: checkpoint at %s", container.id, location)
+    log.info("container %s: checkpoint written to %s", container.id, location)
 
 
 def check_location(location: str) -> None:
@@ -94,7 +94,7 @@ async def _checkpoint(runtime: Runtime, target: Running, location: str, timeout_
 
 
 async def _write_changes(runtime: Runtime, record: ContainerRecord, folder: Path) -> None:
-    """On a thread that is told to stop, and waited for, when the caller is."""
+    """Runs on a thread, which is stopped and waited for when the caller is cancelled."""
     stop = Event()
     target = str(folder / "rootfs-diff.tar")
     work = asyncio.ensure_future(
@@ -109,7 +109,7 @@ async def _write_changes(runtime: Runtime, record: ContainerRecord, folder: Path
 
 
 def shared_namespaces(record: ContainerRecord) -> list[str]:
-    """Those that belong to the pod or the node, of the kinds that CRIU can leave out."""
+    """Namespaces shared with the pod or the node, of the kinds that CRIU can skip."""
     return ["net"] if record.config.security.namespaces.pid == "container" else ["net", "pid"]
 
 
@@ -120,7 +120,7 @@ def process_ref(record: ContainerRecord) -> ProcessRef:
 
 
 def config_of(record: ContainerRecord) -> dict[str, object]:
-    """`config.dump`, as checkpointctl shows it."""
+    """`config.dump`, as checkpointctl expects it."""
     return {
         "id": record.id,
         "name": record.config.metadata.name,
@@ -134,7 +134,7 @@ def config_of(record: ContainerRecord) -> dict[str, object]:
 
 
 def spec_of(target: Running) -> dict[str, object]:
-    """`spec.dump`: what was run, in the words of the OCI runtime spec."""
+    """`spec.dump`: the container as an OCI runtime spec."""
     record, pod = target.container.record, target.pod.record
     process = process_of(target.pod, target.container)
     metadata = pod.config.metadata

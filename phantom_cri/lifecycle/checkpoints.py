@@ -1,4 +1,4 @@
-"""Checkpoints that end early: by a stop of their container, or with the daemon that made them."""
+"""Aborted checkpoints: by a stop of their container, or by the end of the daemon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phantom_cri.lifecycle.runtime import Runtime
 
 
 async def give_up_checkpoint(container: Container) -> None:
-    """Before its processes are killed: frozen ones do not die. Idempotent."""
+    """Abort a checkpoint before the container is killed, as frozen processes do not die. Idempotent."""
     if container.checkpoint is not None:
         container.checkpoint.abandoned = True
         container.checkpoint.work.cancel()
@@ -19,7 +19,7 @@ async def give_up_checkpoint(container: Container) -> None:
 
 
 def thaw_all(runtime: Runtime) -> None:
-    """What an earlier daemon froze for a checkpoint and left goes on; its half-made files go away."""
+    """Thaw containers that an earlier daemon left frozen by a checkpoint, and remove its temporary files."""
     folder = workplace(runtime)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -29,5 +29,5 @@ def thaw_all(runtime: Runtime) -> None:
 
 
 def workplace(runtime: Runtime) -> Path:
-    """On the disk of the images: a container's memory has no room in the state's tmpfs."""
+    """The folder for temporary files, on the images' disk: STATE's tmpfs is too small for them."""
     return Path(runtime.config.root) / "checkpoints"

@@ -1,4 +1,4 @@
-"""Giving back what a container had: its process that never ran, its cgroup."""
+"""Cleans up after containers: prepared processes, cgroups, folders."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from phantom_cri.lifecycle.records import INTENDED, RECORD
 from phantom_cri.lifecycle.runtime import Runtime, log
 
 END_TIMEOUT = 5.0
-"""Seconds within which a killed process must be gone."""
+"""Seconds in which a killed process must have exited."""
 
 REMOVAL_RETRIES = (0.1, 0.5, 1.0, 5.0, 30.0, 300.0)
-"""Seconds between attempts to remove a folder for which there was no fd."""
+"""Seconds between attempts to remove a folder."""
 
 END_INTERVAL = 0.002
-"""Seconds between looks whether it is."""
+"""Seconds between checks whether it has."""
 
 
 async def discard(runtime: Runtime, pod: Pod, container: Container) -> None:
-    """Give back all of a container that no longer runs; the caller holds its lock."""
+    """Release all resources of a container that no longer runs; the caller holds its lock."""
     await release_cgroup(runtime, container)
     runtime.images.drop_snapshot(container.id)
     if pod.fragment is not None and pod.fragment.alive():
@@ -36,14 +36,14 @@ async def discard(runtime: Runtime, pod: Pod, container: Container) -> None:
 
 
 async def release_cgroup(runtime: Runtime, container: Container) -> None:
-    """Remove an exited container's cgroup with whatever is left in it; idempotent."""
+    """Remove an exited container's cgroup and kill processes left in it; idempotent."""
     if container.has_cgroup:
         await runtime.cgroups.remove_async(container.record.cgroup)
         container.has_cgroup = False
 
 
 async def give_up_preparation(pod: Pod, container: Container) -> None:
-    """End what was prepared for a start that does not come; idempotent."""
+    """Kill a process that was prepared but will not be started; idempotent."""
     task, container.preparation = container.preparation, None
     if task is None:
         return
@@ -54,15 +54,15 @@ async def give_up_preparation(pod: Pod, container: Container) -> None:
 
 
 async def end_process(fragment: FragmentHandle, container: Container) -> None:
-    """Kill what a start has made that failed or whose answer was lost, and drop its entry.
+    """Kill the process of a start that failed or whose answer was lost, and drop its entry.
 
-    A fragment whose connection broke is asked once its handle has connected again. Raises TimeoutError.
+    If the connection was lost, this waits until the handle has reconnected. Raises TimeoutError.
     """
     async with asyncio.timeout(END_TIMEOUT):
         while fragment.alive():
-            with contextlib.suppress(PhantomError):  # it has ended, or there never was one
+            with contextlib.suppress(PhantomError):  # it has ended, or was never started
                 await fragment.client.signal(container.id, signal.SIGKILL, all_processes=True)
-            with contextlib.suppress(PhantomError):  # it is still on its way out
+            with contextlib.suppress(PhantomError):  # it is still exiting
                 await fragment.client.forget(container.id)
                 break
             await asyncio.sleep(END_INTERVAL)
@@ -70,9 +70,9 @@ async def end_process(fragment: FragmentHandle, container: Container) -> None:
 
 
 def remove_folder(folder: str) -> None:
-    """Remove a pod's folder. Its record goes at once, so that no later daemon takes the pod for alive.
+    """Remove a pod's folder. Its record is removed first, so that no later daemon recovers the pod.
 
-    The rest takes an fd: when there is none, it goes as soon as there is, or with the next daemon's start.
+    The rest needs an fd: if there is none, the removal is retried, also by the next daemon at its start.
     """
     for record in (RECORD, RECORD + INTENDED):
         with contextlib.suppress(FileNotFoundError):
@@ -82,18 +82,18 @@ def remove_folder(folder: str) -> None:
 
 
 def remove_later(folder: str) -> None:
-    """Try again what `is_removed` could not do, now and then."""
+    """Retry `try_remove` until it succeeds."""
     _removals.start(_remove_later(folder))
 
 
 def try_remove(folder: str) -> bool:
-    """Remove a folder, if there is one; False if that cannot be done now."""
+    """Remove a folder, if it exists; False if that failed."""
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:
         pass
     except OSError as error:
-        log.warning("%s cannot be removed yet: %s", folder, error.strerror)
+        log.warning("failed to remove %s, retrying later: %s", folder, error.strerror)
         return False
     return True
 
@@ -109,7 +109,7 @@ _removals = Background()
 
 
 async def forget_process(fragment: FragmentHandle, container: Container) -> None:
-    """Drop an ended process's entry from its fragment, or kill a prepared one; a dead one has neither."""
+    """Drop an ended process's entry from its fragment, or kill a prepared process; skipped if it is dead."""
     try:
         await fragment.client.forget(container.id)
     except PhantomError:

@@ -1,4 +1,4 @@
-"""Which policy holds a container: decided when it is created, and the same for its start and every exec."""
+"""The policy of a container: decided when it is created, and used for its start and every exec."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from phantom_cri.policy import unknown_names
 SYS_PTRACE = 1 << 19  # linux/capability.h
 
 MOST_KEPT = 128
-"""Compiled policies on disk above which those of containers that are gone are removed."""
+"""Compiled policies on disk; if there are more, those of removed containers are deleted."""
 
 
 def decide(runtime: Runtime, pod: Pod, record: ContainerRecord) -> CompiledPolicy:
-    """What the policy says of a new container; less CAP_SYS_PTRACE if that could take over the fragment.
+    """The compiled policy of a new container, without CAP_SYS_PTRACE if that could control the fragment.
 
-    The fragment holds all capabilities and is not dumpable: only that one capability gets a process past
-    it (ptrace(2), "Ptrace access mode checking"). It comes along with "ALL"; asked for by name it is refused.
+    The fragment has all capabilities and is not dumpable, so only a process with CAP_SYS_PTRACE can trace it
+    (ptrace(2), "Ptrace access mode checking"). With "ALL" it is dropped; requested by name it is refused.
     Raises InvalidArgument, FailedPrecondition and what `Policy.compile` raises.
     """
     security = record.config.security
@@ -40,10 +40,10 @@ def decide(runtime: Runtime, pod: Pod, record: ContainerRecord) -> CompiledPolic
 
 
 def policy_of(runtime: Runtime, pod: Pod, container: Container) -> CompiledPolicy:
-    """What was decided when the container was created, by whichever daemon. Raises DataLoss."""
+    """The policy stored when the container was created. Raises DataLoss."""
     if container.policy is None:
         recorded = container.record.policy
-        if recorded is None:  # by a daemon that did not record it
+        if recorded is None:  # created by a daemon that did not record it
             container.policy = decide(runtime, pod, container.record)
         else:
             container.policy = runtime.kept_policies.read(recorded)
@@ -51,23 +51,23 @@ def policy_of(runtime: Runtime, pod: Pod, container: Container) -> CompiledPolic
 
 
 def keep(runtime: Runtime, policy: CompiledPolicy) -> None:
-    """For the next daemon. To be followed by the record that names it, without a wait in between."""
+    """Store it for the next daemon. The record that names it must be written next, without an await."""
     if len(runtime.kept_policies) >= MOST_KEPT:
         drop_unused(runtime)
     runtime.kept_policies.keep(policy)
 
 
 def drop_unused(runtime: Runtime) -> None:
-    """Remove the policies of containers that are gone."""
+    """Delete stored policies of removed containers."""
     records = (container.record for container in runtime.records.containers.values())
     try:
         runtime.kept_policies.drop_unused({record.policy.hash for record in records if record.policy})
     except OSError as error:
-        log.warning("policies of containers that are gone are not removed: %s", error)
+        log.warning("failed to delete the policies of removed containers: %s", error)
 
 
 def reports(runtime: Runtime) -> list[PolicyReport]:
-    """The policies that are loaded, and how many containers were created with one of their names."""
+    """The loaded policies, and how many containers were created under each name."""
     by_name = containers_by_policy(runtime)
     return [
         PolicyReport(
@@ -87,23 +87,23 @@ def reports(runtime: Runtime) -> list[PolicyReport]:
 
 
 def containers_by_policy(runtime: Runtime) -> Counter[str]:
-    """By name; also of policies that are loaded no more."""
+    """By name; includes policies that are no longer loaded."""
     refs = (container.record.policy for container in runtime.records.containers.values())
     return Counter(ref.name for ref in refs if ref is not None)
 
 
 def sees_fragment(runtime: Runtime, pod: Pod, record: ContainerRecord) -> bool:
-    """Whether the container shares a pid namespace of the pod's own, where the fragment is process 1."""
+    """Whether the container is in the pod's own pid namespace, in which the fragment is process 1."""
     own = record.config.security.namespaces
     of_pod = pod.record.config.security.namespaces
-    # From a user namespace nobody reaches the fragment, which is outside of it.
+    # A pod's user namespace has no access to the fragment, which is outside of it.
     if of_pod.pid == "node" or of_pod.user == "pod" or record.config.security.privileged:
         return False
     return own.pid == "pod" or (own.pid == "target" and not target_of(runtime, pod, own.target_id))
 
 
 def target_of(runtime: Runtime, pod: Pod, target_id: str) -> str:
-    """The container whose own pid namespace is joined by naming `target_id`; empty: it is the pod's.
+    """The id of the container whose pid namespace is joined for `target_id`; empty: the pod's.
 
     Raises InvalidArgument: the target has to run in the same pod.
     """

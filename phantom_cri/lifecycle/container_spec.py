@@ -1,4 +1,4 @@
-"""Everything a plan is made of, fetched from the rooms that know: cgroups, policy, images, the pod."""
+"""Collects the input of a container's plan: from cgroups, policy, images and the pod."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from phantom_cri.plans import ContainerSpec, HostDevice, OverlayRoot, Process
 from phantom_cri.requests import Resolved, Surroundings
 
 POD_FILES = {"/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts", "/etc/hostname": "hostname"}
-"""Where a container finds its pod's files, unless a mount of its own is there."""
+"""Where a container finds its pod's files, unless covered by a mount of its own."""
 
 
 def resolved_of(runtime: Runtime, pod: Pod, container: Container) -> Resolved:
-    """As when it was created, or anew for a container of an earlier daemon."""
+    """The container's resolved request; resolved again for a container of an earlier daemon."""
     if container.resolved is None:
         container.resolved = runtime.driver_of(container.record).resolve(container.record, pod.record)
     return container.resolved
@@ -71,14 +71,14 @@ def exec_launch(
 def process_of(pod: Pod, container: Container) -> Process:
     if container.resolved is not None:
         return container.resolved.process
-    # Not all of it: a device that the container was made with may be gone from the node by now.
+    # Only a part: a device of the container may have been removed from the node.
     record = container.record
     home, hostname = record.user.home, pod.record.hostname
     return requests.merged(requests.effective(record), record.image, hostname=hostname, home=home)
 
 
 def allowed_devices(record: ContainerRecord, devices: Sequence[HostDevice]) -> tuple[cgroups.DeviceRule, ...]:
-    """What its device cgroup allows: what every container may use, and what it was given."""
+    """The rules of its device cgroup: those of every container, and its own devices."""
     rules = requests.device_rules(record.config, devices)
     own = tuple(cgroups.DeviceRule(*rule) for rule in rules)
     return own if record.config.security.privileged else (*cgroups.DEFAULT_RULES, *own)

@@ -21,9 +21,7 @@ from phantom_cri.policy import reference
 
 async def create_container(runtime: Runtime, sandbox_id: str, config: ContainerConfig) -> str:
     stages = runtime.stages("create")
-    injection = await find_injection(
-        runtime, config
-    )  # nothing waits between the look at the pod and the record
+    injection = await find_injection(runtime, config)  # no await between the check of the pod and the record
     pod = runtime.records.pod(sandbox_id)
     states.next_sandbox_state(pod.record.state, "create container in", pod.id)
     pod.check_version()
@@ -53,8 +51,8 @@ async def create_container(runtime: Runtime, sandbox_id: str, config: ContainerC
             if record.selinux is not None:
                 volumes = resolved.volumes
                 await labelling.label_sources(runtime, record, volumes, record.selinux, snapshot.folder)
-        states.next_sandbox_state(pod.record.state, "create container in", pod.id)  # it may have stopped
-        twin(runtime, pod, config)  # or its name may be taken by now
+        states.next_sandbox_state(pod.record.state, "create container in", pod.id)  # it may have been stopped
+        twin(runtime, pod, config)  # the name may be in use by now
         with stages.stage("record"):
             confinement.keep(runtime, policy)
             runtime.records.commit_container(pod, container)
@@ -66,7 +64,7 @@ async def create_container(runtime: Runtime, sandbox_id: str, config: ContainerC
         "container", record.id, config.annotations, shapes_traffic=runtime.shapes_traffic
     )
     log.info(
-        "container %s is created in pod sandbox %s",
+        "container %s created in pod sandbox %s",
         record.id,
         pod.id,
         extra={"sandbox_id": pod.id, "container_id": record.id},
@@ -75,7 +73,7 @@ async def create_container(runtime: Runtime, sandbox_id: str, config: ContainerC
 
 
 def twin(runtime: Runtime, pod: Pod, config: ContainerConfig) -> str | None:
-    """The container that this very request made before a crash; AlreadyExists for another one of its name."""
+    """The container that the same request created before a crash; AlreadyExists if the name is in use."""
     for container in pod.containers.values():
         if container.record.config.metadata != config.metadata:
             continue
@@ -89,7 +87,7 @@ def twin(runtime: Runtime, pod: Pod, config: ContainerConfig) -> str | None:
 
 
 async def find_injection(runtime: Runtime, config: ContainerConfig) -> Injection | None:
-    """What the CDI devices of a request add; None when it asks for none.
+    """What the CDI devices of a request add; None if it has none.
 
     Raises InvalidArgument, FailedPrecondition, Unimplemented.
     """
@@ -142,7 +140,7 @@ def record_of(
 
 
 def mounted_images(runtime: Runtime, config: ContainerConfig) -> Iterator[ImageMount]:
-    """What each mount of an image leads to; the kubelet looks for the first word of the message."""
+    """Resolves each mount of an image; the kubelet checks the first word of the message."""
     for index, mount in enumerate(config.mounts):
         if mount.image is None:
             continue
@@ -153,7 +151,7 @@ def mounted_images(runtime: Runtime, config: ContainerConfig) -> Iterator[ImageM
 
 
 def give_to_pod(pod: Pod, upper: str) -> None:
-    """The container's `/` has the image's owner, as the pod's user namespace counts."""
+    """Give the container's `/` the image's owner, mapped to the pod's user namespace."""
     ids = requests.pod_ids(pod.record.config.security.namespaces)
     if ids is None:
         return
@@ -163,7 +161,7 @@ def give_to_pod(pod: Pod, upper: str) -> None:
 
 
 async def seed_volumes(layers: tuple[str, ...], volumes: Sequence[str], folder: str) -> None:
-    """Anonymous volumes of the image start with what the image has at that path, as in Docker."""
+    """Fill the image's anonymous volumes with its content at that path, as Docker does."""
     for path in volumes:
         target = os.path.join(folder, requests.volume_folder(path))
         os.mkdir(target, 0o755)

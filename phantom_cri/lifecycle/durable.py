@@ -1,8 +1,8 @@
-"""The copy of all records that outlives the machine, written off the pods' way.
+"""The copy of all records that survives a reboot, written in the background.
 
-A change costs the verb that makes it one entry in a dict. What has gathered `FLUSH_AFTER_S` later goes to the
-disk in one transaction, on a thread: a pod that came and went meanwhile never does. While the disk takes
-nothing, pods run all the same; `unavailable_reason` says why, and all is written once it does.
+A change costs the verb only one entry in a dict. Pending changes are written `FLUSH_AFTER_S` later in one
+transaction, on a thread; a pod that was removed before that is never written. If writing fails, pods run
+nevertheless, `unavailable_reason` says why, and everything is written when a retry succeeds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from phantom_cri.lifecycle.records import AnyRecord
 log = logging.getLogger(__name__)
 
 FLUSH_AFTER_S = 0.1
-"""How long changes gather. With the write itself, and one under way, this is what a power loss can take."""
+"""Seconds that changes are collected. A power loss loses these, and those being written."""
 
 RETRY_AFTER_S = 2.0
 
@@ -30,36 +30,36 @@ class DurableRecords:
     """All methods are called in one event loop's thread; `read` and `is_newer` on any, before `begin`."""
 
     def __init__(self, file: RecordFile) -> None:
-        self.unavailable_reason = ""  # why records would not outlive the machine now
+        self.unavailable_reason = ""  # why records would not survive a reboot now
         self._file = file
         self._everything: Callable[[], Iterable[AnyRecord]] | None = None
         self._pending: Changes = {}
-        self._on_disk: set[str] = set()  # or on their way there
-        self._is_whole = False  # the file has all but what is pending
+        self._on_disk: set[str] = set()  # or being written
+        self._is_whole = False  # the file has everything except pending changes
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="records")
 
     @property
     def pending(self) -> int:
-        """Changes that are not on their way to the disk yet."""
+        """Changes that are not being written yet."""
         return len(self._pending)
 
     def read(self) -> list[AnyRecord]:
-        """What an earlier daemon has left. Blocks."""
+        """The records of an earlier daemon. Blocks."""
         return self._file.read()
 
     def is_newer(self) -> bool:
-        """Whether a later release has left more than can be read here. Blocks."""
+        """Whether the file was written by a later release and cannot be read here. Blocks."""
         return self._file.is_newer()
 
     def begin(self, everything: Callable[[], Iterable[AnyRecord]]) -> None:
-        """From now on the file follows: first it becomes `everything`, as it is then, and after a failure."""
+        """Start writing: first `everything`, and again `everything` after a failure; else only changes."""
         self._everything = everything
         self._write_after(0.0)
 
     def note(self, object_id: str, record: AnyRecord | None) -> None:
-        """A record is now this one, or with None gone. Costs no system call."""
+        """Note that a record changed, or with None that it was removed. Makes no system call."""
         if self._everything is None:
             return
         if record is None and object_id not in self._on_disk:
@@ -69,7 +69,7 @@ class DurableRecords:
         self._write_after(FLUSH_AFTER_S)
 
     async def close(self) -> None:
-        """Write what is pending, as far as that can be done, and let the file go."""
+        """Write pending changes, if possible, and close the file."""
         if self._writing is not None:
             await asyncio.wait([self._writing])
         self._disarm()
@@ -106,12 +106,14 @@ class DurableRecords:
         self._is_whole = error is None
         if error is not None:
             if not self.unavailable_reason:
-                log.error("records of pods would not outlive a reboot now: %s", error)
+                log.error(
+                    "failed to write records of pods to disk, they would not survive a reboot: %s", error
+                )
             self.unavailable_reason = str(error)
             self._write_after(RETRY_AFTER_S)
             return
         if self.unavailable_reason:
-            log.warning("records of pods would outlive a reboot again")
+            log.warning("records of pods are written to disk again")
         self.unavailable_reason = ""
         self._on_disk.difference_update(object_id for object_id, record in changes.items() if record is None)
         if self._pending:

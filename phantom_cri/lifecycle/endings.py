@@ -1,4 +1,4 @@
-"""How things end: exits told by a fragment, the death of a fragment, and giving back what a pod had."""
+"""Ends of processes and pods: exits reported by a fragment, its death, releasing a pod's resources."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KILLED = 137  # 128 + SIGKILL
 
 
 def watch_pod(runtime: Runtime, pod: Pod) -> None:
-    """From now on the pod hears of its processes' exits and of its fragment's death."""
+    """Subscribe the pod to its processes' exits and its fragment's death."""
     if pod.fragment is None:
         return
     pod.fragment.on_exit = lambda container_id, exit: container_exited(runtime, container_id, exit)
@@ -31,7 +31,7 @@ def watch_pod(runtime: Runtime, pod: Pod) -> None:
 
 
 def container_exited(runtime: Runtime, container_id: str, exit: Exit) -> None:
-    """Record an exit and wake whoever waits for it. Exits of execs are not recorded."""
+    """Record an exit and wake those that wait for it. Exits of execs are not recorded."""
     container = runtime.records.containers.get(container_id)
     if container is None or container.exited.is_set():
         return
@@ -52,15 +52,15 @@ def container_exited(runtime: Runtime, container_id: str, exit: Exit) -> None:
 
 @contextmanager
 def unsaved(kind: str, object_id: str) -> Iterator[None]:
-    """An end has happened, whether or not a full disk takes its record: a later daemon asks the fragment."""
+    """Ignore, with an error in the log, a record that cannot be written: a later daemon asks the fragment."""
     try:
         yield
     except OSError as error:
-        log.error("the end of %s %s cannot be recorded: %s", kind, object_id, error.strerror)
+        log.error("failed to record the end of %s %s: %s", kind, object_id, error.strerror)
 
 
 def with_exit(record: ContainerRecord, exit: Exit) -> ContainerRecord:
-    # As containerd: whoever of the container was killed, and however its first process took that.
+    # As containerd: if any process of the container was OOM-killed, whatever its first process did.
     reason = "OOMKilled" if exit.oom else "Error" if exit.code else "Completed"
     started_at = exit.started_at or record.started_at
     return codec.replace(
@@ -74,7 +74,7 @@ def with_exit(record: ContainerRecord, exit: Exit) -> ContainerRecord:
 
 
 def pod_died(runtime: Runtime, pod: Pod) -> None:
-    """The fragment is gone, and the kernel has killed all that was in its pid namespace."""
+    """The fragment has died, and the kernel has killed all processes of its pid namespace."""
     was_ready = pod.record.state == "ready"
     if was_ready:
         pod.record = codec.replace(pod.record, state=next_sandbox_state(pod.record.state, "die", pod.id))
@@ -104,7 +104,7 @@ def has_exit(runtime: Runtime, container: Container) -> bool:
 
 
 def last_exit(runtime: Runtime, container: Container) -> Exit:
-    """What the fragment wrote of an exit, else that it was killed with its pod."""
+    """The exit as recorded by the fragment, else as killed with its pod."""
     try:
         with open(_exit_path(runtime, container), "rb") as file:
             said = codec.from_json(file.read(), ExitFile)
@@ -124,14 +124,14 @@ def _exit_path(runtime: Runtime, container: Container) -> str:
 
 
 def leave_pool(runtime: Runtime, pod: Pod) -> None:
-    """The pool's gauge of claimed fragments goes down with the pod."""
+    """Decrement the pool's count of claimed fragments."""
     pool = runtime.pool_of(pod)
     if pool is not None and pool.claimed:
         pool.claimed -= 1
 
 
 async def end_pod(runtime: Runtime, pod: Pod) -> None:
-    """Kill all of the pod and give back what it had but its records; the caller holds its lock."""
+    """Kill all of the pod and release its resources except its records; the caller holds its lock."""
     pod.stopping = True
     for container in pod.containers.values():
         await give_up_checkpoint(container)
@@ -143,7 +143,7 @@ async def end_pod(runtime: Runtime, pod: Pod) -> None:
         if pod.record.config.security.namespaces.pid == "node" and container.has_cgroup:
             await runtime.cgroups.kill_async(
                 container.record.cgroup
-            )  # no pid namespace died with the fragment
+            )  # outside of the fragment's pid namespace, so not killed with it
         await release_cgroup(runtime, container)
     if not pod.released:
         await runtime.network.release(pod.id)

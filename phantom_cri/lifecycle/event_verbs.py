@@ -1,4 +1,4 @@
-"""Listening to what happens on the node: `phantom_cri.cri.event_service.EventVerbs`."""
+"""Subscriptions to events: implements `phantom_cri.cri.event_service.EventVerbs`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What happens to pods and containers, told to whoever listens: in order, and each of it or an error.
+"""Events of pods and containers for subscribers: in order and complete, or an error.
 
-Emitting costs next to nothing while nobody listens. Records are immutable, so an event only holds on to
-those of its moment. A reader that falls behind is told so and ended: it then lists all anew, as it does
-after any lost connection, whereas a silent gap would leave it wrong for ever.
+Without subscribers emitting costs almost nothing. Records are immutable, so an event only keeps references. A
+reader that falls behind is ended with an error: its client then lists everything again, as after any lost
+connection, while a silent gap would leave its state wrong.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from phantom_cri.model import ContainerEvent, EventKind
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 4096
-"""Events that wait for one reader: 40 s of a node's fastest churn, and some MiB at most."""
+"""Most events queued for one reader: 40 s of a node's fastest churn, and at most some MiB."""
 
 
 class Reader:
-    """One listener's events from its making on; an async iterator. It stops listening when it is let go."""
+    """An async iterator over one subscriber's events since its creation. Unsubscribes when it is released."""
 
     def __init__(self) -> None:
         self._waiting: deque[ContainerEvent] = deque()
@@ -34,12 +34,12 @@ class Reader:
         self._closed = False
 
     def put(self, event: ContainerEvent) -> bool:
-        """False: it has fallen behind, and what waited for it is dropped."""
+        """Queue an event. False: the reader fell behind, and its queue was dropped."""
         if len(self._waiting) >= MOST_WAITING:
             self.fail(
                 ResourceExhausted(
                     f"the reader of events fell behind by more than {MOST_WAITING} of them: "
-                    "connect again, and list pods and containers anew"
+                    "connect again, and list pods and containers again"
                 )
             )
             return False
@@ -48,13 +48,13 @@ class Reader:
         return True
 
     def fail(self, error: PhantomError) -> None:
-        """What waits is dropped, and whoever reads gets `error`."""
+        """Drop the queue and raise `error` in the reader."""
         self._waiting.clear()
         self._failure = error
         self._moved.set()
 
     def close(self) -> None:
-        """What waits is still told, then it ends."""
+        """End the iteration after the queued events."""
         self._closed = True
         self._moved.set()
 
@@ -91,18 +91,20 @@ class Events:
         return len(self._readers)
 
     def emit(self, kind: EventKind, pod: Pod, object_id: str) -> None:
-        """After the record changed. `object_id`: the container, or the pod where it is the pod's own.
+        """Call after the record changed. `object_id`: the container, or the pod for a pod's event.
 
-        Never fails: what it tells of has happened, and its caller cannot take that back. Readers that
-        cannot be told are ended, as those that fall behind.
+        Never fails, since its caller cannot undo what happened. If an event cannot be delivered, all readers
+        are ended, as those that fall behind.
         """
         if not self._readers:
             return
         try:
             self._tell(kind, pod, object_id)
-        except Exception:  # whatever it is, no gap may go unnoticed
-            log.exception("%s of %s cannot be told: readers of events have to begin anew", kind, object_id)
-            self._fail(Internal(f"events: {kind} of {object_id} could not be told: list all anew"))
+        except Exception:  # whatever failed, readers must notice the gap
+            log.exception("failed to emit event %s of %s: subscribers are disconnected", kind, object_id)
+            self._fail(
+                Internal(f"events: failed to emit {kind} of {object_id}: list pods and containers again")
+            )
 
     def _tell(self, kind: EventKind, pod: Pod, object_id: str) -> None:
         self._last = max(self._last + 1, time.time_ns())
@@ -120,7 +122,7 @@ class Events:
         self._readers.clear()
 
     def close(self) -> None:
-        """The daemon stops: every stream ends once its reader has all that happened."""
+        """The daemon stops: every stream ends after its queued events."""
         self._closed = True
         for reader in list(self._readers):
             reader.close()

@@ -1,4 +1,4 @@
-"""ExecSync: one command in a running container, its output caught, killed whole when time is up."""
+"""ExecSync: runs one command in a container, returns its output, kills all its processes at the timeout."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ async def exec_sync(
 ) -> ExecResult:
     """Run `command`; a non-zero exit code is a result, not an error.
 
-    Each stream is cut at the configured limit and drained further, so that the command never
-    blocks. After `timeout_s` (0: never) the command and all its children are killed:
-    DeadlineExceeded. A child left behind that holds the output open is waited for no longer
-    than exec.drain_timeout.
+    Each stream is truncated at the configured limit, but drained, so that the command never blocks. After
+    `timeout_s` (0: never) the command and all its children are killed: DeadlineExceeded. If a child keeps the
+    output open after the command's end, it is waited for no longer than exec.drain_timeout.
     """
     target = running(runtime, container_id, "exec")
     exec_id = new_exec_id()
@@ -65,4 +64,4 @@ async def _drain(runtime: Runtime, *outputs: Output) -> None:
             for output in outputs:
                 await output.closed()
     except TimeoutError:
-        log.info("a child of an exec keeps its output open: what it writes from now on is lost")
+        log.info("a child of an exec keeps its output open: further output is ignored")

@@ -1,4 +1,4 @@
-"""The image service's verbs: thin over `phantom_cri.images`, which knows nothing of containers."""
+"""The image service's verbs: a thin layer over `phantom_cri.images`, which knows nothing of containers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 
 class ImageVerbs:
-    """`phantom_cri.cri.verbs.ImageVerbs`, and the two of the node service, over one node."""
+    """Implements `phantom_cri.cri.verbs.ImageVerbs`, and the two image verbs of the node service."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -65,12 +65,12 @@ class ImageVerbs:
             raise
         finally:
             metrics.image_pulled(result, time.monotonic() - began)
-        log.info("image %s is pulled as %s", spec.image, image_id)
+        log.info("image %s pulled as %s", spec.image, image_id)
         return image_id
 
 
 class PullProgress:
-    """Counts what a pull fetches, logs it now and then, and passes the news on."""
+    """Counts the bytes of a pull, logs progress from time to time, and reports it to the caller."""
 
     def __init__(self, image: str, count: Callable[[int], None], onward: LayerReport | None) -> None:
         self._image, self._count, self._onward = image, count, onward
@@ -92,4 +92,4 @@ class PullProgress:
         if now - self._logged >= LOG_INTERVAL_S:
             self._logged = now
             done, total = sum(self._done.values()), sum(self._total.values())
-            log.info("image %s: %.1f of %.1f MiB are fetched", self._image, done / MIB, total / MIB)
+            log.info("image %s: %.1f of %.1f MiB fetched", self._image, done / MIB, total / MIB)

@@ -1,4 +1,4 @@
-"""SELinux labels of what a container is lent: files of images, and volumes."""
+"""SELinux labels of images' files and of volumes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from phantom_cri.policy import selinux_files
 
 
 async def label_layers(runtime: Runtime) -> None:
-    """Files of images, new ones by their folder. A mount's label hides theirs from all checks but mprotect's.
+    """Label files of images; new files inherit their folder's label. A mount's label overrides them.
 
-    That one looks at the file below the overlay (security/selinux/hooks.c, seen on Linux 6.1), and loaders
-    call it for every library.
+    Except in mprotect(2), which checks the file below the overlay (security/selinux/hooks.c, observed on
+    Linux 6.1); dynamic loaders call it for every library.
     """
     if runtime.selinux.contexts is None:
         return
@@ -28,13 +28,15 @@ async def label_layers(runtime: Runtime) -> None:
                 selinux_files.relabel, str(folder), str(runtime.selinux.contexts.ro_file), "root"
             )
         except (PhantomError, OSError) as error:
-            log.warning("containers may be unable to load libraries of their images: %s", error)
+            log.warning(
+                "failed to label files of images, containers may be unable to load their libraries: %s", error
+            )
 
 
 async def label_sources(
     runtime: Runtime, record: ContainerRecord, volumes: Sequence[str], labels: SelinuxLabels, folder: str
 ) -> None:
-    """`volumes`: paths of the image's; `folder`: of its snapshot.
+    """`volumes`: paths of the image's volumes; `folder`: of its snapshot.
 
     Raises InvalidArgument naming the mount, ResourceExhausted, Internal.
     """
@@ -47,13 +49,13 @@ async def label_sources(
             await asyncio.to_thread(_label_volume, mount.host_path, labels.mount, field)
     contexts = runtime.selinux.contexts
     for image_mount in record.image_mounts:
-        # A file stays alone, bound from its layer: all pods share it. Folders get their mount's label.
+        # A single file is bound from its layer, which all pods share. Folders get their mount's label.
         if contexts is not None and len(image_mount.stack) == 1:
             selinux_files.label(image_mount.stack[0], str(contexts.ro_file))
 
 
 def _label_volume(path: str, context: str, field: str) -> None:
-    """A missing one is made, as it would be when it is mounted."""
+    """A missing folder is created, as when it is mounted."""
     try:
         os.makedirs(path, 0o755, exist_ok=True)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""What the daemon holds in memory of one pod and one container, around their records."""
+"""The daemon's in-memory state of a pod and a container, with their records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from phantom_cri.requests import Resolved
 
 @dataclass(slots=True, eq=False)
 class UnderWay:
-    """A checkpoint being made. `abandoned`: the container is to die, and must not wait for it."""
+    """A checkpoint in progress. `abandoned`: the container is being killed, and must not wait for it."""
 
     work: asyncio.Task[None]
     abandoned: bool = False
@@ -27,13 +27,13 @@ class Container:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     starting: bool = False
-    stop_sent: bool = False  # the stop signal goes out once, whatever the number of callers
+    stop_sent: bool = False  # the stop signal is sent once, even with several callers
     has_cgroup: bool = False
     checkpoint: UnderWay | None = None
-    policy: CompiledPolicy | None = None  # None: an earlier daemon made the container, and nobody asked yet
+    policy: CompiledPolicy | None = None  # None: not read yet, for a container of an earlier daemon
     resolved: Resolved | None = None  # None: likewise
-    preparation: asyncio.Task[Plan] | None = None  # until it is used, or given up
-    plan: Plan | None = None  # as last sent to the fragment; None: an earlier daemon sent it, or none was yet
+    preparation: asyncio.Task[Plan] | None = None  # until it is used or cancelled
+    plan: Plan | None = None  # the last one sent to the fragment by this daemon
 
     @property
     def id(self) -> str:
@@ -46,9 +46,9 @@ class Pod:
     fragment: FragmentHandle | None  # None once it is dead
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     containers: dict[str, Container] = field(default_factory=dict)
-    stages: dict[str, float] = field(default_factory=dict)  # seconds by stage, of its start
+    stages: dict[str, float] = field(default_factory=dict)  # seconds by stage of its start
     stopping: bool = False
-    released: bool = False  # its network is given back
+    released: bool = False  # its network is released
 
     @property
     def id(self) -> str:
@@ -56,7 +56,7 @@ class Pod:
 
     @property
     def newer_record(self) -> str:
-        """Which record of it has a schema that this daemon does not know; "" for none."""
+        """Its record with a schema that this daemon does not support; "" for none."""
         newer = codec.newer_schema(self.record)
         if newer:
             return f"its record: {newer}"
@@ -67,17 +67,17 @@ class Pod:
 
     @property
     def other_version(self) -> str:
-        """Why a pod that runs can only be watched and ended by this daemon; "" when it can be used."""
+        """Why this daemon can only watch and kill a running pod; "" if it can manage it."""
         if self.fragment is None:
             return ""
         return self.fragment.other_version or self.newer_record
 
     def check_version(self) -> None:
-        """Raises FailedPrecondition for a pod of another release: it can only be watched and ended."""
+        """Raises FailedPrecondition for a pod of another release that can only be watched and killed."""
         if why := self.other_version:
             raise FailedPrecondition(f"pod sandbox {self.id} can only be stopped and removed: {why}")
 
     def check_records(self) -> None:
-        """Raises FailedPrecondition for a record of which this daemon can change nothing but its head."""
+        """Raises FailedPrecondition for a record of a newer schema, of which only the head can be changed."""
         if why := self.newer_record:
             raise FailedPrecondition(f"pod sandbox {self.id} cannot be changed: {why}")

@@ -1,4 +1,4 @@
-"""A container's log: where it is, and how it is opened. The fragment writes it, in CRI's format."""
+"""A container's log file: its path, and opening it. The fragment writes it, in CRI's format."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def log_path(pod: Pod, config: ContainerConfig) -> str:
         return ""
     path = os.path.normpath(os.path.join(folder, config.log_path))
     if not path.startswith(os.path.normpath(folder) + "/"):
-        raise InvalidArgument(f"config.log_path: {config.log_path!r} leads out of log_directory {folder!r}")
+        raise InvalidArgument(f"config.log_path: {config.log_path!r} leaves log_directory {folder!r}")
     return path
 
 
 def open_log(path: str) -> int:
-    """Open or make a log file for appending; its folder is made, as CRI-O does.
+    """Open or create a log file for appending; its folder is created, as in CRI-O.
 
     Raises Internal, ResourceExhausted.
     """

@@ -1,4 +1,4 @@
-"""Fragments as pools and pods get them: started with their network, ended without a trace."""
+"""Starts fragments with their network for pools and pods, and ends unused ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from phantom_cri.pools import Profile
 
 
 async def spawn(runtime: Runtime, profile: Profile, ids: plans.PodIds | None = None) -> FragmentHandle:
-    """A warm fragment, its network wired; `ids`: with the user namespace of the one pod that it is for."""
+    """Start a fragment with its network; `ids`: with a user namespace, for one pod."""
     fragment_id = secrets.token_hex(32)
     folder = runtime.records.pod_folder(fragment_id)
     async with Undo("start of a fragment") as undo:
@@ -37,7 +37,7 @@ async def spawn(runtime: Runtime, profile: Profile, ids: plans.PodIds | None = N
         if not profile.host_network:
             undo.push("network", lambda: runtime.network.release(fragment_id))
             batch = await wire(runtime, fragment, ahead=bool(profile.name))
-        # A user namespace's pod needs a /sys of its own, and the owners in /dev are others. With SELinux
+        # A pod with a user namespace needs its own /sys and other owners in /dev. With SELinux,
         # mounts are labelled for their pod.
         template = not profile.host_ipc and ids is None and runtime.selinux.contexts is None
         with plans.Donations() as donations:
@@ -66,22 +66,24 @@ async def wire(runtime: Runtime, fragment: FragmentHandle, *, ahead: bool) -> by
 
 
 async def end(runtime: Runtime, fragment: FragmentHandle) -> None:
-    """End a fragment that no pod uses and give back all it had; idempotent."""
+    """End a fragment that no pod uses and release its resources; idempotent."""
     await fragment.end()
     try:
         await runtime.network.release(fragment.id)
-    except PhantomError as error:  # the driver remembers, and tries again
-        log.warning("the network of unused fragment %s is not given back yet: %s", fragment.id, error)
+    except PhantomError as error:  # the driver retries
+        log.warning(
+            "failed to release the network of unused fragment %s, retrying later: %s", fragment.id, error
+        )
     remove_folder(fragment.folder)
 
 
 def clone_flags(profile: Profile, ids: plans.PodIds | None) -> int:
-    """The namespaces that a fragment of this profile gets; those of a user namespace come with that."""
+    """The namespaces that a fragment of this profile gets; with a user namespace it gets the others later."""
     if ids:
         return plans.CLONE_NEWNS | plans.CLONE_NEWPID
     flags = plans.CLONE_NEWNS
     if not profile.host_network:
-        # CRI: a pod on the host's network has the host's name too.
+        # CRI: a pod on the host's network also has the host's name.
         flags |= plans.CLONE_NEWNET | plans.CLONE_NEWUTS
     if not profile.host_pid:
         flags |= plans.CLONE_NEWPID

@@ -1,4 +1,4 @@
-"""What the node reports beyond CRI: pools, starts, policies, plans, doctor; pulls and loads with progress."""
+"""Verbs beyond CRI: pools, pod starts, policies, plans, doctor; pulls and loads with progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from phantom_cri.pools import PoolStatistics, Profile
 
 
 class NodeVerbs:
-    """`phantom_cri.cri.node_service.NodeVerbs` over one node."""
+    """Implements `phantom_cri.cri.node_service.NodeVerbs`."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -28,7 +28,7 @@ class NodeVerbs:
         ]
 
     async def list_pod_starts(self, sandbox_id: str) -> Iterable[tuple[SandboxRecord, Mapping[str, int]]]:
-        """Each pod with the nanoseconds of every stage of its start."""
+        """Each pod with the duration of every stage of its start, in nanoseconds."""
         records = self._runtime.records
         pods = list(records.pods.values())
         if sandbox_id:

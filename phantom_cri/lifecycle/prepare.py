@@ -1,10 +1,9 @@
-"""All of a container's start but its execve, done while nobody waits for it.
+"""Prepares a container's start, everything before its execve, in the background.
 
-Between CreateContainer's answer and StartContainer's call lies a round trip through the client.
-In it the cgroup, the plan and, in the fragment, the whole of the container's world are made; its
-process stands right before its execve, and StartContainer only lets it go (as `runc create` and
-`runc start` divide it). What goes wrong here is not told: the start tries again from the beginning,
-and its own error counts.
+Between CreateContainer's answer and StartContainer's request there is a round trip through the client. In
+this time the cgroup and the plan are made, and the fragment starts the process up to its execve;
+StartContainer then only releases it (as `runc create` and `runc start`). If the preparation fails, the error
+is only logged at debug: the start is retried from the beginning, and the retry's error is returned.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from phantom_cri.plans import Plan
 
 
 def begin(runtime: Runtime, pod: Pod, container: Container) -> None:
-    """Prepare in the background; the caller's answer goes out first."""
+    """Prepare in the background, after the caller's answer was sent."""
     if pod.fragment is None:
         return
     task = asyncio.create_task(
@@ -42,7 +41,7 @@ def _note_failure(task: asyncio.Task[Plan]) -> None:
 
 
 async def prepared(runtime: Runtime, pod: Pod, fragment: FragmentHandle, container: Container) -> Plan:
-    """The plan of a process that is ready to go: the one prepared ahead, else one prepared now."""
+    """The plan of a prepared process: prepared in the background, else prepared now."""
     task, container.preparation = container.preparation, None
     if task is not None:
         try:
@@ -78,12 +77,12 @@ async def prepare(runtime: Runtime, pod: Pod, fragment: FragmentHandle, containe
 
 
 def limits(runtime: Runtime, record: ContainerRecord) -> Resources:
-    """What its cgroup is made with: what was asked for, and the node's own limit of processes."""
+    """The limits of its cgroup: the request's, and the configured limit of processes."""
     return codec.replace(record.resources, pids_limit=runtime.config.pids_limit)
 
 
 def donate(runtime: Runtime, donations: plans.Donations, container: Container, fds: LaunchFds) -> None:
-    """Everything the fragment needs by fd; it never opens a host path itself."""
+    """Add the fds that the fragment needs, since it never opens a host path itself."""
     for name, fd in lendable(runtime, fds).items():
         donations.lend(name, fd)
     if container.record.log_path:
@@ -91,7 +90,7 @@ def donate(runtime: Runtime, donations: plans.Donations, container: Container, f
 
 
 def lendable(runtime: Runtime, fds: LaunchFds) -> dict[str, int]:
-    """By name, in the order of their slots, what a container's plan is lent; `fds` is its cgroup's."""
+    """The fds lent to a container's plan, by name, in the order of slots; `fds`: those of its cgroup."""
     found = {"host_mounts": runtime.host_mounts, "kill": fds.kill}
     if fds.oom != ABSENT:
         found["oom"] = fds.oom

@@ -1,11 +1,11 @@
-"""The file in which records of pods and containers outlive the machine: SQLite, one row for each.
+"""The file from which records of pods and containers are restored after a reboot: SQLite, a row for each.
 
     ROOT/records/records.db      id, kind ("pod" or "container"), record as JSON
-    ROOT/records.unreadable/     the last one that could not be read, kept for a person to look at
+    ROOT/records.unreadable/     the last one that could not be read, kept for inspection
 
-Write-ahead log with synchronous=FULL: a transaction is on the disk, whole, when `write` returns, for one
-fdatasync(2); one that a power loss cut off is not there at all (https://www.sqlite.org/wal.html). All methods
-block; calls come one at a time, from any thread.
+Write-ahead log with synchronous=FULL: when `write` returns, the whole transaction is on the disk, at the cost
+of one fdatasync(2); one interrupted by a power loss is rolled back (https://www.sqlite.org/wal.html). All
+methods block; calls come one at a time, from any thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from phantom_cri.model import SandboxRecord
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-"""Of the file itself. Raised by a change that an older daemon could not read."""
+"""Of the file itself. Incremented by a change that an older daemon could not read."""
 
 _READ: dict[str, Callable[[bytes], AnyRecord]] = {"pod": read_pod, "container": read_container}
 _LOCK_TIMEOUT_S = 5.0
@@ -33,7 +33,7 @@ _SETTINGS = (
     "journal_mode = WAL",
     "synchronous = FULL",
     "cache_size = -512",  # KiB
-    "wal_autocheckpoint = 256",  # pages; the log is written over after that, so it stays at about 1 MiB
+    "wal_autocheckpoint = 256",  # pages; then the log is reused, so it stays at about 1 MiB
 )
 
 
@@ -45,9 +45,9 @@ class RecordFile:
         self._db: sqlite3.Connection | None = None
 
     def read(self) -> list[AnyRecord]:
-        """All records that can be read. If some cannot, the file is set aside, and the log says so.
+        """All readable records. If some are damaged, the file is moved away, with an error in the log.
 
-        None of a file that `is_newer`.
+        Nothing of a file that `is_newer`.
         """
         if not os.path.lexists(self.path):
             return []
@@ -70,27 +70,27 @@ class RecordFile:
         return records
 
     def is_newer(self) -> bool:
-        """Whether a later release keeps records here in a way of its own: they are left as they are."""
+        """Whether the file has the schema of a later release: it is then not changed."""
         try:
             if os.path.lexists(self.path):
                 self._opened()
         except codec.NewerSchema as error:
-            log.error("%s is left as it is, what it tells of pods is not known: %s", self.path, error)
+            log.error("%s is ignored and not changed, its pods are not recovered: %s", self.path, error)
             return True
         except (sqlite3.Error, OSError):
-            pass  # `read` and `write` tell of it
+            pass  # `read` and `write` report it
         return False
 
     def write(self, changes: Mapping[str, AnyRecord | None], *, whole: bool) -> None:
-        """Put the records, and remove those that are None: all, or after an error none. On disk on return.
+        """Store the records, and delete those that are None: all, or on error none. On disk on return.
 
-        `whole`: `changes` is all there is; what the file has beside it goes. Raises sqlite3.Error, OSError,
+        `whole`: `changes` are all records; others are deleted from the file. Raises sqlite3.Error, OSError,
         NewerSchema.
         """
         try:
             self._write(changes, whole)
         except BaseException as error:
-            self.close()  # rolls back; the next attempt finds what there is now, or makes it
+            self.close()  # rolls back; the next attempt opens or creates the file again
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
                 self._set_aside(str(error))
             raise
@@ -136,9 +136,11 @@ class RecordFile:
             shutil.rmtree(self.unreadable, ignore_errors=True)
             os.rename(self._folder, self.unreadable)
         except OSError as error:
-            log.error("%s cannot be read, nor be set aside (%s): %s", self.path, error.strerror, why)
+            log.error(
+                "%s cannot be read, and failed to move it away (%s): %s", self.path, error.strerror, why
+            )
         else:
-            log.error("%s cannot be read and is set aside in %s: %s", self.path, self.unreadable, why)
+            log.error("%s cannot be read and was moved to %s: %s", self.path, self.unreadable, why)
 
 
 def _prepare(db: sqlite3.Connection) -> None:

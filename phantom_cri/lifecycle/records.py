@@ -1,14 +1,13 @@
-"""The records of pods and containers: in memory for every reader, on disk for the next daemon.
+"""The records of pods and containers: in memory, and on disk for the next daemon.
 
-    STATE/pods/ID/pod.json                     a pod that is ready or was
-    STATE/pods/ID/pod.json.new                 a pod being made: undone by the next daemon
+    STATE/pods/ID/pod.json                     a pod that is, or was, ready
+    STATE/pods/ID/pod.json.new                 a pod being created: cleaned up by the next daemon
     STATE/pods/ID/containers/ID.json[.new]     the same for its containers
-    STATE/policies/HASH.json                   what a policy said when a container was created (policy.kept)
+    STATE/policies/HASH.json                   a policy as compiled when a container was created (policy.kept)
 
-`intend` writes the whole record before anything is acquired, `commit` is a rename after it
-worked. So a crash at any moment leaves either nothing to know of or a record that says
-what to undo. STATE is a tmpfs; whoever keeps what must outlive a reboot hears of each finished
-record and each that goes (`on_change`).
+`intend` writes the whole record before anything is acquired, `commit` renames it after everything succeeded.
+So a crash at any moment leaves either nothing or a record that says what to clean up. STATE is a tmpfs;
+`on_change` is called for each committed and removed record, to keep a copy that survives a reboot.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ _CONTAINER_HEAD: codec.Head = {
     **dict.fromkeys(("cgroup", "layers", "image_mounts", "policy")),
     "config": dict.fromkeys(("metadata", "labels", "annotations", "image")),
 }
-"""What is the same in every schema: who it is, what became of it, and what it holds."""
+"""The fields that are the same in every schema: identity, state, and resources."""
 
 T = TypeVar("T")
 
 
 class RecordStatistics(codec.Record, frozen=True):
-    """`names`: of pods, that nobody else can take; `unclaimed`: made by an earlier daemon and not used since,
-    so that the same request once more means them.
+    """`names`: reserved names of pods; `unclaimed`: created by an earlier daemon and not used since, which
+    the same request returns.
     """
 
     pods: int
@@ -55,15 +54,15 @@ class RecordStatistics(codec.Record, frozen=True):
 
 class Records:
     def __init__(self, state: str, on_change: Callable[[str, AnyRecord | None], None] | None = None) -> None:
-        """`on_change`: hears an id with its record, or with None when that is gone; must not wait."""
+        """`on_change`: called with an id and its record, or None if it was removed; must not block."""
         self.folder = os.path.join(state, "pods")
         self.pods: dict[str, Pod] = {}
         self.containers: dict[str, Container] = {}
         self._names: dict[tuple[str, str, str, int], str] = {}
-        self._before: set[str] = set()  # made by an earlier daemon and not used since
+        self._before: set[str] = set()  # created by an earlier daemon and not used since
         self._changed = on_change or (lambda object_id, record: None)
 
-    # --- looking up -------------------------------------------------------
+    # --- look-up ----------------------------------------------------------
 
     def find_pod(self, sandbox_id: str) -> Pod | None:
         """By id or unique prefix; None when unknown. InvalidArgument for an ambiguous prefix."""
@@ -121,14 +120,14 @@ class Records:
     # --- requests sent again after a crash --------------------------------
 
     def mark_before(self, object_id: str) -> None:
-        """An earlier daemon made it; whether its caller ever heard of that is not known."""
+        """Created by an earlier daemon; its caller may not have received the answer."""
         self._before.add(object_id)
 
     def sent_again(self, object_id: str) -> bool:
-        """True once for what an earlier daemon finished and nobody used since.
+        """True once for an object that an earlier daemon created and that was not used since.
 
-        A caller whose answer was lost in the crash sends the same request again and means
-        that very object; any later twin of the request is a mistake, and is told so.
+        A caller whose answer was lost in the crash repeats the request, and gets the same object; any later
+        identical request fails with ALREADY_EXISTS.
         """
         if object_id not in self._before:
             return False
@@ -154,7 +153,7 @@ class Records:
         codec.write_atomically(os.path.join(self.pod_folder(pod.id), RECORD), codec.to_json(pod.record))
 
     def forget_pod(self, pod: Pod) -> None:
-        """Out of memory; the folder is removed by its owner."""
+        """Remove it from memory; the caller removes the folder."""
         self.pods.pop(pod.id, None)
         self._changed(pod.id, None)
         self._before.discard(pod.id)
@@ -180,7 +179,7 @@ class Records:
         codec.write_atomically(self.container_path(container.record), codec.to_json(container.record))
 
     def forget_container(self, container: Container) -> None:
-        """Out of memory and off the disk; idempotent."""
+        """Remove it from memory and disk; idempotent."""
         path = self.container_path(container.record)
         for leftover in (path, path + INTENDED):
             if os.path.lexists(leftover):
@@ -194,7 +193,7 @@ class Records:
 
 
 def read_pod(text: bytes) -> SandboxRecord:
-    """One with a newer schema too, of which only the head is known. Raises DecodeError."""
+    """Decode a record; of a newer schema only the head. Raises DecodeError."""
     try:
         return codec.from_stored(text, SandboxRecord)
     except codec.NewerSchema:
@@ -216,7 +215,7 @@ def stored_container_ids(pod_folder: str) -> set[str]:
 
 
 def stored_containers(pod_folder: str) -> Iterator[ContainerRecord]:
-    """The record of every container below a pod's folder whose making was finished. Raises DecodeError."""
+    """The record of every committed container below a pod's folder. Raises DecodeError."""
     folder = os.path.join(pod_folder, "containers")
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
         if name.endswith(".json"):
@@ -225,15 +224,15 @@ def stored_containers(pod_folder: str) -> Iterator[ContainerRecord]:
 
 
 def drop_unfinished(pod_folder: str) -> None:
-    """Remove what a crash left of containers being made or records being written: maybe half of a text."""
+    """Remove records of unfinished containers, and partly written files, that a crash left."""
     folder = os.path.join(pod_folder, "containers")
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():  # its pod was perhaps being removed
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():  # missing if its pod was being removed
         if not name.endswith(".json"):
             os.unlink(os.path.join(folder, name))
 
 
 def stored_pod(pod_folder: str) -> tuple[SandboxRecord, bool] | None:
-    """A pod's record and whether its making was finished; None when it was never claimed."""
+    """A pod's record and whether it was committed; None for an unclaimed fragment."""
     for name, finished in ((RECORD, True), (RECORD + INTENDED, False)):
         path = os.path.join(pod_folder, name)
         if os.path.exists(path):

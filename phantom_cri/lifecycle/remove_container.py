@@ -1,4 +1,4 @@
-"""RemoveContainer: kill if need be, then forget. Succeeds for an unknown id."""
+"""RemoveContainer: kills it if it runs, then removes it. Succeeds for an unknown id."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def remove_container(runtime: Runtime, container_id: str) -> None:
     while container.id in runtime.records.containers:
         await kill(runtime, pod, container)
         async with container.lock:
-            # a start that came first may have made it run meanwhile
+            # a concurrent start may have succeeded
             if container.id in runtime.records.containers and container.record.state != "running":
                 await discard(runtime, pod, container)
-    log.info("container %s is removed", container.id, extra={"container_id": container.id})
+    log.info("container %s removed", container.id, extra={"container_id": container.id})

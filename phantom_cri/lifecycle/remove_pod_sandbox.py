@@ -8,7 +8,7 @@ from phantom_cri.lifecycle.runtime import Runtime, log
 
 
 async def remove_pod_sandbox(runtime: Runtime, sandbox_id: str) -> None:
-    """Stop it if need be and forget it with all its containers. Log files belong to the caller."""
+    """Stop it if it runs and remove it with all its containers. Log files belong to the caller."""
     pod = runtime.records.find_pod(sandbox_id)
     if pod is None:
         return
@@ -23,4 +23,4 @@ async def remove_pod_sandbox(runtime: Runtime, sandbox_id: str) -> None:
         runtime.records.forget_pod(pod)
         runtime.selinux.release(pod.id, pod.record.selinux)
         runtime.events.emit("deleted", pod, pod.id)
-    log.info("pod sandbox %s is removed", pod.id, extra={"sandbox_id": pod.id})
+    log.info("pod sandbox %s removed", pod.id, extra={"sandbox_id": pod.id})

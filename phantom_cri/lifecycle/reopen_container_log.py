@@ -1,4 +1,4 @@
-"""ReopenContainerLog: a container writes to a new file, once the kubelet has moved the old one away."""
+"""ReopenContainerLog: switches to a new log file after the kubelet has renamed the old one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phantom_cri.lifecycle.runtime import Runtime
 
 
 async def reopen_container_log(runtime: Runtime, container_id: str) -> None:
-    """Switch the log to a file freshly opened at the same path; it exists on return."""
+    """Open the log's path again and switch to that file, which exists on return."""
     container = runtime.records.container(container_id)
     pod = runtime.records.pod_of(container)
     async with container.lock:

@@ -21,7 +21,7 @@ from phantom_cri.pools import Profile, choose, misfit_reason
 
 
 async def run_pod_sandbox(runtime: Runtime, config: SandboxConfig, handler: str) -> str:
-    """Make a pod and answer its id; on return it is ready. What fails leaves nothing behind."""
+    """Create a pod and return its id; it is then ready. On failure everything is cleaned up."""
     stages = runtime.stages("run")
     check(runtime, config, handler)
     parent = cgroup_parent(runtime.cgroups, config.cgroup_parent or runtime.config.cgroup.parent)
@@ -38,8 +38,8 @@ async def run_pod_sandbox(runtime: Runtime, config: SandboxConfig, handler: str)
         except FragmentLost as error:
             if cold_reason:
                 raise
-            # It died in the pool and nobody had noticed. The next may live; else it is a cold start.
-            log.warning("a warm fragment was lost at its claim: %s", error)
+            # It died in the pool unnoticed. Try the next one; without any, cold-start.
+            log.warning("failed to claim a warm fragment, retrying with another: %s", error)
     runtime.events.emit("created", pod, pod.id)
     runtime.events.emit("started", pod, pod.id)
     endings.watch_pod(runtime, pod)
@@ -70,10 +70,10 @@ async def make_pod(runtime: Runtime, pod: Pod, fragment: FragmentHandle, stages:
 
 
 def check(runtime: Runtime, config: SandboxConfig, handler: str) -> None:
-    """Refuse what is wrong before anything is acquired; names the field and the value."""
+    """Check the request before anything is acquired; errors name the field and the value."""
     if handler not in runtime.handlers:
         raise NotFound(
-            f"runtime_handler: no handler {handler!r}; there are {', '.join(map(repr, runtime.handlers))}"
+            f"runtime_handler: no handler {handler!r}; known are {', '.join(map(repr, runtime.handlers))}"
             " (configuration: handlers)"
         )
     requests.check_pod(config)
@@ -85,7 +85,7 @@ def check(runtime: Runtime, config: SandboxConfig, handler: str) -> None:
 
 
 def cgroup_parent(cgroups: Cgroups, wanted: str) -> str:
-    """The pod's own cgroup, as a path, for either driver."""
+    """The path of the pod's cgroup, for both cgroup drivers."""
     try:
         return cgroups.parent(wanted)
     except InvalidArgument as error:
@@ -93,7 +93,7 @@ def cgroup_parent(cgroups: Cgroups, wanted: str) -> str:
 
 
 async def obtain(runtime: Runtime, config: SandboxConfig, handler: Handler) -> tuple[FragmentHandle, str]:
-    """A fragment for this pod, and why it was not a warm one ("" if it was)."""
+    """A fragment for this pod, and the reason for a cold start ("" if it was warm)."""
     namespaces = config.security.namespaces
     profile = choose(handler.profiles, namespaces)
     if profile is None:
@@ -121,7 +121,7 @@ def cold_profile(config: SandboxConfig) -> Profile:
 def record_of(
     config: SandboxConfig, handler: str, parent: str, fragment: FragmentHandle, cold_reason: str
 ) -> SandboxRecord:
-    """Nothing here may fail: the fragment has no undo yet."""
+    """Must not fail: the fragment has no undo yet."""
     return SandboxRecord(
         id=fragment.id,
         config=config,
@@ -140,14 +140,14 @@ def record_of(
 
 
 async def join_network(runtime: Runtime, pod: Pod, fragment: FragmentHandle) -> None:
-    """Host ports, and whatever else the network does for this pod alone; the fragment's end undoes it."""
+    """Set up host ports and other pod-specific networking; it is released at the fragment's end."""
     fragment.ips = await runtime.network.join(fragment.id, pod.record.config)
     if fragment.ips != pod.record.ips:
         pod.record = codec.replace(pod.record, ips=fragment.ips)
 
 
 async def give_identity(pod: Pod, fragment: FragmentHandle, stages: Stages) -> None:
-    """Host name, files and sysctls: all that tells this pod from another."""
+    """Set the pod's host name, files and sysctls."""
     config = pod.record.config
     host_network = config.security.namespaces.network == "node"
     hostname = pod.record.hostname
@@ -165,7 +165,7 @@ async def give_identity(pod: Pod, fragment: FragmentHandle, stages: Stages) -> N
 
 
 def hostname_of(config: SandboxConfig, sandbox_id: str) -> str:
-    """The one asked for, the host's on the host's network, else the short id as in Docker."""
+    """The requested name, the host's on the host's network, else the short id as in Docker."""
     if config.security.namespaces.network == "node":
         return os.uname().nodename
     return config.hostname or sandbox_id[:12]

@@ -1,4 +1,4 @@
-"""Containers that run, and further processes put into them: what ExecSync, Exec and Attach have in common."""
+"""Running containers, and starting execs in them: shared by ExecSync, Exec and Attach."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ async def start_exec(
 ) -> fragments.Started:
     """Start `command` in a cgroup of its own below the container's; its pidfd is closed already.
 
-    `donations`: "stdin", "stdout", "stderr" as far as they are wanted; without any under `tty`. Whoever calls
-    has to end the cgroup, also after an error.
+    `donations`: "stdin", "stdout", "stderr" as needed; none of them with `tty`. The caller has to end the
+    cgroup, also after an error.
     """
     container = target.container
     with runtime.cgroups.exec_child(container.record.cgroup, exec_id) as fds:
@@ -77,7 +77,7 @@ async def start_exec(
 
 
 async def _is_over(container: Container) -> bool:
-    """Whether it ended while it was entered, of which the kernel tells in many ways."""
+    """Whether it ended during the exec, for which the kernel has many different errors."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DEATH_TIMEOUT):
             await container.exited.wait()
@@ -85,8 +85,10 @@ async def _is_over(container: Container) -> bool:
 
 
 def leave_exec(runtime: Runtime, container: Container, exec_id: str) -> None:
-    """The command has ended; a child that it left behind is the container's from now on."""
+    """The command has ended; children that still run now belong to the container."""
     try:
         runtime.cgroups.leave_exec_child(container.record.cgroup, exec_id)
     except PhantomError as error:
-        log.warning("the cgroup of an exec goes with its container only: %s", error)
+        log.warning(
+            "failed to remove the cgroup of an exec, it will be removed with the container: %s", error
+        )

@@ -1,4 +1,4 @@
-"""All that a verb works with: the rooms below, composed by `phantom_cri.__main__`."""
+"""The dependencies of all verbs, composed by `phantom_cri.__main__`."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ log = logging.getLogger("phantom_cri.lifecycle")
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A runtime handler. `profiles`: of the pools that its pods take fragments from, in order.
+    """A runtime handler. `profiles`: of the pools that its pods use, in order.
 
-    driver: name of the one that its pods' containers are made by; policy: what holds them.
+    driver: name of the runtime driver of its pods' containers; policy: their policy.
     """
 
     name: str
@@ -56,9 +56,9 @@ class Runtime:
     kept_policies: KeptPolicies
     metrics: Metrics
     streams: StreamServer
-    host_mounts: int  # fd of the mount namespace that host paths are meant in
+    host_mounts: int  # fd of the mount namespace in which host paths are resolved
     criu: Criu
-    fragments_cgroup: LaunchFds  # where fragments live: neither the daemon's cgroup nor a pod's
+    fragments_cgroup: LaunchFds  # the fragments' own cgroup, neither the daemon's nor a pod's
     profiles: Sequence[Profile] = ()
     pools: dict[str, Pool[FragmentHandle]] = field(default_factory=dict)
     handlers: dict[str, Handler] = field(default_factory=dict)
@@ -67,32 +67,32 @@ class Runtime:
     events: Events = field(default_factory=Events)
     selinux: Selinux = field(default_factory=Selinux)
     tracing: Tracing | NoTracing = field(default_factory=NoTracing)
-    userns_unavailable: str = "not tried yet"  # why pods cannot have them; "": they can
+    userns_unavailable: str = "not tried yet"  # why pods cannot have user namespaces; "": they can
 
     @property
     def shapes_traffic(self) -> bool:
-        """Whether pods' bandwidths are passed on: to CNI plugins."""
+        """Whether bandwidth annotations of pods are applied: only by CNI plugins."""
         return self.config.network.driver == "cni"
 
     def pool_of(self, pod: Pod) -> Pool[FragmentHandle] | None:
         return self.pools.get(pod.record.pool)
 
     def handler_of(self, pod: Pod) -> Handler:
-        """Raises FailedPrecondition for one that the configuration has no more: another is no substitute."""
+        """Raises FailedPrecondition for a handler that was removed from the configuration."""
         name = pod.record.runtime_handler
         if name not in self.handlers:
             raise FailedPrecondition(
-                f"pod sandbox {pod.id}: its runtime handler {name!r} is not there any more; there are "
+                f"pod sandbox {pod.id}: its runtime handler {name!r} was removed; known are "
                 f"{', '.join(map(repr, self.handlers))} (configuration: handlers)"
             )
         return self.handlers[name]
 
     def driver_of(self, record: ContainerRecord) -> Driver:
-        """Raises FailedPrecondition for one that only a later daemon has."""
+        """Raises FailedPrecondition for a driver that only a later release has."""
         if record.driver not in self.drivers:
             raise FailedPrecondition(
-                f"container {record.id}: it was made by the runtime driver {record.driver!r}, which this "
-                f"phantom-cri has not, only {', '.join(self.drivers)}"
+                f"container {record.id}: created by the runtime driver {record.driver!r}, which this "
+                f"phantom-cri does not have, only {', '.join(self.drivers)}"
             )
         return self.drivers[record.driver]
 
@@ -101,7 +101,7 @@ class Runtime:
         return Stages(verb, self.tracing)
 
     def observe(self, pod: Pod, stages: Stages) -> None:
-        """Keep how long the stages of a start took, with the pod and in the metrics."""
+        """Store the durations of a start's stages, with the pod and in the metrics."""
         for name, seconds in (*stages.seconds.items(), ("total", stages.total())):
             label = f"{stages.verb} {name}"
             pod.stages[label] = seconds

@@ -1,4 +1,4 @@
-"""What a container's fragment does to start it, op by op and in words, and what its process is held to."""
+"""The plan with which a container is started, op by op, and the confinement of its process."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _PID_NAMESPACES = {"pod": "the pod's", "container": "its own", "node": "the host
 
 
 async def show_plan(runtime: Runtime, container_id: str) -> PlanReport:
-    """The plan that was sent last, also one that failed; else one made again from the container's record.
+    """The plan that was sent last, also if it failed; else one made again from the container's record.
 
-    Raises NotFound, InvalidArgument (an ambiguous prefix), and what making a plan raises, DataLoss among it.
+    Raises NotFound, InvalidArgument (an ambiguous prefix), and the errors of making a plan, as DataLoss.
     """
     container = runtime.records.container(container_id)
     pod = runtime.records.pod_of(container)
@@ -41,7 +41,7 @@ async def show_plan(runtime: Runtime, container_id: str) -> PlanReport:
 def _made_again(runtime: Runtime, pod: Pod, container: Container) -> plans.Plan:
     lent = lendable(
         runtime, runtime.fragments_cgroup
-    )  # named as those of the container's own, which may be gone
+    )  # named as the container's own fds, which may be closed
     log = ["log"] if container.record.log_path else []
     return plans.container_plan(container_spec(runtime, pod, container), [*lent, *log], hold=True)
 

@@ -1,4 +1,4 @@
-"""StartContainer: lets the prepared process go; the fragment answers once its execve succeeded."""
+"""StartContainer: releases the prepared process; the fragment answers when its execve has succeeded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def start_container(runtime: Runtime, container_id: str) -> None:
     async with container.lock:
         runtime.records.container(container.id)  # it may have been removed while this call waited
         if container.record.started_at and runtime.records.sent_again(container.id):
-            return  # it may even have ended, before its caller could hear of the start
+            return  # it may even have ended before the caller got an answer
         states.next_container_state(container.record.state, "start", container.id)
         states.next_sandbox_state(pod.record.state, "start container in", pod.id)
         pod.check_version()
@@ -38,7 +38,8 @@ async def start_container(runtime: Runtime, container_id: str) -> None:
             raise Internal(f"pod sandbox {pod.id} is ready but has no fragment")
         container.starting = True
         try:
-            # Whether the process has been let go cannot be taken back: a client that leaves finds it running.
+            # A released process cannot be taken back: if the client disconnects, it finds the container
+            # running.
             await to_the_end(start(runtime, pod, fragment, container))
         except PhantomError as error:
             failure = _cut_off(pod, fragment, container, error) or error
@@ -52,13 +53,13 @@ async def start_container(runtime: Runtime, container_id: str) -> None:
 def _cut_off(
     pod: Pod, fragment: FragmentHandle, container: Container, error: PhantomError
 ) -> PhantomError | None:
-    """What to tell of a start that somebody else has ended: fragment and kernel say it in many ways."""
+    """The error for a start interrupted by a stop, for which fragment and kernel have various errors."""
     if pod.stopping or not fragment.alive():
         return FailedPrecondition(
             f"cannot start container {container.id}: pod sandbox {pod.id} has just ended"
         )
     if isinstance(error, LaunchError) and error.number == errno.ECHILD:
-        return FailedPrecondition(f"{error}: it was stopped meanwhile, or has too little memory")
+        return FailedPrecondition(f"{error}: stopped during the start, or too little memory")
     return None
 
 
@@ -85,9 +86,7 @@ async def start(runtime: Runtime, pod: Pod, fragment: FragmentHandle, container:
         undo.keep()
     runtime.events.emit("started", pod, container.id)
     runtime.observe(pod, stages)
-    log.info(
-        "container %s is running", container.id, extra={"sandbox_id": pod.id, "container_id": container.id}
-    )
+    log.info("container %s started", container.id, extra={"sandbox_id": pod.id, "container_id": container.id})
 
 
 def record_failure(runtime: Runtime, container: Container, error: PhantomError) -> None:
@@ -106,7 +105,7 @@ def record_failure(runtime: Runtime, container: Container, error: PhantomError) 
 
 
 def catch_up(runtime: Runtime, pod: Pod, container: Container) -> None:
-    """An exit, or the pod's death, that came before we had recorded the start."""
+    """Handle an exit, or the pod's death, that was reported before the start was recorded."""
     early = pod.fragment.take_early_exit(container.id) if pod.fragment else None
     if early is not None:
         endings.container_exited(runtime, container.id, early)

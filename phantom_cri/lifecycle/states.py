@@ -1,7 +1,7 @@
-"""Which verb is legal in which state, and where it leads: one table.
+"""Which verb is allowed in which state, and the next state: one table.
 
-A pair that is missing is refused with FailedPrecondition naming both. Stop and Remove are
-legal everywhere: CRI wants them idempotent.
+A missing pair is refused with FailedPrecondition naming both. Stop and Remove are allowed in every state: in
+CRI they are idempotent.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SANDBOX: dict[tuple[SandboxState, SandboxVerb], SandboxState] = {
 
 
 def next_container_state(state: ContainerState, verb: ContainerVerb, container_id: str) -> ContainerState:
-    """The state that `verb` leads to, or FailedPrecondition."""
+    """The state after `verb`. Raises FailedPrecondition."""
     try:
         return CONTAINER[state, verb]
     except KeyError:

@@ -1,4 +1,4 @@
-"""What every room holds at a moment, as counts: for `crictl info`, and for whoever looks for leaks."""
+"""Counts of what each package holds: for `crictl info`, and for finding leaks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from phantom_cri.streaming import StreamStatistics
 
 
 class Statistics(Record, frozen=True):
-    """By room. `fragments`: of pods, not of pools; `event_readers`: of GetContainerEvents;
-    `unwritten_records`: changes on their way to where they outlive a reboot.
+    """By package. `fragments`: of pods, not of pools; `event_readers`: of GetContainerEvents;
+    `unwritten_records`: changes not written yet to the file that survives a reboot.
     """
 
     records: RecordStatistics

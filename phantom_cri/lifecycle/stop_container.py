@@ -1,6 +1,6 @@
-"""StopContainer: the stop signal once, a grace, then SIGKILL for all of it.
+"""StopContainer: the stop signal once, a grace period, then SIGKILL for all its processes.
 
-Takes no lock while a container runs: a second caller with a shorter grace must be able to
+Takes no lock while a container runs: a second caller with a shorter grace period must be able to
 shorten the first one's, and removal must not wait for it.
 """
 
@@ -17,11 +17,11 @@ from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.requests import signal_number
 
 KILL_TIMEOUT = 10.0
-"""Seconds after SIGKILL in which the kernel must have ended the processes."""
+"""Seconds after SIGKILL in which the processes must have exited."""
 
 
 async def stop_container(runtime: Runtime, container_id: str, timeout_s: int) -> None:
-    """Returns when the container has exited; at once for one that never ran or is unknown."""
+    """Returns when the container has exited; at once if it never ran or is unknown."""
     container = runtime.records.find_container(container_id)
     if container is None:
         return
@@ -35,9 +35,9 @@ async def stop_container(runtime: Runtime, container_id: str, timeout_s: int) ->
             async with asyncio.timeout(timeout_s):
                 await container.exited.wait()
         except TimeoutError:
-            log.info("container %s did not stop in %d s", container.id, timeout_s)
+            log.info("container %s did not stop within %d s, killing it", container.id, timeout_s)
     await kill(runtime, pod, container)
-    log.info("container %s is stopped", container.id, extra={"container_id": container.id})
+    log.info("container %s stopped", container.id, extra={"container_id": container.id})
 
 
 async def ask_to_stop(pod: Pod, container: Container) -> None:
@@ -48,14 +48,14 @@ async def ask_to_stop(pod: Pod, container: Container) -> None:
 
 
 async def kill(runtime: Runtime, pod: Pod, container: Container) -> None:
-    """SIGKILL for every process of the container, and wait until it has exited."""
+    """SIGKILL every process of the container, and wait until it has exited."""
     await give_up_checkpoint(container)
     is_idle = not container.starting and container.record.state != "running"
     if is_idle and await _gave_up(runtime, pod, container):
         return
     await _signal(pod, container, signal.SIGKILL, all_processes=True)
     if container.starting:
-        async with container.lock:  # the start fails now, and says so to its caller
+        async with container.lock:  # the start fails now, with an error for its caller
             pass
         if container.record.state != "running":
             return
@@ -72,8 +72,8 @@ async def kill(runtime: Runtime, pod: Pod, container: Container) -> None:
 
 
 async def _gave_up(runtime: Runtime, pod: Pod, container: Container) -> bool:
-    """Give back what a container has that does not run; False if a start was quicker."""
-    async with container.lock:  # a start that comes now would meet the cgroup on its way out
+    """Release the resources of a container that does not run; False if a start was faster."""
+    async with container.lock:  # a concurrent start must not use the cgroup while it is being removed
         if container.record.state == "running":
             return False
         await give_up_preparation(pod, container)
@@ -87,6 +87,6 @@ async def _signal(pod: Pod, container: Container, number: int, *, all_processes:
     try:
         await pod.fragment.client.signal(container.id, number, all_processes=all_processes)
     except PhantomError:
-        # Already gone is what was wanted; its exit, or the fragment's death, is being told.
+        # It is already gone; its exit, or the fragment's death, will be reported.
         if pod.fragment is not None and pod.fragment.alive() and not container.exited.is_set():
             log.debug("signal %d for container %s was refused", number, container.id)

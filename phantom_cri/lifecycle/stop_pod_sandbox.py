@@ -7,9 +7,9 @@ from phantom_cri.lifecycle.runtime import Runtime, log
 
 
 async def stop_pod_sandbox(runtime: Runtime, sandbox_id: str) -> None:
-    """End every process of the pod and give back its network; its records stay.
+    """End every process of the pod and release its network; its records stay.
 
-    Takes the pod's lock only: a container's verb that hangs in the kernel ends with the fragment.
+    Takes only the pod's lock: a container's verb that hangs in the kernel ends when the fragment is killed.
     """
     pod = runtime.records.find_pod(sandbox_id)
     if pod is None:
@@ -19,4 +19,4 @@ async def stop_pod_sandbox(runtime: Runtime, sandbox_id: str) -> None:
             return
         await endings.end_pod(runtime, pod)
         runtime.records.save_pod(pod)
-    log.info("pod sandbox %s is stopped", pod.id, extra={"sandbox_id": pod.id})
+    log.info("pod sandbox %s stopped", pod.id, extra={"sandbox_id": pod.id})

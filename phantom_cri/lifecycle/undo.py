@@ -1,14 +1,13 @@
-"""Acquire = push a described undo.
+"""Cleanup on failure: each acquired resource pushes a described undo.
 
     async with Undo("run pod sandbox") as undo:
         cgroups.create(path)
         undo.push("cgroup", lambda: cgroups.remove(path))
         ...
-        undo.keep()      # all went well: nothing is undone
+        undo.keep()      # success: nothing is undone
 
-When the block is left without `keep()`, by an error or a cancelled request, the undos run
-last first, each even if one before it failed, shielded from further cancellation.
-An OSError that no room has named becomes one of our errors here.
+If the block is left without `keep()`, by an error or cancellation, the undos run last first, each even if
+another one failed, shielded from further cancellation. An OSError is converted to a PhantomError here.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ class Undo:
         self._actions: list[tuple[str, Action]] = []
 
     def push(self, what: str, action: Action) -> None:
-        """`what` names the acquired thing in the log if its undo fails."""
+        """`what` names the acquired resource in the log if its undo fails."""
         self._actions.append((what, action))
 
     def take_over(self, what: str, by: str, action: Action) -> None:
-        """The last pushed, `what`, now belongs to a bigger thing, which `action` takes back whole."""
+        """Replace the last undo, `what`: it is now part of `by`, which `action` releases as a whole."""
         taken, _ = self._actions.pop()
         if taken != what:
-            raise Internal(f"{self._verb}: {what} is not what was acquired last, but {taken}")
+            raise Internal(f"{self._verb}: {what} was not acquired last, but {taken}")
         self.push(by, action)
 
     def keep(self) -> None:
@@ -64,5 +63,5 @@ class Undo:
                 result = action()
                 if inspect.isawaitable(result):
                     await result
-            except Exception:  # the undos before it must run all the same
-                log.exception("%s: undoing %s failed", self._verb, what)
+            except Exception:  # the remaining undos must still run
+                log.exception("%s: failed to clean up %s", self._verb, what)

@@ -1,4 +1,4 @@
-"""UpdateContainerResources: other limits for a container, running or not."""
+"""UpdateContainerResources: changes a container's limits, whether or not it runs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from phantom_cri.requests import with_changes
 
 
 async def update_container_resources(runtime: Runtime, container_id: str, change: Resources) -> None:
-    """Apply the fields of `change` that are set; all of them or, when one is refused, none."""
+    """Apply the fields of `change` that are set; all of them or, if one is refused, none."""
     container = runtime.records.container(container_id)
     async with container.lock:
         runtime.records.container(container.id)  # it may have been removed while this call waited
         states.next_container_state(container.record.state, "update", container.id)
         runtime.records.pod_of(container).check_records()
         if container.record.state == "running":
-            # Each process has inherited its own by now (proc(5)): there is no longer one value to change.
+            # Each process has inherited its own value (proc(5)), so there is no single one to change.
             change = codec.replace(change, oom_score_adj=0)
         merged = with_changes(container.record.resources, change)
         runtime.cgroups.check(merged)
         if container.preparation is not None:
             await asyncio.wait([container.preparation])
-        # The kernel may be reclaiming memory on a thread: a client that leaves cannot stop that half-way.
+        # A thread may wait for the kernel to reclaim memory, which cannot be cancelled when the client
+        # leaves.
         await to_the_end(change_resources(runtime, container, merged))
 
 

@@ -1,4 +1,4 @@
-"""UpdatePodSandboxResources: what the pod as a whole may use."""
+"""UpdatePodSandboxResources: records the limits of the pod as a whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phantom_cri.requests import with_changes
 async def update_pod_sandbox_resources(
     runtime: Runtime, sandbox_id: str, overhead: Resources | None, resources: Resources | None
 ) -> None:
-    """Note what the pod may use from now on. Its cgroup is the kubelet's own, who changes it by itself."""
+    """Record the pod's new limits. Its cgroup belongs to the kubelet, which changes it itself."""
     pod = runtime.records.pod(sandbox_id)
     async with pod.lock:
         pod.check_records()

@@ -1,4 +1,4 @@
-"""The verbs as the wire calls them: one thin method each over the functions of this room."""
+"""The verbs as the CRI services call them: one thin method for each function of this package."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from phantom_cri.model import (
 )
 
 RUNTIME_NAME = "phantom"
-"""Prefix of the kubelet's container ids: never changes."""
+"""Prefix of the kubelet's container ids: must never change."""
 
 
 class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
-    """`phantom_cri.cri.verbs.RuntimeVerbs` over one node."""
+    """Implements `phantom_cri.cri.verbs.RuntimeVerbs`."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -124,7 +124,7 @@ class PodVerbs(CheckpointVerbs, EventVerbs, StatsVerbs, StreamingVerbs):
     async def create_container(
         self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig | None
     ) -> str:
-        """`sandbox_config` repeats what RunPodSandbox was given: our own record of it is what counts."""
+        """`sandbox_config` repeats that of RunPodSandbox and is ignored: our record is used."""
         return await create_container(self._runtime, sandbox_id, config)
 
     async def start_container(self, container_id: str) -> None:

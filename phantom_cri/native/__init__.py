@@ -1,4 +1,4 @@
-"""All of C that Python calls: the birth of fragments and their binary; system calls it has no name for."""
+"""The C functions called from Python: starting fragments, and system calls that Python lacks."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def spawn(
     cgroup_fd: int = -1,
     stderr_fd: int = -1,
 ) -> tuple[int, int]:
-    """Start a fragment: (pid, pidfd), both the caller's to wait for and to close.
+    """Start a fragment: returns (pid, pidfd); the caller reaps the process and closes the pidfd.
 
     `clone_flags`: CLONE_NEW*, with CLONE_NEWNS; `listen_fd`: a listening SOCK_SEQPACKET socket;
-    `state_fd`: the pod's state directory; `cgroup_fd`: cgroup v2 directory to be started in, or -1;
-    `stderr_fd`: where it complains, or -1. The fds stay the caller's.
+    `state_fd`: the pod's state directory; `cgroup_fd`: cgroup v2 directory to start it in, or -1;
+    `stderr_fd`: for its error messages, or -1. The caller keeps the fds.
     Blocks (without the GIL) until execve, some 0.1 to 0.5 ms. Raises OSError.
     """
     pidfd = ffi.new("int *", -1)
@@ -53,14 +53,14 @@ def spawn(
 
 
 def boot_id() -> str:
-    """Which boot of the machine this is: a UUID that the kernel makes once (random(4)). Raises OSError."""
+    """The id of this boot: a UUID that the kernel creates at boot (random(4)). Raises OSError."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def raise_file_limit() -> None:
-    """Let this process open as many files as it may; fragments keep the limit it was started with.
+    """Raise this process's soft limit of open files to the hard one; fragments keep the original limit.
 
-    The usual soft limit of 1024 is for programs that use select(2). Call it once. Raises OSError.
+    The usual soft limit of 1024 exists for programs that use select(2). Call it once. Raises OSError.
     """
     result = lib.ph_raise_file_limit()
     if result < 0:
@@ -71,7 +71,7 @@ def raise_file_limit() -> None:
 def fragment_binary() -> int:
     """The fragment's executable in a sealed memfd that stays open as long as this process.
 
-    Sealed, since a container that gets hold of /proc/PID/exe of its fragment could otherwise rewrite the
+    Sealed, since a container that can open /proc/PID/exe of its fragment could otherwise overwrite the
     program of all pods (CVE-2019-5736). Raises OSError.
     """
     try:
@@ -120,7 +120,7 @@ def unshare(flags: int) -> None:
 
 
 def syncfs(fd: int) -> None:
-    """syncfs(2): all of the file system that `fd` is on. Blocks, without the GIL. Raises OSError."""
+    """syncfs(2): syncs the file system of `fd`. Blocks, without the GIL. Raises OSError."""
     _checked(lib.syncfs(fd))
 
 
@@ -131,5 +131,5 @@ def _checked(result: int) -> int:
 
 
 def address_of(content: bytes) -> int:
-    """Where `content` lies in memory, for a struct that points to it; good as long as `content` lives."""
+    """The address of `content`, for a struct that points to it; valid as long as `content` exists."""
     return int(ffi.cast("uintptr_t", ffi.from_buffer(content)))

@@ -12,7 +12,7 @@ struct client {
 };
 
 static struct client clients[ATTACH_MAX];
-static uint32_t client_limit; /* entries at and above it were never used: their memory stays untouched */
+static uint32_t client_limit; /* entries from here were never used: their pages stay unallocated */
 static uint32_t generations;
 static uint8_t watch_kind;
 
@@ -50,7 +50,7 @@ static void client_deinit(struct client *client)
         log->tap = NULL;
 }
 
-/* error 0: there is no more output, or the client itself has gone. */
+/* error 0: no more output, or the client has disconnected. */
 static void detach(struct client *client, int error)
 {
     struct ph_message message = {.type = PH_DETACHED, .error = error};
@@ -70,7 +70,7 @@ static void copy(struct client *client, enum log_name name, const char *bytes, s
 {
     ssize_t written = write(client->outputs[name], bytes, count);
 
-    if (written < 0 && (errno == EPIPE || errno == ECONNRESET)) /* of a socket with something unread */
+    if (written < 0 && (errno == EPIPE || errno == ECONNRESET)) /* ECONNRESET: a socket with unread data */
         detach(client, 0);
     else if (written != (ssize_t)count)
         detach(client, ENOBUFS);
@@ -92,8 +92,8 @@ static void tap(struct log *log, enum log_name name, const char *bytes, size_t c
     }
 }
 
-/* Never blocks, and a closed reading end is noticed: EPOLLERR of a pipe that nobody reads, EPOLLHUP of a
- * socket. */
+/* Makes writes non-blocking, and watches for a closed read end: EPOLLERR of a pipe, EPOLLHUP of a socket.
+ */
 static int watch_outputs(const struct client *client)
 {
     struct watch watch = {watch_kind, client->generation, (uint32_t)(client - clients)};

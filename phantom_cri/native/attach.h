@@ -1,7 +1,7 @@
-/* Clients attached to the output of a process: each gets a copy, and none of them can hold it up.
+/* Clients attached to the output of a process: each gets a copy, and none of them can block it.
  *
- * A copy is written without waiting into a pipe that the client gave. The pipe's room is all the buffer there
- * is: a client that leaves no room for a whole piece is let go, and told.
+ * A copy is written without waiting to a pipe from the client. The pipe is the only buffer: a client whose
+ * pipe has no room for a whole chunk is detached with an error.
  */
 #ifndef PHANTOM_ATTACH_H
 #define PHANTOM_ATTACH_H
@@ -16,10 +16,9 @@
 
 void attach_init(void);
 
-/* outputs[]: the writing ends of the client's pipes for stdout and stderr, or -1; taken (-1 is left).
- * Answers `to` with PH_OK and `console` (-1: none), which stays the caller's, and with PH_DETACHED later.
- * 0, or -errno (EAGAIN: too many), and nothing is
- * answered. */
+/* outputs[]: the write ends of the client's pipes for stdout and stderr, or -1; taken over (set to -1).
+ * Sends `to` PH_OK and `console` (-1: none), which the caller keeps, and PH_DETACHED later.
+ * 0, or -errno (EAGAIN: too many): then nothing is sent. */
 int attach_client(struct log *log, int outputs[LOG_STREAMS], int console, struct reply_to to);
 
 /* Event of the loop: a client has closed a pipe. */

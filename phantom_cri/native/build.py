@@ -46,10 +46,10 @@ FRAGMENT_SOURCES = (
 
 WARNINGS = ("-std=gnu17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror")
 HARDENING = ("-fstack-protector-strong", "-D_FORTIFY_SOURCE=2")
-# Every fragment pays for each page that it writes: a fixed address needs no relocation of tables, and
-# without RELRO the few words of data share pages. What attacks it would be the daemon, as root.
+# Each page that a fragment writes costs memory: a fixed address needs no relocations, and without RELRO the
+# few words of data share pages. Only the daemon, as root, could exploit that.
 SMALL = ("-Os", "-fno-pie", "-ffunction-sections", "-fdata-sections")
-# Sorted by alignment, the big tables, which stay untouched, do not come between what is written.
+# Sorted by alignment, so that the big unused tables are not between the pages that are written.
 LINK = (
     *("-static", "-no-pie", "-Wl,--gc-sections", "-Wl,--sort-section=alignment"),
     *("-Wl,-z,norelro", "-Wl,-z,noexecstack", "-s"),
@@ -83,9 +83,9 @@ ffibuilder.set_source(
 
 
 def build_fragment(target: Path, compiler: str | None = None, native: Path = NATIVE) -> None:
-    """Links the executable at `target`, whole or not at all, from the sources in `native`.
+    """Builds the executable `target`, atomically, from the sources in `native`.
 
-    `compiler`: default $CC or cc. Raises CalledProcessError with the compiler's words on stderr.
+    `compiler`: default $CC or cc. Raises CalledProcessError; the compiler's messages are on stderr.
     """
     command = [compiler or os.environ.get("CC", "cc"), *WARNINGS, *HARDENING, *SMALL, *LINK]
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
@@ -96,7 +96,7 @@ def build_fragment(target: Path, compiler: str | None = None, native: Path = NAT
 
 
 def build_in_place() -> None:
-    """Builds both beside this file."""
+    """Builds both in this file's folder."""
     root = NATIVE.parent.parent
     os.chdir(root)
     ffibuilder.compile(tmpdir=str(root))

@@ -7,8 +7,8 @@
 
 #define CHUNKS_MAX 64 /* about 40 000 processes in one turn of the loop */
 
-/* Cgroup v1 keeps what it once listed on a file for a second (CGROUP_PIDLIST_DESTROY_DELAY), so the list is
- * opened anew for each look; /proc is the fragment's own. */
+/* Cgroup v1 caches the list of an open file for a second (CGROUP_PIDLIST_DESTROY_DELAY), so the file is
+ * opened again for each read; /proc is the fragment's own. */
 static int reopen(int fd)
 {
     char path[40] = "/proc/self/fd/";
@@ -31,7 +31,7 @@ static void signal_chunk(struct listing *listing, const char *text, ssize_t leng
             listing->pid = listing->pid * 10 + (text[i] - '0');
             continue;
         }
-        /* 0 stands for a process of another pid namespace, in v2. */
+        /* In v2, 0 is a process of another pid namespace. */
         if (listing->pid > 0 && listing->pid != getpid() && kill(listing->pid, listing->signal) == 0)
             listing->signalled++;
         listing->pid = 0;

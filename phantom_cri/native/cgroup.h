@@ -1,4 +1,4 @@
-/* The few words a fragment has with cgroups: through fds that the daemon donated. */
+/* A fragment's operations on cgroups, through fds donated by the daemon. */
 #ifndef PHANTOM_CGROUP_H
 #define PHANTOM_CGROUP_H
 

@@ -19,7 +19,7 @@ struct connection {
     uint64_t list_serial;
 };
 
-/* Room for what SCM_MAX_FD allows: what comes is received, so that it can be closed. */
+/* Room for SCM_MAX_FD fds: all are received, so that they can be closed. */
 #define FDS_ROOM CMSG_SPACE(253 * sizeof(int))
 
 static struct connection connections[CONNECTION_MAX];
@@ -139,7 +139,7 @@ void broadcast(struct ph_message *event)
     }
 }
 
-/* As much of a list as the peer takes now. */
+/* Sends as much of a list as the peer can take now. */
 static int send_list(struct connection *connection)
 {
     struct ph_message message;
@@ -221,7 +221,7 @@ static void close_fds(struct request *request)
     request->fd_count = 0;
 }
 
-/* False: more than a plan may donate (all are closed). */
+/* False: more than a plan may donate; then all are closed. */
 static bool take_fds(struct msghdr *packet, struct request *request)
 {
     bool fits = true;
@@ -249,7 +249,7 @@ static bool take_fds(struct msghdr *packet, struct request *request)
     return fits;
 }
 
-/* True when there is a packet to read; false when there is none now, or the peer was hung up on. */
+/* True if a packet was received; false if there is none now, or the peer was disconnected. */
 static bool receive(struct connection *connection, struct request *request, size_t *length)
 {
     char control[FDS_ROOM] __attribute__((aligned(sizeof(struct cmsghdr))));
@@ -294,7 +294,7 @@ static void connection_ready(uint32_t index, uint32_t generation, uint32_t ready
 {
     struct reply_to to = {index, generation, 0};
     struct connection *connection = connection_of(to);
-    /* Off the stack, which stays touched; on it only while a request is handled would cost each fragment. */
+    /* Not on the stack: the pages that it needs there would stay allocated in each fragment. */
     static union {
         struct request request;
         char room[offsetof(struct request, message) + PH_PACKET_MAX];

@@ -10,7 +10,7 @@
 
 #define CONNECTION_MAX 8
 
-/* Whom an answer goes to; an answer to a connection that is gone is dropped. */
+/* The receiver of an answer; an answer to a closed connection is dropped. */
 struct reply_to {
     uint32_t index;
     uint32_t generation;
@@ -27,17 +27,17 @@ struct request {
 
 typedef void request_handler(struct request *request);
 
-/* Accepts connections from `listener`; what they ask is for `handler`. 0 or -errno. */
+/* Accepts connections from `listener`; requests go to `handler`. 0 or -errno. */
 int connections_init(int listener, request_handler *handler);
 
 void connection_subscribe(struct reply_to to);
 
-/* The entry at or after *next, which is moved past it; false: there is no more. */
+/* The entry at or after *next, which is advanced past it; false: no more. */
 typedef bool entry_source(uint32_t *next, struct ph_message *entry);
 /* Streams all entries, then PH_OK, as fast as the peer reads. */
 void connection_list(struct reply_to to, entry_source *source);
 
-/* A peer that does not read its answers is hung up on: it comes back and lists. fds are not taken. */
+/* A peer that does not read its answers is disconnected: it has to reconnect and list. Keeps fds open. */
 void reply(struct reply_to to, struct ph_message *message, const int *fds, uint32_t fd_count);
 void reply_ok(struct reply_to to, int64_t value, int64_t value2);
 void reply_text(struct reply_to to, const void *text, uint32_t length);

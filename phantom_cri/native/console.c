@@ -18,7 +18,7 @@ static int open_master(void)
 
     if (master < 0)
         return master;
-    /* A container that we exec into may have put something else there. */
+    /* On an exec, the container may have replaced it. */
     if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_MAGIC)
         return -ENODEV;
     return fd_take(&master);
@@ -48,7 +48,7 @@ int console_open(struct launch *launch)
 
     if (master < 0)
         return master;
-    /* TIOCGPTPEER opens the other end without walking a path of the container (Linux 4.13). */
+    /* TIOCGPTPEER opens the other end without resolving a path of the container (Linux 4.13). */
     if (ioctl(master, TIOCSPTLCK, &unlocked) < 0)
         return -errno;
     slave = kernel_result(ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));

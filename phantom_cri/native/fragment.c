@@ -1,7 +1,8 @@
-/* A pod's only process of ours: its namespaces, the parent of its containers, their logs and exits.
+/* The only runtime process of a pod: holds its namespaces, starts its containers, writes their logs and
+ * exits.
  *
- * Born by ph_spawn() (spawn.c) in its namespaces, with PH_FD_LISTEN and PH_FD_STATE. It takes no orders but
- * over its socket, and goes on when nobody is connected.
+ * Started by ph_spawn() (spawn.c) in its namespaces, with PH_FD_LISTEN and PH_FD_STATE. It is controlled only
+ * through its socket, and keeps running without a connection.
  */
 #include <signal.h>
 #include <string.h>
@@ -39,20 +40,20 @@ static int complain(const char *step, int error)
     return 1;
 }
 
-/* Ignored signals survive execve, and our children's: all back to default; and all blocked, since only
- * signalfd takes any. An ignored or default signal of an init would otherwise not even be queued. */
+/* Ignored signals are inherited through execve, also by our children: all are reset to default. All are
+ * blocked, since signalfd reads them; the kernel would not queue an init's unblocked default signals. */
 static void quiet_signals(void)
 {
-    static const uint64_t default_action[4]; /* struct sigaction as the kernel has it: SIG_DFL is 0 */
+    static const uint64_t default_action[4]; /* the kernel's struct sigaction: SIG_DFL is 0 */
     uint64_t all = ~0ULL;
 
-    /* By system call: the C library's own signal() refuses 32 and 33, which whoever started us may ignore. */
+    /* By system call: the C library's signal() refuses 32 and 33, which our parent may ignore. */
     for (int number = 1; number <= 64; number++)
         syscall(SYS_rt_sigaction, number, default_action, NULL, sizeof(all));
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
 }
 
-/* A process costs some fds here: the soft limit (1024 for select(2)'s sake) is the children's, not ours. */
+/* A process needs some fds here: the soft limit (1024 for select(2)) is for children only. */
 static void raise_limit(void)
 {
     struct rlimit limit;
@@ -67,7 +68,7 @@ static void raise_limit(void)
 static int make_own(void)
 {
     raise_limit();
-    /* Nobody in a shared pid namespace may look into it or attach to it. */
+    /* Other processes of a shared pid namespace must not read its memory or trace it. */
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return -errno;
     if (getpid() != 1 && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
@@ -85,8 +86,8 @@ static void signals_ready(uint32_t index, uint32_t generation, uint32_t ready)
     while (read(signals, &info, sizeof(info)) == sizeof(info)) {
         if (info.ssi_signo == SIGCHLD)
             reap_again = true;
-        /* As init of a shared pid namespace the fragment is in its containers' sight; a sender outside of
-         * the namespace has no pid in it: only that one is obeyed. */
+        /* As init of a shared pid namespace the fragment is visible to containers; a sender outside of the
+         * namespace has pid 0: only its signals are accepted. */
         else if (getpid() != 1 || info.ssi_pid == 0)
             shutdown_begin((struct reply_to){0});
     }
@@ -105,7 +106,7 @@ static int watch_signals(void)
     return loop_watch(signals, (struct watch){.kind = loop_register(signals_ready)}, FOR_INPUT);
 }
 
-/* What is due before the loop waits for the next event. */
+/* Periodic work before the loop waits for the next event. */
 static int64_t turn(void)
 {
     static bool is_last;
@@ -116,7 +117,7 @@ static int64_t turn(void)
     wait = processes_tick();
     if (is_last)
         return LOOP_END;
-    /* Once more: a request that came before the end is answered. */
+    /* One more turn: requests received before the end are answered. */
     is_last = shutdown_is_done();
     if (is_last || reap_again)
         return 0;

@@ -41,7 +41,7 @@ static int make_places(int root)
     return file < 0 ? file : 0;
 }
 
-/* The new root is mounted on /proc, which every host has, for the moment between the two. */
+/* The new root is temporarily mounted on /proc, which exists on every host. */
 static int enter_root(void)
 {
     static const struct option options[] = {{"mode", "0755"}, {"size", "64k"}, {"nr_inodes", "16"}, {0}};
@@ -55,8 +55,8 @@ static int enter_root(void)
     return result == 0 ? kernel_pivot_here() : result;
 }
 
-/* Read-only, else a container's root might change the mode of the host's own node through a mask; a device
- * can be written to all the same. */
+/* Read-only, since otherwise a container's root could change the mode of the host's node through a mask; the
+ * device can still be written to. */
 static int clone_null(void)
 {
     struct mount_attr sealed = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
@@ -67,7 +67,7 @@ static int clone_null(void)
     return result < 0 ? result : fd_take(&null);
 }
 
-/* The standard streams that children start out with: fchmod(2) on them fails as well. */
+/* The initial standard streams of children: fchmod(2) on them also fails. */
 static int use_sealed_null(void)
 {
     OWNED_FD null = kernel_result(open(FRAGMENT_NULL, O_RDWR | O_CLOEXEC));

@@ -1,4 +1,4 @@
-/* The fragment's own root: a few mounts that pin nothing of the host. */
+/* The fragment's own root: a few mounts that keep none of the host's busy. */
 #ifndef PHANTOM_FRAGMENT_ROOT_H
 #define PHANTOM_FRAGMENT_ROOT_H
 
@@ -7,7 +7,7 @@
 #define FRAGMENT_SHM    "/shm"    /* the pod's /dev/shm */
 #define FRAGMENT_ROOTFS "/rootfs" /* where a container's root is assembled, in the child's own copy */
 
-/* Replaces the inherited mounts by the tiny root; *step says what failed. 0 or -errno. */
+/* Replaces the inherited mounts by the small root; *step: what failed. 0 or -errno. */
 int fragment_root_init(const char **step);
 
 #endif

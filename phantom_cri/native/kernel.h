@@ -1,7 +1,7 @@
-/* System calls that the oldest libc we build with has no wrapper for, and owned fds.
+/* System calls without a wrapper in the oldest supported libc, and owned fds.
  *
- * Every function of ours returns 0 (or an fd, a pid, a count) or -errno, so that an error never depends
- * on who called what since.
+ * All our functions return 0 (or an fd, a pid, a count) or -errno, so that an error cannot be overwritten by
+ * later calls.
  */
 #ifndef PHANTOM_KERNEL_H
 #define PHANTOM_KERNEL_H
@@ -37,7 +37,7 @@ static inline int kernel_result(long value)
     return value < 0 ? -errno : (int)value;
 }
 
-/* All of it in one write, as the kernel's own files want it. */
+/* In one write, as files in /proc and /sys require. */
 static inline int kernel_write_all(int fd, const char *text, size_t length)
 {
     ssize_t written = write(fd, text, length);
@@ -89,7 +89,7 @@ static inline int kernel_mount(const char *source, const char *target, const cha
     return kernel_result(syscall(SYS_mount, source, target, type, flags, options));
 }
 
-/* The root becomes `.`, what was the root is detached: pivot_root(2), NOTES, `pivot_root(".", ".")`. */
+/* Makes `.` the root and detaches the old root: pivot_root(2), NOTES, `pivot_root(".", ".")`. */
 static inline int kernel_pivot_here(void)
 {
     int result = kernel_result(syscall(SYS_pivot_root, ".", "."));
@@ -144,7 +144,7 @@ static inline int fd_take(int *fd)
     return taken;
 }
 
-/* An fd that is closed when its scope is left, unless fd_take() took it out. */
+/* An fd that is closed at the end of its scope, unless fd_take() released it. */
 #define OWNED_FD __attribute__((cleanup(fd_close))) int
 
 #endif

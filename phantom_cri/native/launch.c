@@ -51,7 +51,7 @@ void launch_deinit(struct launch *launch)
     fd_close(&launch->root);
 }
 
-/* Streams that nobody gave are the host's /dev/null so far; the container's own has a name in its root. */
+/* Replaces the host's /dev/null in missing streams by the container's own, which its root can name. */
 static void use_own_null(const struct launch *launch)
 {
     struct stat status;
@@ -62,7 +62,7 @@ static void use_own_null(const struct launch *launch)
             continue;
         if (null < 0)
             null = open("/dev/null", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-        /* An image may lack it, and a container that we exec into may have something else there. */
+        /* The image may lack it, and on an exec the container may have replaced it. */
         if (null < 0 || fstat(null, &status) < 0 || !S_ISCHR(status.st_mode) ||
             status.st_rdev != makedev(1, 3))
             return;
@@ -71,12 +71,11 @@ static void use_own_null(const struct launch *launch)
     }
 }
 
-/* Before the first op of phase CREDENTIALS: between those that make what the process sees and those that give
- * it to its user.
+/* Called before the first op of phase CREDENTIALS, when mounts and root are complete.
  *
- * The pty belongs to the root's devpts, and its owner follows IDS. Then whatever is still open is closed, but
- * for two fds that are no directories: /proc/self/fd/N of a directory leads out of the root, for CHDIR and
- * for EXEC alike, as O_CLOEXEC acts only after the program's path was walked (CVE-2024-21626). */
+ * Opens the pty, since it belongs to the root's devpts and gets its owner with IDS. Then closes everything
+ * except two fds that are not directories: /proc/self/fd/N of a directory leads out of the root, for CHDIR
+ * and for EXEC, as O_CLOEXEC takes effect only after the program's path was resolved (CVE-2024-21626). */
 static int close_fds_for_exec(struct launch *launch)
 {
     unsigned low = (unsigned)(launch->status < launch->fragment ? launch->status : launch->fragment);
@@ -148,7 +147,7 @@ _Noreturn void launch_child(struct launch *launch, const int stdio[3])
     if (failure.error == 0) {
         setsid();
         restore_limit();
-        /* Everything is blocked in the fragment; its dispositions are the default ones. */
+        /* The fragment blocks all signals; its dispositions are the default ones. */
         syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));
         launch_run(launch, &failure);
     }

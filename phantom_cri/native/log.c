@@ -7,7 +7,7 @@
 #include "log.h"
 #include "text.h"
 
-#define PUMP_MAX    65536 /* bytes of one stream per turn of the loop: the others' turns come soon */
+#define PUMP_MAX    65536 /* bytes of one stream per turn of the loop, so that others get their turn soon */
 #define OUTPUT_ROOM 65536
 #define HEAD_LENGTH (TEXT_TIME_LENGTH + sizeof(" stdout F ") - 1)
 #define HEAD_TAG    (HEAD_LENGTH - 2)
@@ -62,7 +62,7 @@ void log_deinit(struct log *log)
     fd_close(&log->fd);
 }
 
-/* Counts the lines that the file did not take, and cuts off the torn one. */
+/* Counts the lines that could not be written, and truncates a partly written one. */
 static void drop(struct log *log, size_t written)
 {
     size_t whole = written;
@@ -116,8 +116,8 @@ static void format_head(enum log_name name, char head[HEAD_LENGTH])
            HEAD_LENGTH - TEXT_TIME_LENGTH);
 }
 
-/* Takes `fresh` bytes behind what the buffer holds, in which there is no end of a line; emits the complete
- * lines, and the front of one that fills the buffer. */
+/* Handles `fresh` bytes added to the buffer, which had no end of line before; writes the complete lines, and
+ * the first part of one that fills the buffer. */
 static void split(struct log *log, enum log_name name, size_t fresh)
 {
     struct log_stream *stream = &log->streams[name];
@@ -174,7 +174,7 @@ bool log_pump(struct log *log, enum log_name name)
         if (log->fd >= 0)
             split(log, name, (size_t)count);
     } while (total < PUMP_MAX);
-    /* Else end of file, or EIO: what a pty's master says when its last slave is closed. */
+    /* Else end of file, or EIO from a pty's master when its last slave is closed. */
     is_open = count > 0 || (count < 0 && errno == EAGAIN);
     if (log->fd >= 0)
         flush(log);

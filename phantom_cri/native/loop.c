@@ -18,7 +18,7 @@ static uint64_t pack(struct watch watch)
 static int control(int operation, int fd, struct watch watch, enum watch_for what)
 {
     static const uint32_t events[] = {
-        [FOR_HANGUP] = 0, /* EPOLLHUP is always told */
+        [FOR_HANGUP] = 0, /* EPOLLHUP is always reported */
         [FOR_INPUT] = EPOLLIN,
         [FOR_INPUT_AND_ROOM] = EPOLLIN | EPOLLOUT,
     };
@@ -58,7 +58,7 @@ static void dispatch(const struct epoll_event *event)
     handlers[packed >> 56]((uint32_t)packed, packed >> 32 & 0xffffff, ready);
 }
 
-/* Whole milliseconds, up; -1: no limit. */
+/* In milliseconds, rounded up; -1: no limit. */
 static int milliseconds(int64_t nanoseconds)
 {
     return nanoseconds < 0 ? -1 : (int)((nanoseconds + 999999) / 1000000);

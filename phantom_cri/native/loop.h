@@ -1,4 +1,4 @@
-/* The fragment's event loop: epoll, and whom to call for each watched fd. It knows none of those it calls. */
+/* The fragment's event loop: epoll, with a registered handler for each kind of watched fd. */
 #ifndef PHANTOM_LOOP_H
 #define PHANTOM_LOOP_H
 
@@ -10,9 +10,9 @@
 
 typedef void watch_handler(uint32_t index, uint32_t generation, uint32_t ready);
 
-/* `generation` tells an event of a closed fd from one of its entry's next user. */
+/* `generation` identifies late events of a closed fd whose entry was reused. */
 struct watch {
-    uint8_t kind;        /* what loop_register() answered */
+    uint8_t kind;        /* as returned by loop_register() */
     uint32_t generation; /* 24 bits are kept */
     uint32_t index;
 };
@@ -20,7 +20,7 @@ struct watch {
 /* 0 or -errno. */
 int loop_init(void);
 
-/* Who is called for a kind of fds; the number of that kind. */
+/* Registers the handler for a kind of fds; returns the number of that kind. */
 uint8_t loop_register(watch_handler *handler);
 
 enum watch_for {
@@ -33,11 +33,11 @@ enum watch_for {
 int loop_watch(int fd, struct watch watch, enum watch_for what);
 int loop_change(int fd, struct watch watch, enum watch_for what);
 
-/* What a turn answers beside nanoseconds until it wants to be called again. */
+/* Return values of a turn, besides the nanoseconds until its next call. */
 #define LOOP_WAIT (-1) /* with the next event */
-#define LOOP_END  (-2) /* not again: loop_run() returns */
+#define LOOP_END  (-2) /* never again: loop_run() returns */
 
-/* Calls `turn`, then waits for events and hands them out, again and again. 0 or -errno. */
+/* Repeats: calls `turn`, waits for events, calls their handlers. 0 or -errno. */
 int loop_run(int64_t (*turn)(void));
 
 #endif

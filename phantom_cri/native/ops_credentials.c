@@ -1,4 +1,4 @@
-/* Ops that take privileges away, and EXEC. */
+/* Ops that drop privileges, and EXEC. */
 #include <grp.h>
 #include <limits.h>
 #include <linux/capability.h>
@@ -33,7 +33,7 @@ int op_BOUNDING(struct launch *launch, const struct op *op)
         if (op->field[0].number >> capability & 1)
             continue;
         if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
-            /* EINVAL: the kernel's last capability is passed. */
+            /* EINVAL: beyond the kernel's last capability. */
             return errno == EINVAL ? 0 : -errno;
     }
     return 0;
@@ -52,7 +52,7 @@ static int set_capabilities(uint64_t effective, uint64_t permitted, uint64_t inh
     return kernel_result(syscall(SYS_capset, &head, sets));
 }
 
-/* A process that opens /dev/stdout again needs to own the pipe or pty behind it. */
+/* A process that opens /dev/stdout again has to own its pipe or pty. */
 void own_standard_streams(uid_t uid, gid_t gid)
 {
     for (int fd = 0; fd < 3; fd++) {
@@ -67,8 +67,8 @@ void own_standard_streams(uid_t uid, gid_t gid)
     }
 }
 
-/* Other ids empty the effective set, and where fs.suid_dumpable is 1 make the process one to be traced by its
- * neighbours, while it still holds what they must not have. */
+/* A change of ids clears the effective set, and with fs.suid_dumpable=1 it makes the process traceable by
+ * other processes while it still has privileges and fds that they must not get. */
 int credentials_restore(void)
 {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -83,7 +83,7 @@ int credentials_restore(void)
     return kernel_result(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
 }
 
-/* Leaves the permitted set effective too, so that a filter without NO_NEW_PRIVS can still be loaded. */
+/* Keeps the permitted set effective, so that a filter can still be loaded without NO_NEW_PRIVS. */
 int op_IDS(struct launch *launch, const struct op *op)
 {
     uid_t uid = (uid_t)op->field[0].number;
@@ -154,7 +154,7 @@ static const char *search_path(char *const *environment)
     return "/bin:/usr/bin";
 }
 
-/* Tries every directory of PATH; as execvpe(3) does, EACCES is remembered and the search goes on. */
+/* Tries every directory of PATH; as in execvpe(3), EACCES is remembered and the search continues. */
 static int execute_by_search(const char *name, char *const *arguments, char *const *environment)
 {
     char path[PATH_MAX];
@@ -190,7 +190,7 @@ static int die_with_fragment(const struct launch *launch)
         return 0;
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
         return -errno;
-    /* A pidfd is readable once its process is dead: that was before the prctl. */
+    /* A readable pidfd: the fragment died before the prctl. */
     return poll(&fragment, 1, 0) > 0 ? -ESRCH : 0;
 }
 
@@ -226,7 +226,7 @@ int op_EXEC(struct launch *launch, const struct op *op)
     result = die_with_fragment(launch);
     if (result < 0)
         return result;
-    /* Every fd of ours is O_CLOEXEC already; this would hold even where one was not (CVE-2024-21626). */
+    /* All our fds are O_CLOEXEC; this covers one that is not (CVE-2024-21626). */
     kernel_close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
     if (launch->plan->head.flags & PH_PLAN_HOLD) {
         launch->step = "wait to go on";

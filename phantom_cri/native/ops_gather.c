@@ -1,4 +1,4 @@
-/* Ops on namespaces and cgroups, and those that gather sources as detached mounts. */
+/* Ops on namespaces and cgroups, and those that open sources as detached mounts. */
 #include <limits.h>
 #include <string.h>
 #include <sys/fsuid.h>
@@ -87,12 +87,12 @@ void mount_reason(int fs, struct launch *launch)
     ssize_t length = read(fs, launch->reason, sizeof(launch->reason) - 1);
 
     launch->reason[length < 0 ? 0 : length] = 0;
-    /* One line, and in ASCII: it repeats options, whatever bytes they have. */
+    /* Makes it one line of ASCII: it repeats options, which may have any bytes. */
     for (char *byte = launch->reason; *byte; byte++)
         *byte = *byte == '\n' ? 0 : *byte < ' ' || *byte > '~' ? '?' : *byte;
 }
 
-/* devpts gives its root to 0, whoever makes it; any other file system to its maker (FILES_AS_ROOT). */
+/* The root of devpts belongs to uid 0; of any other file system to its creator (FILES_AS_ROOT). */
 static int own_root(const char *type, int mount)
 {
     uid_t uid = (uid_t)setfsuid((uid_t)-1);

@@ -1,9 +1,8 @@
-/* Programs of the host that work on a container's root before anything runs in it: OCI's createContainer
- * hooks.
+/* OCI's createContainer hooks: programs of the host that modify a container's root before the container runs.
  *
- * Such a program finds the node as it is, and the root with all its mounts at `rootfs` in the bundle; what it
- * mounts there, the container has. For that a clone of the host's mounts hangs in the launch's own mount
- * namespace until PIVOT, which takes all of it away again. On the node itself nothing is mounted.
+ * Such a program sees the host's mounts, and the root with all its mounts at `rootfs` in the bundle; mounts
+ * that it adds there are in the container. For that, a clone of the host's mounts is attached in the launch's
+ * own mount namespace until PIVOT detaches it. Nothing is mounted on the host itself.
  */
 #include <limits.h>
 #include <poll.h>
@@ -18,7 +17,7 @@
 #include "launch.h"
 #include "text.h"
 
-#define HOST       FRAGMENT_SHM /* its own content is in the container by now */
+#define HOST       FRAGMENT_SHM /* its own content is already in the container */
 #define REASON_MAX 120          /* what fits into a failure's text */
 
 int op_HOST(struct launch *launch, const struct op *op)
@@ -58,7 +57,7 @@ static int enter_bundle(const char *bundle)
     return result < 0 ? result : kernel_result(chdir(bundle));
 }
 
-/* Runs in the hook's process. What fails before its program does is told where the program would tell it. */
+/* Runs in the hook's process. Errors before its execve are written to its output, as its own would be. */
 static _Noreturn void run_hook(const struct launch *launch, const struct op *op, int input, int output,
                                char **pointers)
 {
@@ -82,7 +81,7 @@ static _Noreturn void run_hook(const struct launch *launch, const struct op *op,
     _exit(127);
 }
 
-/* The end of what it wrote is what it died of. */
+/* The end of its output is taken as the reason. */
 static void take_reason(int output, struct launch *launch)
 {
     off_t size = lseek(output, 0, SEEK_END);
@@ -94,7 +93,7 @@ static void take_reason(int output, struct launch *launch)
         *byte = *byte == '\n' ? ' ' : *byte < ' ' || *byte > '~' ? '?' : *byte;
 }
 
-/* 0 when it ended well within its time. */
+/* 0 if it succeeded within its timeout. */
 static int wait_for_hook(int pidfd, uint64_t seconds)
 {
     struct pollfd hook = {.fd = pidfd, .events = POLLIN};

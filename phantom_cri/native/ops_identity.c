@@ -35,7 +35,8 @@ static int write_sysctl(struct launch *launch, const struct op *op)
     return kernel_write_all(file, op->field[1].bytes, op->field[1].length);
 }
 
-/* Of an ipc namespace, only the root of the user namespace that owns it may (Linux 6.10, ipc_permissions()).
+/* Sysctls of an ipc namespace may only be set by the root of its user namespace (Linux 6.10,
+ * ipc_permissions()).
  */
 int op_SYSCTL(struct launch *launch, const struct op *op)
 {
@@ -48,14 +49,14 @@ int op_SYSCTL(struct launch *launch, const struct op *op)
     return left < 0 ? left : result;
 }
 
-/* rtnetlink numbers its messages NEW, DEL, GET, SET in fours. The flags do not tell: NLM_F_DUMP's bits
- * mean REPLACE and EXCL in a NEW. */
+/* rtnetlink numbers messages NEW, DEL, GET, SET in groups of four. The flags are ambiguous: NLM_F_DUMP's bits
+ * are REPLACE and EXCL in a NEW. */
 static bool is_query(uint16_t type)
 {
     return (type - RTM_BASE) % 4 == 2;
 }
 
-/* rtnetlink handles a request within sendto(): its answer is there when that returns. */
+/* rtnetlink handles a request within sendto(): the answer is available when it returns. */
 static int netlink_request(int fd, const struct nlmsghdr *request)
 {
     uint32_t answer[64];
@@ -84,7 +85,7 @@ int op_NETLINK(struct launch *launch, const struct op *op)
     launch->step = "socket";
     if (fd < 0)
         return fd;
-    /* The answer repeats the request, whatever its length, unless told not to. */
+    /* Without this option the answer repeats the request, of any length. */
     setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof(on));
     while (left) {
         const struct nlmsghdr *request = (const void *)next;
@@ -135,8 +136,8 @@ static int64_t read_score(int fd)
     return text[0] == '-' ? -value : value;
 }
 
-/* Without CAP_SYS_RESOURCE a score may not go below the lowest that a privileged process once set
- * (proc(5), oom_score_adj); that bound cannot be read, so it is searched for. */
+/* Without CAP_SYS_RESOURCE a score cannot be lowered below the value last set by a privileged process
+ * (proc(5), oom_score_adj); that bound cannot be read, so this searches for it. */
 int op_OOM_SCORE(struct launch *launch, const struct op *op)
 {
     OWNED_FD fd = kernel_result(open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC));

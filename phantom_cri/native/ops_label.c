@@ -1,4 +1,4 @@
-/* Ops for the kernel's security modules: what processes and files are labelled. */
+/* Ops for the kernel's security modules: labels of processes and files. */
 #include <limits.h>
 #include <string.h>
 #include <sys/xattr.h>
@@ -7,7 +7,7 @@
 #include "launch.h"
 #include "text.h"
 
-/* AppArmor has a folder of its own since Linux 5.8, as another module may be the first to be asked. */
+/* AppArmor has its own folder since Linux 5.8; the common file may belong to another module. */
 static int open_attribute(bool is_apparmor)
 {
     int fd = -ENOENT;
@@ -17,7 +17,7 @@ static int open_attribute(bool is_apparmor)
     return fd == -ENOENT ? kernel_result(open("/proc/thread-self/attr/exec", O_WRONLY | O_CLOEXEC)) : fd;
 }
 
-/* By the fragment's own /proc: what lies there in a container's root is the container's affair. */
+/* Uses the fragment's own /proc: a container controls the one in its root. */
 int op_EXEC_LABEL(struct launch *launch, const struct op *op)
 {
     char bytes[PATH_MAX];
@@ -41,7 +41,7 @@ int op_EXEC_LABEL(struct launch *launch, const struct op *op)
     return kernel_write_all(fd, bytes, text.used);
 }
 
-/* With its NUL, as libselinux has it. */
+/* Includes the NUL, as in libselinux. */
 static size_t context_size(const char *context)
 {
     return strlen(context) + 1;
@@ -69,8 +69,8 @@ bool label_is_option(const struct launch *launch, const char *type)
     return launch->label && (!strcmp(type, "tmpfs") || !strcmp(type, "devpts"));
 }
 
-/* Every mount of an IPC namespace's mqueue is the same superblock, which the kernel itself has mounted before
- * anybody could name a context for it: its root is labelled as a file is. */
+/* All mounts of an IPC namespace's mqueue share one superblock, which the kernel has already mounted without
+ * a context: so its root is labelled like a file. */
 int label_root(const struct launch *launch, const char *type, int mount)
 {
     OWNED_FD root = -1;

@@ -1,4 +1,4 @@
-/* Ops that assemble the container's root, up to PIVOT. Every path is the image's: path.h keeps it inside. */
+/* Ops that assemble the container's root, up to PIVOT. Paths are in the image: path.h keeps them inside. */
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -12,7 +12,7 @@ static int set_attributes(int fd, uint64_t attributes, uint64_t propagation, boo
 {
     struct mount_attr attr = {
         .attr_set = attributes,
-        /* The kernel wants to be told that the access time mode is replaced: mount_setattr(2). */
+        /* To set an access time mode, the old one has to be cleared: mount_setattr(2). */
         .attr_clr = attributes & PH_ATTR_ATIME_ALL ? PH_ATTR_ATIME_ALL : 0,
         .propagation = propagation & ~PH_MS_REC,
     };
@@ -20,7 +20,7 @@ static int set_attributes(int fd, uint64_t attributes, uint64_t propagation, boo
     return kernel_mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr);
 }
 
-/* A clone of a mounted host tree is a peer of its original; unless asked for, nothing propagates. */
+/* A clone of a host mount is a peer of the original; without a request it is made private. */
 static int set_propagation(int fd, uint64_t propagation)
 {
     return set_attributes(fd, 0, propagation ? propagation : PH_MS_PRIVATE, true);
@@ -31,7 +31,7 @@ static int attach_to(int tree, int target)
     return kernel_move_mount(tree, target, "", MOVE_MOUNT_T_EMPTY_PATH);
 }
 
-/* By the fd and not by a path, which could lead elsewhere a moment later. */
+/* By fd, since a path could be changed between two calls. */
 int op_ATTRIBUTES(struct launch *launch, const struct op *op)
 {
     launch->step = "mount_setattr";
@@ -95,7 +95,7 @@ int op_ATTACH(struct launch *launch, const struct op *op)
     return attach_to(tree, target);
 }
 
-/* Owner and mode of what this launch made: by fd, as a neighbour may share the volume it lies on. */
+/* Sets owner and mode of a new directory: by fd, as another container may share the volume. */
 static int own_directory(int parent, const char *name, mode_t mode, uid_t uid, gid_t gid)
 {
     OWNED_FD fd = kernel_result(openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -127,7 +127,7 @@ int op_MKDIR(struct launch *launch, const struct op *op)
         return own_directory(parent, name, mode, (uid_t)op->field[2].number, (gid_t)op->field[3].number);
     if (errno != EEXIST)
         return -errno;
-    /* A dangling symlink: its target is made, the link's own owner and mode stay. */
+    /* A dangling symlink: its target is created; the link's owner and mode stay. */
     existing = path_create(launch->root, path, true);
     return existing < 0
                ? existing

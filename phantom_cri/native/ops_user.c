@@ -1,8 +1,8 @@
 /* Ops on the pod's user namespace (user.h).
  *
- * A process cannot own namespaces in a user namespace without being in it, and cannot come back out. So a
- * short-lived child makes them all, and the fragment, whose capabilities reach into every child namespace of
- * its own, joins what the child made (user_namespaces(7), "Interaction of user namespaces and other types").
+ * Namespaces owned by a user namespace can only be created by a process in it, which cannot leave it again.
+ * So a short-lived child creates them, and the fragment, which has its capabilities in all child user
+ * namespaces, joins them (user_namespaces(7), "Interaction of user namespaces and other types").
  */
 #include <grp.h>
 #include <signal.h>
@@ -23,10 +23,10 @@
 static struct {
     int fd; /* -1: the pod has none */
     uid_t uid;
-    gid_t gid; /* the host's ids of its root */
+    gid_t gid; /* the host ids of its root */
 } user = {.fd = -1};
 
-/* Becomes root of the user namespace that the process is in. */
+/* Becomes root of the current user namespace. */
 static int become_root(void)
 {
     if (syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresgid, 0, 0, 0) < 0 ||
@@ -35,8 +35,8 @@ static int become_root(void)
     return credentials_restore();
 }
 
-/* Runs in the child. The ids come first: what a new ipc namespace holds (mqueue's root) belongs to its maker.
- */
+/* Runs in the child. The ids are set first: the content of a new ipc namespace (mqueue's root) belongs to its
+ * creator. */
 static _Noreturn void make_namespaces(int socket, uint64_t namespaces)
 {
     int error = 0;
@@ -47,7 +47,7 @@ static _Noreturn void make_namespaces(int socket, uint64_t namespaces)
     if (error == 0 && unshare((int)namespaces) < 0)
         error = -errno;
     (void)!write(socket, &error, sizeof(error));
-    /* Until the fragment hangs up: it has all it wants by then. */
+    /* Wait until the fragment closes the socket: it has then joined all namespaces. */
     (void)!read(socket, &error, sizeof(error));
     _exit(0);
 }
@@ -63,7 +63,7 @@ static int open_of(pid_t pid, const char *file, int flags)
     return kernel_result(open(path, flags | O_CLOEXEC));
 }
 
-/* "0 FIRST COUNT": the namespace's ids from 0 on are the host's from `first` on. */
+/* "0 FIRST COUNT": the namespace's ids from 0 are the host's from `first`. */
 static int write_map(pid_t pid, const char *file, uint64_t first, uint64_t count)
 {
     char line[64];
@@ -119,7 +119,7 @@ static int adopt_namespaces(struct launch *launch, pid_t pid, int pidfd, int soc
     return 0;
 }
 
-/* The kernel keeps the low half of a number that is too big. */
+/* The kernel truncates numbers that are too big. */
 static bool are_ids(uint64_t first, uint64_t count)
 {
     return first < UINT32_MAX && count <= UINT32_MAX - first;
@@ -160,7 +160,7 @@ int op_USER_NAMESPACE(struct launch *launch, const struct op *op)
     return result;
 }
 
-/* The pipes are given away first: inside, nobody has a say over what the host's root owns. */
+/* The pipes are chowned first: inside, files of the host's root cannot be changed. */
 int op_JOIN_USER(struct launch *launch, const struct op *op)
 {
     (void)op;
@@ -175,7 +175,7 @@ int op_JOIN_USER(struct launch *launch, const struct op *op)
     return become_root();
 }
 
-/* The ids for files alone: in the eyes of others (signals, scheduling) the process stays the host's root. */
+/* Only the ids for files: for signals and scheduling the process is still the host's root. */
 int op_FILES_AS_ROOT(struct launch *launch, const struct op *op)
 {
     (void)op;
@@ -185,7 +185,7 @@ int op_FILES_AS_ROOT(struct launch *launch, const struct op *op)
     launch->step = "ids of files";
     setfsgid(user.gid);
     setfsuid(user.uid);
-    /* They tell no error, only what was before. */
+    /* They do not return errors, only the previous id. */
     if (setfsgid((gid_t)-1) != (int)user.gid || setfsuid((uid_t)-1) != (int)user.uid)
         return -EPERM;
     return credentials_restore();
@@ -210,7 +210,7 @@ int user_map_tree(int tree)
     if (user.fd < 0)
         return -ESRCH;
     result = kernel_mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr);
-    /* A mount below may lack it (procfs, say), which would fail all. Unmapped it belongs to nobody inside. */
+    /* Not recursive: a submount that cannot be mapped (as procfs) would fail all. It stays unmapped. */
     return result < 0 ? kernel_mount_setattr(tree, "", AT_EMPTY_PATH, &attr) : 0;
 }
 

@@ -1,7 +1,7 @@
-/* OVERLAY, OVERLAY_MAPPED and OVERLAY_WITH, in the three ways that kernels offer.
+/* OVERLAY, OVERLAY_MAPPED and OVERLAY_WITH, by one of three kernel interfaces.
  *
- * 1. fsconfig "lowerdir+", one call a layer: Linux 6.8 (24e16e385f22), no limit on the length.
- * 2. fsconfig "lowerdir": any overlayfs, but its value is cut off at 256 bytes (fs/fsopen.c).
+ * 1. fsconfig "lowerdir+", one call per layer: Linux 6.8 (24e16e385f22), no limit on the length.
+ * 2. fsconfig "lowerdir": any overlayfs, but its value is limited to 256 bytes (fs/fsopen.c).
  * 3. mount(2): 4096 bytes of options. It mounts on a path, so that happens in a private copy of the
  *    mount namespace, from which the mount is then cloned off.
  */
@@ -22,10 +22,10 @@ struct overlay {
     uint32_t lower_count;
     const char *upper;
     const char *work;
-    struct field options; /* more of overlayfs's own */
+    struct field options; /* further options of overlayfs */
     bool is_volatile;
     bool is_mapped;
-    const int *trees; /* the layers as mapped trees, in place of `lower`; or NULL */
+    const int *trees; /* the layers as mapped trees, instead of `lower`; or NULL */
 };
 
 struct options {
@@ -44,7 +44,7 @@ static bool append(struct options *options, const char *text)
     return true;
 }
 
-/* mount(2) takes options apart at commas, overlayfs layers at colons; both heed a backslash. */
+/* mount(2) splits options at commas, overlayfs splits layers at colons; both accept a backslash escape. */
 static bool append_escaped(struct options *options, const char *path)
 {
     for (; *path; path++) {
@@ -60,7 +60,7 @@ static bool append_escaped(struct options *options, const char *path)
     return true;
 }
 
-/* Length of the longest directory that all layers share, with its slash. */
+/* Length of the longest common parent directory of all layers, with its slash. */
 static size_t common_directory(const struct overlay *overlay)
 {
     const char *layer = overlay->lower, *first = overlay->lower;
@@ -110,7 +110,7 @@ static int configure_layers(int fs, const struct overlay *overlay)
     return result;
 }
 
-/* The layers as one string; -E2BIG where only mount(2) takes it. */
+/* Sets the layers as one string; -E2BIG if only mount(2) can take it. */
 static int configure_joined(int fs, const struct overlay *overlay)
 {
     struct options options = {0};
@@ -162,7 +162,7 @@ static int leave_for_private_mounts(void)
     return kernel_mount_setattr(-1, "/", AT_RECURSIVE, &private);
 }
 
-/* /proc as the mount point: every host has it, and in a namespace of our own nobody misses it. */
+/* Mounts on /proc: it exists on every host, and in our own namespace nothing else uses it. */
 static int mount_classically(struct launch *launch, const struct overlay *overlay)
 {
     static struct options options;
@@ -185,7 +185,7 @@ static int mount_classically(struct launch *launch, const struct overlay *overla
         return -E2BIG;
     if (!append_options(overlay, &options))
         return -E2BIG;
-    /* Quoted: a level has commas of its own. */
+    /* Quoted, since a level may contain commas. */
     if (launch->label &&
         (!append(&options, ",context=\"") || !append(&options, launch->label) || !append(&options, "\"")))
         return -E2BIG;
@@ -197,7 +197,7 @@ static int mount_classically(struct launch *launch, const struct overlay *overla
     return result == 0 ? kernel_open_tree(AT_FDCWD, "/proc", OPEN_TREE_CLONE) : result;
 }
 
-/* mount(2) would take one with a comma for two. */
+/* mount(2) would split an option at a comma. */
 static bool options_are_sound(const struct overlay *overlay)
 {
     const char *option = overlay->options.bytes;
@@ -212,14 +212,14 @@ static bool layers_are_sound(const struct overlay *overlay)
 {
     const char *layer = overlay->lower;
 
-    /* overlayfs takes a backslash for an escape in some of the ways and not in others. */
+    /* Only some of the interfaces treat a backslash as an escape. */
     for (uint32_t i = 0; i < overlay->lower_count; i++, layer = plan_string_after(layer))
         if (*layer != '/' || strchr(layer, '\\'))
             return false;
     return overlay->lower_count && !strchr(overlay->upper, '\\') && !strchr(overlay->work, '\\');
 }
 
-/* A single layer without an upper one is no overlay (overlayfs refuses it): the directory itself, read-only.
+/* overlayfs refuses a single layer without an upper one: binds that directory, read-only.
  */
 static int bind_layer(const struct overlay *overlay)
 {
@@ -232,7 +232,7 @@ static int bind_layer(const struct overlay *overlay)
     return result < 0 ? result : fd_take(&tree);
 }
 
-/* EINVAL: a kernel that does not know "lowerdir+"; E2BIG: too long for one string. */
+/* EINVAL: the kernel lacks "lowerdir+"; E2BIG: too long for one string. */
 static int mount_somehow(struct launch *launch, const struct overlay *overlay, uint64_t flags)
 {
     int result = -EINVAL;
@@ -258,7 +258,7 @@ static int map_layers(const struct overlay *overlay, int *trees)
     return result;
 }
 
-/* Comes back to the host's mounts, where what was attached is not to be seen. */
+/* Returns to the host's mount namespace, in which the temporary mounts do not exist. */
 static int mount_by_attached(struct launch *launch, const struct overlay *overlay, const int *trees,
                              uint64_t flags)
 {

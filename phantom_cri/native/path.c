@@ -6,7 +6,7 @@
 #include "path.h"
 
 #define LINKS_MAX 40  /* MAXSYMLINKS of the kernel */
-#define STEPS_MAX 512 /* components made for one path; somebody removing them meanwhile does not hold us */
+#define STEPS_MAX 512 /* components created for one path: ends even if they are removed concurrently */
 #define RACES_MAX 64
 
 int path_resolve(int root, const char *path, int flags)
@@ -43,7 +43,7 @@ static int splice_link(int parent, const char *name, char *path, size_t start, s
     int length = kernel_result(readlinkat(parent, name, link, sizeof(link)));
 
     if (length < 0)
-        /* Not a symlink: somebody made it meanwhile; resolving again tells. */
+        /* Not a symlink: it was created concurrently; resolve again. */
         return length == -EINVAL || length == -ENOENT ? 0 : length;
     if (length && link[0] == '/')
         start = 0;
@@ -54,8 +54,8 @@ static int splice_link(int parent, const char *name, char *path, size_t start, s
     return 1;
 }
 
-/* Makes the component path[start, end) of `parent`, or puts what the dangling symlink there says into
- * `path`: 0, 1 for a symlink, or -errno. */
+/* Creates the component path[start, end) of `parent`, or replaces it in `path` by the target of a dangling
+ * symlink: 0, 1 for a symlink, or -errno. */
 static int make_component(int parent, char *path, size_t start, size_t end, bool directory)
 {
     char name[PATH_NAME_MAX];
@@ -70,7 +70,7 @@ static int make_component(int parent, char *path, size_t start, size_t end, bool
     return result == -EEXIST ? splice_link(parent, name, path, start, end) : result;
 }
 
-/* Makes the first component of `path` that does not exist. */
+/* Creates the first component of `path` that does not exist. */
 static int make_first_missing(int root, char *path, bool directory)
 {
     OWNED_FD parent = path_resolve(root, "/", O_DIRECTORY);

@@ -1,7 +1,7 @@
-/* Paths inside a root that somebody hostile may have filled: nothing here leaves it.
+/* Paths inside a root with hostile content: no function leaves the root.
  *
  * Every path is resolved by openat2(2) with RESOLVE_IN_ROOT (absolute symlinks and `..` stay below the
- * root, also while somebody renames directories) and RESOLVE_NO_MAGICLINKS (/proc/PID/fd and friends).
+ * root, also during concurrent renames) and RESOLVE_NO_MAGICLINKS (such as /proc/PID/fd).
  */
 #ifndef PHANTOM_PATH_H
 #define PHANTOM_PATH_H
@@ -14,11 +14,11 @@
 /* O_PATH fd of `path` below `root`; `flags`: O_DIRECTORY, O_NOFOLLOW. */
 int path_resolve(int root, const char *path, int flags);
 
-/* The same, but makes what is missing: directories 0755, and the last component a directory or an empty
- * file (0644). A dangling symlink on the way is followed, inside, and its target made. */
+/* The same, but creates missing components: directories 0755, and the last one as a directory or an empty
+ * file (0644). The target of a dangling symlink is created too, inside the root. */
 int path_create(int root, const char *path, bool directory);
 
-/* O_PATH fd of the directory above `path`, made when missing; sets `name` to the last component. */
+/* O_PATH fd of the directory above `path`, created if missing; sets `name` to the last component. */
 int path_parent(int root, const char *path, char name[PATH_NAME_MAX]);
 
 #endif

@@ -5,16 +5,16 @@
 #include "message.h"
 #include "plan.h"
 
-/* What an op does with the slot that its first field names. */
+/* How an op uses the slot in its first field. */
 enum slot_use { SLOT_NONE, SLOT_FILLS, SLOT_READS, SLOT_CONSUMES };
 
-/* ADOPT: the fragment may run it on itself. Such an op cannot hang and leaves the fragment's root alone, but
- * for what a ROOT and the ops on it put at the assembly point, for a container to take. */
+/* ADOPT: the fragment may run it on itself. Such an op cannot hang and does not change the fragment's root,
+ * except for the template that ROOT and the ops on it build at the assembly point. */
 enum op_where { OP_IN_CHILD, OP_IN_ADOPT };
 
 struct op_form {
     const char *signature; /* NULL: no such op */
-    uint32_t flags;        /* that its last field may have; 0: it has no flags of ours */
+    uint32_t flags;        /* valid in its last field; 0: no PH_OP_* flags */
     uint8_t phase;         /* enum op_phase */
     uint8_t slot;          /* enum slot_use */
     uint8_t where;         /* enum op_where */
@@ -40,13 +40,13 @@ struct reader {
     const uint8_t *end;
 };
 
-/* What the checks of one plan remember from op to op. */
+/* State of the checks of one plan. */
 struct check {
     uint64_t filled[PH_SLOTS / 64];
     uint64_t consumed[PH_SLOTS / 64];
     uint32_t kind;
     uint32_t slot_limit;
-    bool is_closed; /* an op of phase CREDENTIALS has been */
+    bool is_closed; /* an op of phase CREDENTIALS was seen */
     bool executes;
 };
 
@@ -124,7 +124,7 @@ static bool read_vector(struct reader *reader, struct field *field)
     memcpy(&zero, head + 4, 4);
     if (zero)
         return false;
-    /* Points at the first string's text even when there is none: plan_string_after() is not called then. */
+    /* Points at the first string's text, even if there is none: plan_string_after() is not called then. */
     field->bytes = (const char *)reader->next + 8;
     field->length = count;
     for (uint32_t i = 0; i < count; i++)
@@ -153,7 +153,7 @@ static bool read_field(struct reader *reader, char letter, struct field *field)
     }
 }
 
-/* Reads one op; a description of what is wrong, or NULL. */
+/* Reads one op; returns a description of the error, or NULL. */
 static const char *read_op(struct reader *reader, struct op *op, int *error)
 {
     const uint8_t *bytes = reader_take(reader, sizeof(struct op_head));
@@ -262,7 +262,7 @@ static const char *check_slots(const struct ph_plan *head, uint32_t donated)
     return NULL;
 }
 
-/* Reads and checks the head; a description of what is wrong, or NULL. */
+/* Reads and checks the head; returns a description of the error, or NULL. */
 static const char *read_head(const void *memory, size_t size, uint32_t donated, uint32_t kinds,
                              struct ph_plan *head, int *error)
 {

@@ -1,4 +1,4 @@
-/* The plan's decoder: turns bytes from the daemon into ops, after checking all of them. */
+/* The plan's decoder: checks all bytes from the daemon, then returns them as ops. */
 #ifndef PHANTOM_PLAN_H
 #define PHANTOM_PLAN_H
 
@@ -44,7 +44,7 @@ struct plan {
     struct ph_plan head;
     const uint8_t *ops;
     const uint8_t *end;
-    uint32_t slot_limit; /* no op names a slot at or above it */
+    uint32_t slot_limit; /* all slots of ops are below it */
 };
 
 struct plan_cursor {
@@ -53,18 +53,18 @@ struct plan_cursor {
     uint32_t index;
 };
 
-/* Why something did not work; travels through the status pipe and as PH_ERROR. */
+/* An error; sent through the status pipe and as PH_ERROR. */
 struct failure {
     uint32_t stage; /* enum ph_stage */
     int32_t error;  /* errno */
     int64_t op;     /* index of the op, -1: none */
-    char text[128]; /* the step that failed, in few words */
+    char text[128]; /* short description of the failed step */
 };
 
 void failure_set(uint32_t stage, int error, int64_t op, const char *text, struct failure *failure);
 
 /* Checks every byte of `size` bytes at `memory` (8-aligned) and sets *plan, whose ops point into them.
- * `donated`: number of fds that came along; `kinds`: mask of 1 << PH_KIND_* (1 << 0: ADOPT) allowed here.
+ * `donated`: number of fds received with it; `kinds`: mask of 1 << PH_KIND_* (1 << 0: ADOPT) allowed here.
  * 0, or -errno and *failure. */
 int plan_open(const void *memory, size_t size, uint32_t donated, uint32_t kinds, struct plan *plan,
               struct failure *failure);
@@ -78,7 +78,7 @@ const char *plan_string_after(const char *string);
 
 enum op_phase op_phase(uint16_t number);
 
-/* What plans may hold: one feature for each kind of plan and each op. */
+/* Supported features: one for each kind of plan and each op. */
 void plan_features(struct ph_feature features[PLAN_FEATURES]);
 
 #endif

@@ -8,7 +8,7 @@
 #include "process.h"
 
 static struct process processes[PROCESS_MAX];
-static uint32_t process_limit; /* entries at and above it were never used: their memory stays untouched */
+static uint32_t process_limit; /* entries from here were never used: their pages stay unallocated */
 static uint32_t generations;
 static int state = -1;
 
@@ -37,7 +37,7 @@ void processes_init(int fragment, int state_directory)
 struct process *process_find(const char *id)
 {
     for (uint32_t i = 0; i < process_limit; i++)
-        /* A failed one is only waited for; its id may be used again. */
+        /* A failed one only has to be reaped; its id can be reused. */
         if (processes[i].phase != PROCESS_FREE && processes[i].phase != PROCESS_FAILED &&
             !strncmp(processes[i].id, id, PH_ID_SIZE))
             return &processes[i];
@@ -74,7 +74,7 @@ struct process *process_watched(uint32_t index, uint32_t generation)
     return process->phase != PROCESS_FREE && (process->generation & 0xffffff) == generation ? process : NULL;
 }
 
-/* ---- making and dropping entries ---- */
+/* ---- adding and dropping entries ---- */
 
 struct process *process_init(const char *id)
 {
@@ -122,7 +122,7 @@ void process_exited(struct process *process)
     if (process->kind == PH_KIND_EXEC && !(process->flags & PH_PLAN_KEEP)) {
         process_deinit(process);
     } else {
-        /* Without room for the record the event and the entry still tell. */
+        /* If the disk is full, the event and the entry still report the exit. */
         if (process->kind == PH_KIND_CONTAINER)
             exit_record_write(state, process->id, &process->exit);
         release_fds(process);
@@ -136,7 +136,7 @@ int process_forget(struct process *process)
     int result = 0;
 
     if (process->phase == PROCESS_HELD || process->phase == PROCESS_STARTING) {
-        /* Whoever waits for its start hears of this; what its status still says no longer counts. */
+        /* The pending start fails with this error; its status pipe is ignored from here. */
         failure_set(PH_STAGE_REQUEST, ECANCELED, -1, "forgotten", &process->failure);
         fd_close(&process->status);
         process->phase = PROCESS_FAILED;
@@ -150,7 +150,7 @@ int process_forget(struct process *process)
     return result;
 }
 
-/* ---- what others ask ---- */
+/* ---- requests ---- */
 
 void process_entry(const struct process *process, struct ph_message *message)
 {
@@ -191,7 +191,7 @@ int process_signal(struct process *process, int signal, bool all)
     int result;
 
     if (!all || process->kill < 0) {
-        /* The end of its first process is the end of a pid namespace. */
+        /* Killing the first process ends a pid namespace. */
         if (all && !(process->own_pid_namespace && signal == SIGKILL))
             return -EOPNOTSUPP;
         return is_alive(process) ? kernel_pidfd_signal(process->pidfd, signal) : -ESRCH;
@@ -212,7 +212,7 @@ void process_kill_rest(struct process *process)
 
 void processes_kill(void)
 {
-    /* As init of its pid namespace, -1 is all that the fragment ever started, and nobody else. */
+    /* As init of its pid namespace: -1 is all processes in it, and no others. */
     if (getpid() == 1)
         kill(-1, SIGKILL);
     for (uint32_t i = 0; i < process_limit; i++) {

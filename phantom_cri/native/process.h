@@ -1,4 +1,4 @@
-/* The processes that a fragment started: it is their parent, keeps their pidfds, logs and exits. */
+/* The processes started by a fragment: it is their parent, and keeps their pidfds, logs and exits. */
 #ifndef PHANTOM_PROCESS_H
 #define PHANTOM_PROCESS_H
 
@@ -13,17 +13,17 @@
 #include "protocol.h"
 
 #define PROCESS_MAX 512
-/* For output of somebody outside who keeps a pipe open, or a cgroup that does not empty. */
+/* Time limit if another process keeps the output open, or a cgroup does not become empty. */
 #define PROCESS_LINGER_NS 1000000000LL
 
 enum process_phase {
     PROCESS_FREE,
-    PROCESS_STARTING, /* cloned; execve not seen yet */
+    PROCESS_STARTING, /* cloned; execve not reported yet */
     PROCESS_HELD,     /* waits right before execve for process_go() */
-    PROCESS_FAILED,   /* told us so, or is not wanted any more; killed, not reaped yet */
+    PROCESS_FAILED,   /* reported a failure, or was cancelled; killed, not reaped yet */
     PROCESS_RUNNING,
-    PROCESS_ENDING, /* reaped; the rest of its cgroup or its output is still to come */
-    PROCESS_EXITED, /* only its entry is left */
+    PROCESS_ENDING, /* reaped; its cgroup or output has not ended yet */
+    PROCESS_EXITED, /* only the entry is left */
 };
 
 struct process {
@@ -33,19 +33,19 @@ struct process {
     uint32_t flags; /* PH_PLAN_* */
     uint32_t generation;
     bool own_pid_namespace;
-    bool about_to_exec; /* told by the status pipe */
+    bool about_to_exec; /* reported by the status pipe */
     bool is_dead;       /* reaped */
     bool is_killing;    /* its cgroup is being emptied, until kill_deadline */
     bool needs_reading; /* its output is read by the fragment */
     pid_t pid;
     int pidfd;
-    int status;  /* reading end of the status pipe; a socket while the child may be held */
-    int handoff; /* on which the child sends its pty's master */
-    int console; /* pty master, or the writing end of stdin's pipe; -1 */
+    int status;  /* read end of the status pipe; a socket while the child may be held */
+    int handoff; /* socket from which the pty's master is received */
+    int console; /* pty master, or the write end of stdin's pipe; -1 */
     int kill;    /* see cgroup.h */
     int oom;
     uint64_t oom_kills; /* at start */
-    int64_t deadline;   /* CLOCK_MONOTONIC, ns: waits no longer for output */
+    int64_t deadline;   /* CLOCK_MONOTONIC, ns: end of the wait for output */
     int64_t kill_deadline;
     struct ph_exit exit;
     struct failure failure;
@@ -56,12 +56,12 @@ struct process {
 /* `fragment`: its pidfd. */
 void processes_init(int fragment, int state_directory);
 
-/* Clones a child that runs the plan; the answer to `starter` is sent once execve succeeded or all is undone.
- * donated[]: what is kept is taken (-1 is left). 0, or -errno and *failure. */
+/* Clones a child that runs the plan; `starter` gets an answer when execve has succeeded, or failed and all is
+ * cleaned up. donated[]: fds that are kept are set to -1. 0, or -errno and *failure. */
 int process_start(const char *id, const struct plan *plan, int *donated, struct reply_to starter,
                   struct failure *failure);
 
-/* Lets a held process go on to its execve; answered as process_start() is. 0 or -errno. */
+/* Lets a held process continue to its execve; answered as process_start(). 0 or -errno. */
 int process_go(struct process *process, struct reply_to starter);
 
 struct process *process_find(const char *id);
@@ -74,21 +74,21 @@ bool process_list(uint32_t *next, struct ph_message *entry);
 /* Sends a signal to the first process, or to everything in the cgroup. 0 or -errno. */
 int process_signal(struct process *process, int signal, bool all);
 
-/* Drops an exited process's entry and its exit record, and ends one that never came to its execve. 0 or
+/* Drops an exited process's entry and its exit record, and kills one that has not reached its execve. 0 or
  * -errno (EBUSY: it runs). */
 int process_forget(struct process *process);
 
-/* SIGKILL for everything the fragment is responsible for. */
+/* SIGKILLs all processes of the fragment. */
 void processes_kill(void);
-/* Whether a process lives, or has an end to be told. */
+/* Whether a process runs, or its exit is not reported yet. */
 bool processes_are_live(void);
 
-/* Goes on killing what is in the cgroup in the turns to come. */
+/* Kills the rest of the cgroup, in this and later turns. */
 void process_kill_rest(struct process *process);
 
 /* True: there may be more. */
 bool processes_reap(void);
-/* Goes on with ending processes; ns until it wants to be called again, or -1. */
+/* Continues the ending of processes; returns ns until the next call, or -1. */
 int64_t processes_tick(void);
 
 /* ---- between process.c, process_start.c and process_end.c ---- */
@@ -96,13 +96,13 @@ int64_t processes_tick(void);
 struct process *process_init(const char *id); /* NULL: too many */
 void process_deinit(struct process *process);
 void starts_init(int fragment);
-/* Every entry in use: the first at or after *index, which is moved past it; NULL: no more. */
+/* Iterates entries in use: the first at or after *index, which is advanced past it; NULL: no more. */
 struct process *process_at(uint32_t *index);
 struct watch process_watch(const struct process *process, uint8_t kind);
 struct process *process_watched(uint32_t index, uint32_t generation);
-/* Learns from the status pipe what became of a launch. */
+/* Reads the result of a launch from the status pipe. */
 void process_settle(struct process *process);
-/* The end has been seen in full: records and tells it. */
+/* Process, cgroup and output have ended: records and reports the exit. */
 void process_exited(struct process *process);
 
 int64_t clock_now(void);  /* CLOCK_MONOTONIC, ns */

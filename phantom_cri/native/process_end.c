@@ -7,7 +7,7 @@
 #include "kernel.h"
 #include "process.h"
 
-#define KILL_TURN_NS 2000000LL /* between looks at a cgroup that is being killed */
+#define KILL_TURN_NS 2000000LL /* between checks of a cgroup that is being killed */
 #define REAP_MAX     256       /* children per turn of the loop */
 
 static struct process *find_by_pid(pid_t pid)
@@ -21,8 +21,8 @@ static struct process *find_by_pid(pid_t pid)
     return NULL;
 }
 
-/* At once and again at the end: others of the cgroup may be killed until then, and a service manager may
- * remove an empty cgroup before it, after which nothing can be read. */
+/* Called at once and again at the end: until then other processes of the cgroup may be killed, and a service
+ * manager may remove an empty cgroup, after which it cannot be read. */
 static void note_oom(struct process *process)
 {
     if (cgroup_oom_kills(process->oom) > process->oom_kills)
@@ -64,7 +64,7 @@ bool processes_reap(void)
 
         if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG) < 0 || info.si_pid == 0)
             return false;
-        /* The others are orphans that the kernel handed to the fragment. */
+        /* Other children are orphans that the kernel reparented to the fragment. */
         process = find_by_pid(info.si_pid);
         if (process)
             record_death(process, &info);

@@ -9,7 +9,7 @@
 #include "process.h"
 
 static int fragment = -1; /* its pidfd */
-static bool is_init;      /* of its pid namespace: then nothing outlives the fragment */
+static bool is_init;      /* of its pid namespace: all processes end with the fragment */
 static uint8_t status_kind, output_kinds[LOG_STREAMS];
 
 static void status_ready(uint32_t index, uint32_t generation, uint32_t ready)
@@ -50,12 +50,12 @@ void starts_init(int fragment_pidfd)
     output_kinds[LOG_STDERR] = loop_register(stderr_ready);
 }
 
-/* The child's ends of what connects it with the fragment. */
+/* The child's ends of its pipes and sockets to the fragment. */
 struct child_ends {
     int status;
     int handoff;
     int stdio[3];
-    int made[3]; /* those of stdio that were made here, to be closed in the fragment */
+    int made[3]; /* stdio created here, to be closed in the fragment */
 };
 
 static void child_ends_deinit(struct child_ends *ends)
@@ -77,7 +77,7 @@ static int make_pipe(int *ours, int *theirs, bool we_read)
     return fcntl(*ours, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
 
-/* The same, but we may write as well. */
+/* The same, but bidirectional. */
 static int make_socket(int *ours, int *theirs)
 {
     int ends[2];
@@ -133,7 +133,7 @@ static int make_ends(struct process *process, const struct ph_plan *head, int *d
     return result;
 }
 
-/* The new process is started in the pid namespace that pid_for_children says: set it, clone, and go back. */
+/* A new process is started in the pid namespace of pid_for_children: set it, clone, and set it back. */
 static int enter_pid_namespace(const char *id)
 {
     static bool away;
@@ -168,7 +168,7 @@ static int clone_child(struct process *process, const struct plan *plan, const i
         return result;
     result = kernel_clone3(&args);
     if (result != 0 && *head->pid_namespace_of && enter_pid_namespace("") < 0)
-        /* Tried again before the next clone; until then nothing starts. */
+        /* Retried before the next clone; until then no process can be started. */
         return result;
     return result;
 }
@@ -194,7 +194,7 @@ static int keep_donated(struct process *process, const struct ph_plan *head, int
     if (head->flags & PH_PLAN_TTY && head->log_slot >= 0)
         process->log.fd = fd_take(&donated[head->log_slot]);
     process->oom_kills = cgroup_oom_kills(process->oom);
-    /* Input but for a held one's would wake the loop for nothing: what counts is the end, at execve. */
+    /* Input is only watched for a held one: for others only the end, at execve, matters. */
     return loop_watch(process->status, process_watch(process, status_kind),
                       head->flags & PH_PLAN_HOLD ? FOR_INPUT : FOR_HANGUP);
 }
@@ -255,7 +255,7 @@ static void answer_started(struct process *process)
     reply(process->starter, &message, fds, process->console >= 0 ? 2 : 1);
 }
 
-/* The pty's master: the fragment reads it for a log; an exec's goes to whoever started it, and only there. */
+/* The pty's master: read by the fragment for a log; an exec's is sent only to the caller of its start. */
 static int take_console(struct process *process)
 {
     bool is_read = !(process->flags & PH_PLAN_UNREAD) &&
@@ -291,7 +291,7 @@ static bool has_console(struct process *process)
     return result >= 0;
 }
 
-/* With its console, so that who is attached by now misses nothing of what it will write. */
+/* Includes its console, so that clients can attach before its first output. */
 static void hold(struct process *process)
 {
     if (!has_console(process))
@@ -305,7 +305,7 @@ int process_go(struct process *process, struct reply_to starter)
 {
     if (process->phase != PROCESS_HELD)
         return -EALREADY;
-    /* EPIPE: it was killed while it waited, which is not seen yet. */
+    /* EPIPE: it was killed while it waited, which is not reported yet. */
     if (write(process->status, "", 1) < 0)
         return errno == EPIPE ? -ECHILD : -errno;
     process->phase = PROCESS_STARTING;
@@ -325,7 +325,7 @@ static void succeed(struct process *process)
         fd_close(&process->console);
 }
 
-/* Reads the status pipe; at its end it is known what became of the launch. */
+/* Reads the status pipe; at its end the result of the launch is known. */
 void process_settle(struct process *process)
 {
     struct failure status;

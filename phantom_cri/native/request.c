@@ -54,7 +54,7 @@ static void mapping_deinit(struct mapping *mapping)
         munmap(mapping->memory, mapping->size);
 }
 
-/* Maps and checks the plan that came as the first fd. */
+/* Maps and checks the plan, which is the first fd. */
 static int mapping_init(struct request *request, uint32_t kinds, struct mapping *mapping,
                         struct failure *failure)
 {
@@ -230,7 +230,7 @@ static void close_stdin(struct request *request)
     reply_ok(request->from, 0, 0);
 }
 
-/* The pipes that came, by stream; they are the caller's to close. */
+/* The received pipes by stream; the caller closes them. */
 static int take_outputs(struct request *request, int outputs[LOG_STREAMS])
 {
     static const uint32_t flags[LOG_STREAMS] = {PH_ATTACH_STDOUT, PH_ATTACH_STDERR};
@@ -270,7 +270,7 @@ static void attach(struct request *request)
         fd_close(&outputs[name]);
 }
 
-/* The fragment lives in the pod's network, or on the host's with a pod that does. */
+/* The fragment is in the pod's network namespace, which may be the host's. */
 static void make_tcp_socket(struct request *request)
 {
     struct ph_message message = {.type = PH_OK};
@@ -290,7 +290,7 @@ static void shut_down(struct request *request)
     shutdown_begin(request->from);
 }
 
-/* ---- what is known here ---- */
+/* ---- supported features ---- */
 
 static void hello(struct request *request);
 

@@ -1,4 +1,4 @@
-/* What a connected daemon may ask for. */
+/* The requests of a connected daemon. */
 #ifndef PHANTOM_REQUEST_H
 #define PHANTOM_REQUEST_H
 
@@ -7,7 +7,7 @@
 /* `fragment`: pidfd of the fragment. */
 void requests_init(int fragment);
 
-/* Carries out a request and answers it, now or later. Fds that it takes are replaced by -1. */
+/* Executes a request and answers it, now or later. Fds that it keeps are replaced by -1. */
 void request_handle(struct request *request);
 
 #endif

@@ -7,12 +7,12 @@
 
 #include "connection.h"
 
-/* Kills everything; shutdown_is_done() once nothing is left, or in vain for 2 s. `to` is answered then
- * (generation 0: nobody). */
+/* Kills all processes; shutdown_is_done() when none is left, or after 2 s. Then `to` gets its answer
+ * (generation 0: none). */
 void shutdown_begin(struct reply_to to);
 bool shutdown_is_begun(void);
 bool shutdown_is_done(void);
-/* ns until it is done in any case; -1: it is not begun. */
+/* ns until it ends in any case; -1: not begun. */
 int64_t shutdown_wait(void);
 void shutdown_answer(void);
 

@@ -1,6 +1,6 @@
-/* clone3 with CLONE_VM and CLONE_VFORK: no page table of the daemon is copied, and the calling thread
- * stands still until the child has its own memory. The child runs on a stack of its own, so that nothing
- * it does is seen in the caller's frames; it makes system calls only.
+/* clone3 with CLONE_VM and CLONE_VFORK: the daemon's page tables are not copied, and the calling thread is
+ * suspended until the child has its own memory. The child has its own stack, so that it cannot change the
+ * caller's frames; it only makes system calls.
  */
 #include <signal.h>
 #include <string.h>
@@ -15,7 +15,7 @@
 #define BINARY_FD  5 /* above the fds that the fragment is started with */
 #define HIGH_FD    16
 
-/* RLIMIT_NOFILE as this process was started with it: what fragments, and so containers, are started with. */
+/* RLIMIT_NOFILE at this process's start: fragments, and so containers, are started with it. */
 static struct rlimit first_limit;
 static bool is_raised;
 
@@ -25,10 +25,10 @@ struct spawn {
     int state_fd;
     int stderr_fd;
     const char *title;
-    int error; /* set by the child, whose memory is ours */
+    int error; /* set by the child, which shares our memory */
 };
 
-/* dup2 onto low numbers, from copies above all of them: the caller's may be low ones too. */
+/* dup2 to low numbers, from copies at high numbers: the caller's fds may be low ones too. */
 static int place_fds(const struct spawn *spawn)
 {
     const int from[] = {spawn->stderr_fd, spawn->listen_fd, spawn->state_fd, spawn->binary_fd};
@@ -134,7 +134,7 @@ int ph_spawn(int binary_fd, const char *title, uint64_t clone_flags, int listen_
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = (uint64_t)cgroup_fd;
     }
-    /* A handler of the daemon run in the child would run in the daemon's memory. */
+    /* A signal handler of the daemon would run in the child, with the daemon's memory. */
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
     pid = clone_onto(&args, exec_fragment, &spawn);
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));

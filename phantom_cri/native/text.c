@@ -37,7 +37,7 @@ void text_digits(char *to, unsigned width, uint64_t number)
     }
 }
 
-/* The proleptic Gregorian calendar with years that begin in March, so that the leap day comes last. */
+/* The proleptic Gregorian calendar with years that begin in March, so that the leap day is the last. */
 void text_time(int64_t nanoseconds, char to[TEXT_TIME_LENGTH])
 {
     uint64_t seconds = (uint64_t)nanoseconds / 1000000000, second = seconds % 86400;

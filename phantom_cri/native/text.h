@@ -1,4 +1,4 @@
-/* Numbers into text without stdio, whose buffers and locale tables every fragment would pay for. */
+/* Formats numbers without stdio, whose buffers and locale tables would cost memory in every fragment. */
 #ifndef PHANTOM_TEXT_H
 #define PHANTOM_TEXT_H
 
@@ -8,7 +8,7 @@
 struct text {
     char *bytes;
     size_t room;
-    size_t used; /* bytes; what does not fit is left out */
+    size_t used; /* bytes; text that does not fit is dropped */
 };
 
 void text_append(struct text *text, const char *bytes, size_t length);

@@ -1,23 +1,24 @@
-/* The pod's user namespace, where it has one. The fragment makes it and keeps it, but stays outside: it goes
- * on with the host's privileges, and nobody inside has any over it. */
+/* The pod's user namespace, if it has one. The fragment creates it and keeps it open, but stays outside: it
+ * keeps the host's privileges, and processes inside have none over it. */
 #ifndef PHANTOM_USER_H
 #define PHANTOM_USER_H
 
 #include <sys/types.h>
 
-/* Shows the files of a detached tree, submounts included, with the pod's ids: what root owns on disk, the
- * pod's root owns there. 0 or -errno (EINVAL: the file system cannot; ESRCH: the pod has no user namespace).
+/* Maps the owners of a detached tree, submounts included, to the pod's ids: root's files on disk belong to
+ * the pod's root. 0 or -errno (EINVAL: not supported by the file system; ESRCH: the pod has no user
+ * namespace).
  */
 int user_map_tree(int tree);
 
-/* Effective ids of the pod's root and back; the fragment does that for what the kernel lets only the owner of
- * a namespace do. 0 or -errno. */
+/* Switch to the effective ids of the pod's root and back, for operations that the kernel allows only to the
+ * owner of a namespace. 0 or -errno. */
 int user_take_root(void);
 int user_leave_root(void);
 
-/* All permitted capabilities become effective, and the process stays closed to ptrace(2). */
+/* Makes all permitted capabilities effective, and keeps the process protected from ptrace(2). */
 int credentials_restore(void);
-/* Gives the pipes and terminals among the standard streams to somebody; (gid_t)-1 leaves the group. */
+/* Changes the owner of pipes and terminals among the standard streams; (gid_t)-1: not the group. */
 void own_standard_streams(uid_t uid, gid_t gid);
 
 #endif

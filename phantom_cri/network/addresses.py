@@ -1,4 +1,4 @@
-"""Who has which address: subnets, round-robin allocation, and the records that survive a crash."""
+"""IPAM: subnets, round-robin allocation of addresses, and records that survive a crash."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SUFFIX = ".json"
 
 
 class PodNetwork(codec.Stored, frozen=True):
-    """What one sandbox holds; written before the kernel is asked for anything."""
+    """Addresses and ports of one sandbox; written before the kernel is configured."""
 
     ips: tuple[str, ...] = ()
     ports: tuple[PortMapping, ...] = ()
 
 
 class Subnet:
-    """One subnet's addresses, given out round robin: one that came back waits for its next turn."""
+    """One subnet's addresses, allocated round robin: a released one is reused as late as possible."""
 
     def __init__(self, cidr: str) -> None:
         """Raises InvalidArgument naming the subnet."""
@@ -37,7 +37,7 @@ class Subnet:
         except ValueError as error:
             raise errors.InvalidArgument(f"network.subnets: {cidr!r}: {error}") from error
         self._first = int(self.network.network_address) + 1
-        # IPv4 keeps its last address for broadcast
+        # IPv4's last address is for broadcast
         self._last = int(self.network.broadcast_address) - (self.network.version == 4)
         if self._last <= self._first or self.network.is_multicast or self.network.is_loopback:
             raise errors.InvalidArgument(f"network.subnets: {cidr!r} has no room for a gateway and a pod")
@@ -73,7 +73,7 @@ class Subnet:
         return candidate.to_bytes(self.network.max_prefixlen // 8, "big")
 
     def hold(self, address: str) -> None:
-        """Mark an address as used; one of another subnet (of an earlier config) is no matter."""
+        """Mark an address as used; one of another subnet (of an earlier config) is ignored."""
         number = self._number(address)
         if number is not None:
             self._used.add(number)
@@ -91,7 +91,7 @@ class Subnet:
 class AddressBook:
     """Addresses of all sandboxes, in memory and as one file per sandbox under `folder`.
 
-    All in one thread, but `write` may run in another.
+    All methods run in one thread, but `write` may run in another.
     """
 
     def __init__(self, folder: Path, subnets: Sequence[Subnet]) -> None:
@@ -100,12 +100,12 @@ class AddressBook:
         self._pods = folder / "pods"
         self._cursor_path = folder / "cursor"
         self._cursor = -1
-        self._newer: set[str] = set()  # sandboxes with a record that a later release wrote in its own way
+        self._newer: set[str] = set()  # sandboxes with a record of a newer schema
 
     def recover(self, live: Mapping[str, tuple[str, ...]]) -> None:
-        """Read the records, believe `live` where they differ, erase all others. Raises Internal.
+        """Read the records; where they differ from `live`, use that; delete all others. Raises Internal.
 
-        A record of a newer schema stays as it is; of its sandbox no more is known than `live` says.
+        A record of a newer schema is not changed; of its sandbox only the addresses in `live` are known.
         """
         try:
             self._pods.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -118,7 +118,7 @@ class AddressBook:
         self.held.clear()
         records = dict(self._read_records())
         for sandbox_id, ips in live.items():
-            if not ips:  # in the host's network, or never attached as far as its owner knows
+            if not ips:  # in the host's network, or not attached according to its owner
                 continue
             record = records.pop(sandbox_id, None)
             if record is None or record.ips != ips:
@@ -133,14 +133,14 @@ class AddressBook:
             self._erase(sandbox_id)
 
     def take(self, sandbox_id: str, subnets: Sequence[Subnet]) -> list[bytes]:
-        """One packed address of each subnet: all or, after an error, none.
+        """Allocate one packed address of each subnet: all or, on error, none.
 
         Raises InvalidArgument, AlreadyExists, ResourceExhausted, Internal.
         """
         if not _SANDBOX_ID.fullmatch(sandbox_id):
             raise errors.InvalidArgument(f"sandbox_id {sandbox_id!r} cannot name a file")
         if sandbox_id in self.held:
-            raise errors.AlreadyExists(f"sandbox {sandbox_id} is attached already")
+            raise errors.AlreadyExists(f"sandbox {sandbox_id} is already attached")
         taken: list[bytes] = []
         try:
             for subnet in subnets:
@@ -156,7 +156,7 @@ class AddressBook:
         return taken
 
     def forget(self, sandbox_id: str) -> PodNetwork | None:
-        """Erase a sandbox, None if it is unknown. Its addresses stay out of use until `give_back`."""
+        """Delete a sandbox's record, None if it is unknown. Its addresses stay reserved until `give_back`."""
         record = self.held.pop(sandbox_id, None)
         if record is not None:
             self._erase(sandbox_id)
@@ -168,8 +168,8 @@ class AddressBook:
                 subnet.give_back(ip)
 
     def create(self, sandbox_id: str, record: PodNetwork) -> None:
-        """The first record of a sandbox, half the cost of `write`: a crash may leave it empty, which
-        `recover` takes as nothing held, and so does the sandbox then. Raises Internal, ResourceExhausted.
+        """Write a sandbox's first record, at half the cost of `write`: a crash may leave it empty, which
+        `recover` treats as no addresses, as the sandbox has none then. Raises Internal, ResourceExhausted.
         """
         try:
             fd = os.open(self._path(sandbox_id), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -200,7 +200,7 @@ class AddressBook:
         return f"{self._pods}/{sandbox_id}{_SUFFIX}"
 
     def _read_records(self) -> list[tuple[str, PodNetwork]]:
-        """All records; one that a crash or a disk spoiled counts as empty, temporary files are removed."""
+        """All records; a damaged one counts as empty, temporary files are removed."""
         records = []
         self._newer.clear()
         for path in self._pods.iterdir():
@@ -213,16 +213,16 @@ class AddressBook:
             except codec.DecodeError:
                 record = PodNetwork()
             except codec.NewerSchema as error:
-                log.error("%s is left as it is, host ports of its pod are closed: %s", path, error)
+                log.error("%s is ignored and not changed, host ports of its pod are closed: %s", path, error)
                 self._newer.add(sandbox_id)
                 continue
             records.append((sandbox_id, record))
         return records
 
     def _recover_cursor(self) -> None:
-        """Go on behind the last address given out, so that a restart does not bring reuse.
+        """Continue after the last allocated address, so that a restart does not cause early reuse.
 
-        Written in place, without a rename: a torn value is only another place to start from.
+        Written in place, without a rename: a damaged value only changes where allocation starts.
         """
         self.close()
         self._cursor = os.open(self._cursor_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

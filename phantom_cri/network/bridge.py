@@ -1,6 +1,6 @@
-"""The host bridge that all pods share: its addresses, forwarding, and what stands in the way.
+"""The host bridge of all pods: its addresses, forwarding, and conflicts with other interfaces.
 
-Made or repaired at start. Nothing is touched that is not ours: the bridge carries its owner in its alias.
+Created or repaired at start. Interfaces of others are not changed: the bridge's alias names its owner.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OWNER = "phantom-cri "
 
 
 class HostBridge(NamedTuple):
-    """What was found and made. `features` says of each part whether it is on, and why not."""
+    """The bridge. `features`: for each part whether it is on, and why not."""
 
     bridge: int
     mtu: int
@@ -35,10 +35,10 @@ class HostBridge(NamedTuple):
 def ensure_bridge(
     route: nl.NetlinkSocket, bridge: str, owner: str, subnets: Sequence[Subnet], mtu: int
 ) -> HostBridge:
-    """Make or repair the bridge. Idempotent.
+    """Create or repair the bridge. Idempotent.
 
-    owner: the alias that marks the bridge as ours. mtu: 0 takes the default route's.
-    Raises FailedPrecondition where something that is not ours is in the way, Internal, OSError.
+    owner: the alias that marks the bridge as ours. mtu: 0 for the default route's.
+    Raises FailedPrecondition for a conflict with an interface that is not ours, Internal, OSError.
     """
     index, mtu = _own_bridge(route, bridge, owner, mtu)
     _refuse_overlap(route, index, subnets)
@@ -72,12 +72,12 @@ def _own_bridge(route: nl.NetlinkSocket, bridge: str, owner: str, mtu: int) -> t
 
 
 def owner_of(state: Path) -> str:
-    """The alias by which a daemon with this state directory knows its bridge; IFALIASZ is 256."""
+    """The alias that marks the bridge of a daemon with this state directory; IFALIASZ is 256."""
     return f"{_OWNER}{state.absolute()}"[:255]
 
 
 def _is_orphan(alias: str) -> bool:
-    """Made by a daemon whose state directory is gone: nobody else will ever claim it."""
+    """Whether the state directory of its daemon is gone, so that no other daemon uses it."""
     return alias.startswith(_OWNER) and len(alias) < 255 and not Path(alias.removeprefix(_OWNER)).exists()
 
 
@@ -104,11 +104,11 @@ def _refuse_overlap(route: nl.NetlinkSocket, bridge: int, subnets: Sequence[Subn
 def _address_bridge(
     route: nl.NetlinkSocket, bridge: str, index: int, mtu: int, subnets: Sequence[Subnet]
 ) -> tuple[list[Subnet], dict[str, str]]:
-    """Give the bridge its gateway addresses; a version that the kernel refuses is off, with the reason."""
+    """Set the bridge's gateway addresses; an IP version that the kernel refuses is off, with the reason."""
     features = {f"ipv{version}": f"off: no IPv{version} subnet in network.subnets" for version in (4, 6)}
-    # a pod must not be able to advertise itself to us as a router (CVE-2020-13401)
+    # a pod must not be able to advertise itself to the host as a router (CVE-2020-13401)
     write_sysctl(f"ipv6/conf/{bridge}/accept_ra", "0")
-    # while its link-local address is tentative, nothing is solicited for forwarded packets (ndisc_solicit)
+    # a tentative link-local address would prevent solicitations for forwarded packets (ndisc_solicit)
     write_sysctl(f"ipv6/conf/{bridge}/accept_dad", "0")
     check(f"set bridge {bridge} up", route.ask([links.raise_link(index, mtu)]))
     wanted = {subnet.gateway for subnet in subnets}
@@ -143,21 +143,21 @@ def _address_bridge(
 
 
 def _forward(route: nl.NetlinkSocket, version: int) -> str:
-    """Let the kernel forward, if it does not yet; on the whole host, since answers come in elsewhere."""
+    """Enable forwarding if it is off; on the whole host, since answers arrive on other interfaces."""
     key = "ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding"
     name = f"net.{key.replace('/', '.')}"
     if (_SYSCTL / key).read_text().strip() not in ("", "0"):
         return "on"
     advertised = [way for way in listing.list_default_routes(route) if way.advertised]
     if version == 6 and advertised:
-        # the kernel drops such routes when forwarding begins (rt6_purge_dflt_routers)
-        return f"off: {name}=1 would take the host's IPv6 default route, which a router advertises, away"
+        # the kernel deletes such routes when forwarding is enabled (rt6_purge_dflt_routers)
+        return f"off: {name}=1 would delete the host's IPv6 default route, which a router advertises"
     complaint = write_sysctl(key, "1")
-    return f"off: {name}: {complaint}" if complaint else f"on: {name} set to 1 by us"
+    return f"off: {name}: {complaint}" if complaint else f"on: {name} was set to 1"
 
 
 def write_sysctl(key: str, value: str) -> str:
-    """Write a key below net/ unless it has the value; returns what went wrong, else ""."""
+    """Write a key below net/ unless it has the value; returns the error, or ""."""
     path = _SYSCTL / key
     try:
         if path.read_text().strip() != value:
@@ -168,9 +168,9 @@ def write_sysctl(key: str, value: str) -> str:
 
 
 def check(operation: str, answers: Sequence[nl.Answer]) -> None:
-    """Raises Internal for the first refused request, with the kernel's own words where it gave any.
+    """Raises Internal for the first refused request, with the kernel's message if there is one.
 
-    ResourceExhausted where the kernel ran out of memory or of room for more.
+    ResourceExhausted if the kernel has no memory or a limit is reached.
     """
     for answer in answers:
         if answer.error:

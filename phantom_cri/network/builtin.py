@@ -1,9 +1,9 @@
 """The built-in network driver: bridge, veth pairs, own IPAM, host ports by nftables.
 
-Kernel work runs in two threads of one worker each, one for links and one for nftables, so that neither
-the event loop nor a claim's host ports ever wait for the kernel's RTNL lock; tables are changed in the
-loop only. A dead pod's veth goes with its namespace, in the kernel's own time: deleting it ourselves
-takes 30 ms (two RCU grace periods), so it is only looked after later (`_sweep`).
+Kernel work runs in two threads, one for links and one for nftables, so that neither the event loop nor a
+claim's host ports wait for the kernel's RTNL lock; address and port tables are only changed in the loop. A
+dead pod's veth is removed by the kernel with its namespace: deleting it ourselves takes 30 ms (two RCU grace
+periods), so it is only checked later (`_sweep`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SWEEP_AFTER = 2.0  # seconds; the kernel takes well under one to take a namespace down
+_SWEEP_AFTER = 2.0  # seconds; the kernel needs well under one to remove a namespace
 _INDEX_BLOCK = 1 << 20
 _ATTEMPTS = 4
 _NAME_SAFE = bytes.maketrans(b"+/", b"-_")
@@ -59,13 +59,13 @@ class BuiltinNetwork:
         self._filtering = ThreadPoolExecutor(1, "network-nftables")
         self._route: nl.NetlinkSocket | None = None
         self._host_bridge: bridge.HostBridge | None = None
-        self._obstacle = ("NetworkNotStarted", "network: not started")
-        self._departing: dict[str, tuple[str, ...]] = {}  # veth name → addresses that wait for its end
+        self._unready = ("NetworkNotStarted", "network: not started")
+        self._departing: dict[str, tuple[str, ...]] = {}  # veth name → addresses reserved until it is gone
         self._sweeper: asyncio.Task[None] | None = None
         digest = hashlib.sha256(config.bridge.encode()).digest()
         self.link_prefix = f"ph{_letters(config.bridge)[:4]}"
         self._group = int.from_bytes(digest[:4], "big") | 1 << 31
-        # far above what the kernel counts up to by itself, another block for each instance
+        # far above indices that the kernel allocates, with a different block for each instance
         self._index_base = _INDEX_BLOCK * (1 + digest[0])
         self._next_index = self._index_base + int.from_bytes(os.urandom(2), "big")
 
@@ -78,9 +78,9 @@ class BuiltinNetwork:
         try:
             host_bridge = await _on(self._wiring, self._ensure_bridge)
         except errors.FailedPrecondition as error:
-            self._obstacle = ("NetworkConflict", str(error))
+            self._unready = ("NetworkConflict", str(error))
         except (errors.Internal, errors.ResourceExhausted, OSError) as error:
-            self._obstacle = ("NetworkUnavailable", f"network: {error}")
+            self._unready = ("NetworkUnavailable", f"network: {error}")
         else:
             self._template = links.VethTemplate(host_bridge.bridge, host_bridge.mtu)
             self._pod_template = links.PodTemplate(host_bridge.networks)
@@ -89,9 +89,9 @@ class BuiltinNetwork:
             self._host_bridge = host_bridge
 
     async def attach(self, sandbox_id: str, netns: str, *, ahead: bool = True) -> Attachment:
-        """All is done here, ahead or not: no pod's identity matters to it."""
+        """Does everything, ahead or not: nothing depends on the pod."""
         if self._host_bridge is None:
-            raise errors.FailedPrecondition(self._obstacle[1])
+            raise errors.FailedPrecondition(self._unready[1])
         name = self._veth_name(sandbox_id)
         if name in self._departing:
             await self._sweep()
@@ -99,7 +99,7 @@ class BuiltinNetwork:
         ips = tuple(socket.inet_ntop(_FAMILIES[len(address)], address) for address in packed)
         mac = (
             b"\x0a\x58" + packed[0][-4:]
-        )  # follows the address: neighbours' caches stay right when it is reused
+        )  # derived from the address: neighbours' caches stay valid when it is reused
         record = self._book.held[sandbox_id] = PodNetwork(ips)
         try:
             await _on(self._wiring, self._wire, sandbox_id, record, name, mac, _open(netns))
@@ -119,10 +119,10 @@ class BuiltinNetwork:
     async def expose(
         self, sandbox_id: str, ips: tuple[str, ...], port_mappings: Sequence[PortMapping]
     ) -> None:
-        """Open the pod's host ports: all or, after an error, none.
+        """Open the pod's host ports: all or, on error, none.
 
         Raises InvalidArgument naming the mapping, AlreadyExists naming port and holder,
-        FailedPrecondition where host ports are not to be had.
+        FailedPrecondition if host ports are not available.
         """
         wanted = forwards(ips, port_mappings)
         if wanted == self._ports.held(sandbox_id):
@@ -133,7 +133,7 @@ class BuiltinNetwork:
             raise errors.FailedPrecondition(f"expose: sandbox {sandbox_id} {state}")
         if self._firewall.unavailable_reason:
             raise errors.FailedPrecondition(
-                f"port_mappings: no host ports here: {self._firewall.unavailable_reason}"
+                f"port_mappings: no host ports on this node: {self._firewall.unavailable_reason}"
             )
         self._ports.claim(sandbox_id, wanted)
         exposed = replace(record, ports=tuple(mapping for mapping in port_mappings if mapping.host_port))
@@ -166,21 +166,22 @@ class BuiltinNetwork:
 
     def features(self) -> dict[str, str]:
         if self._host_bridge is None:
-            return {"network": f"off: {self._obstacle[1]}"}
+            return {"network": f"off: {self._unready[1]}"}
         return {**self._host_bridge.features, **self._firewall.features()}
 
     async def use_ranges(self, ranges: Sequence[str]) -> None:
         log.info(
-            "the kubelet tells pod ranges %s: addresses stay those of network.subnets", ", ".join(ranges)
+            "pod ranges %s from the kubelet ignored: addresses are those of network.subnets",
+            ", ".join(ranges),
         )
 
     async def ready(self) -> tuple[bool, str, str]:
         if self._host_bridge is None:
-            return False, *self._obstacle
+            return False, *self._unready
         return True, "", f"bridge {self._config.bridge}"
 
     async def close(self) -> None:
-        """Let go of sockets and threads; pods, bridge, rules and records stay as they are."""
+        """Close sockets and threads; pods, bridge, rules and records stay unchanged."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])
@@ -191,16 +192,16 @@ class BuiltinNetwork:
         if self._route is not None:
             self._route.close()
         self._host_bridge = self._route = None
-        self._obstacle = ("NetworkClosed", "network: closed")
+        self._unready = ("NetworkClosed", "network: closed")
 
     async def dismantle(self) -> None:
-        """Remove bridge and table, for a node that is given up: after the last `release`, before `close`."""
+        """Remove bridge and table: after the last `release`, before `close`."""
         await self._sweep()
         await _on(self._filtering, self._firewall.dismantle)
         if self._host_bridge is not None:
             await _on(self._wiring, self._ask, links.delete_link(self._config.bridge))
         self._host_bridge = None
-        self._obstacle = ("NetworkNotStarted", "network: dismantled")
+        self._unready = ("NetworkNotStarted", "network: dismantled")
 
     async def _take_addresses(self, sandbox_id: str, subnets: Sequence[Subnet]) -> list[bytes]:
         try:
@@ -212,7 +213,7 @@ class BuiltinNetwork:
         return self._book.take(sandbox_id, subnets)
 
     def _depart(self, sandbox_id: str) -> None:
-        """Forget a sandbox; its addresses stay out of use until its veth is known to be gone."""
+        """Forget a sandbox; its addresses stay reserved until its veth is gone."""
         record = self._book.forget(sandbox_id)
         if record is None:
             return
@@ -237,7 +238,7 @@ class BuiltinNetwork:
         """15 characters: ours, this instance's (24 bits), the sandbox's (54 bits)."""
         return self.link_prefix + _letters(sandbox_id)[:9]
 
-    # What follows runs in the thread for links.
+    # The following methods run in the thread for links.
 
     def _ensure_bridge(self) -> bridge.HostBridge:
         if self._route is None:
@@ -255,7 +256,7 @@ class BuiltinNetwork:
                 continue
             if link.name not in living:
                 leftovers.append(link.name)
-            elif link.master == 0:  # its bridge was deleted under it
+            elif link.master == 0:  # its bridge was deleted
                 bridge.check(
                     f"enslave {link.name}", self._route.ask(links.enslave(link.number, host_bridge.bridge))
                 )
@@ -270,14 +271,14 @@ class BuiltinNetwork:
                 answers = self._ask(*self._template.requests(self._take_index(), name, mac, netns_fd))
                 if answers[0].error not in (errno.EEXIST, errno.EBUSY):
                     break
-                # the index may be taken by a stranger, or the name by what a crash left of this sandbox
+                # the index may be in use, or the name, by a veth that a crash left of this sandbox
                 self._ask(links.delete_link(name))
             bridge.check(f"make veth {name} of sandbox {sandbox_id}", answers)
         finally:
             os.close(netns_fd)
 
     def _delete_veths(self, names: Sequence[str]) -> None:
-        """Delete those that still exist, all in one go. Raises Internal."""
+        """Delete those that still exist, all at once. Raises Internal."""
         if not names:
             return
         marked = self._ask(*(links.mark_for_removal(name, self._group) for name in names))
@@ -306,12 +307,12 @@ def _open(netns: str) -> int:
 
 
 def _letters(text: str) -> str:
-    """Twelve characters that stand for a text and may be part of an interface's name (no / and no :)."""
+    """Twelve characters derived from a hash, valid in an interface's name (no / and no :)."""
     digest = hashlib.sha256(text.encode()).digest()[:9]
     return binascii.b2a_base64(digest, newline=False).translate(_NAME_SAFE).decode("ascii")
 
 
 async def _on(executor: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run in a thread. A cancelled caller waits too: nobody else would know what the thread has made."""
+    """Run in a thread. A cancelled caller waits too, since it has to clean up what the thread created."""
     loop = asyncio.get_running_loop()
     return await to_the_end(loop.run_in_executor(executor, functools.partial(work, *args, **kwargs)))

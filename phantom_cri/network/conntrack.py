@@ -1,8 +1,8 @@
-"""Forget the flows of a UDP host port, so that its next packet meets the rules as they are now.
+"""Deletes the conntrack flows of a UDP host port, so that its next packet uses the current rules.
 
-A client that keeps sending from one source port keeps its flow alive for ever: opened before the host
-port was, it would go past the pod; opened to a pod that is gone, into the void. TCP needs no help: its
-next connection is a new flow.
+A client that keeps sending from one source port keeps its flow alive: created before the host port was
+opened, it would bypass the pod; created for a removed pod, its packets would be lost. TCP does not need this:
+its next connection is a new flow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NESTED = 0x8000
 def forget_request(host_port: HostPort) -> bytes:
     """Delete all flows of this IP version, protocol UDP and original destination port.
 
-    Kernels that cannot filter a deletion want a whole tuple here and answer EINVAL, deleting nothing.
+    Kernels that cannot filter a deletion require a whole tuple and answer EINVAL, deleting nothing.
     """
     port = nl.attribute(_CTA_PROTO_DST_PORT, struct.pack(">H", host_port.port))
     protocol = nl.attribute(_CTA_TUPLE_PROTO | _NESTED, nl.u8(_CTA_PROTO_NUM, socket.IPPROTO_UDP) + port)
@@ -38,13 +38,13 @@ def forget_request(host_port: HostPort) -> bytes:
 
 
 class FlowTable:
-    """The kernel's flows, through a socket that is opened when first needed. For one thread at a time."""
+    """The kernel's conntrack table; the socket is opened when first needed. For one thread at a time."""
 
     def __init__(self) -> None:
         self._socket: nl.NetlinkSocket | None = None
 
     def forget(self, host_ports: Iterable[HostPort]) -> str:
-        """Forget the UDP ones among them; returns why the kernel refused, else ""."""
+        """Delete the flows of the UDP ones; returns the kernel's error, or ""."""
         requests = [forget_request(host_port) for host_port in host_ports if host_port.protocol == "udp"]
         if not requests:
             return ""

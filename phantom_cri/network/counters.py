@@ -1,6 +1,6 @@
-"""What went over a pod's interfaces, by /proc/PID/net/dev: the network namespace of any process in it.
+"""Traffic of a pod's interfaces, from /proc/PID/net/dev of any process in its network namespace.
 
-No thread enters the namespace for it, and nothing is opened in it (net/core/net-procfs.c).
+No thread has to enter the namespace, and nothing is opened in it (net/core/net-procfs.c).
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from phantom_cri.usage import InterfaceUsage
 
 _LOOPBACK = "lo"
 _PREFERRED = "eth0"
-"""The interface that the built-in network and CNI alike make for a pod."""
+"""A pod's interface, both with the built-in network and with CNI."""
 
 
 def read_interfaces(pid: int) -> tuple[InterfaceUsage, ...]:
-    """All but the loopback, the default one first. Raises OSError for a process that is gone."""
+    """All except the loopback, default first. Raises OSError for a process that is gone."""
     with open(f"/proc/{pid}/net/dev") as file:
         return parse_interfaces(file.read())
 
 
 def parse_interfaces(text: str) -> tuple[InterfaceUsage, ...]:
-    """After the heading: `eth0: BYTES PACKETS ERRS DROP FIFO FRAME COMPRESSED MULTICAST`, sent alike."""
+    """After the heading: `eth0: BYTES PACKETS ERRS DROP FIFO FRAME COMPRESSED MULTICAST`, then as sent."""
     found = []
     for line in text.splitlines()[2:]:
         name, _, numbers = line.strip().partition(":")

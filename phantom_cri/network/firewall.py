@@ -16,7 +16,7 @@ _CALL_IP6TABLES = Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables")
 
 
 class Firewall:
-    """`unavailable_reason` says why there are no host ports, "" when there are."""
+    """`unavailable_reason`: why there are no host ports, "" if there are."""
 
     def __init__(self, config: NetworkConfig) -> None:
         self._config = config
@@ -30,7 +30,7 @@ class Firewall:
         self.unavailable_reason = self._missing
 
     def build(self, subnets: Sequence[str], held: Forwards) -> None:
-        """Make or replace the table; where that cannot be, `unavailable_reason` and `features` say so."""
+        """Create or replace the table; on failure `unavailable_reason` and `features` say why."""
         self._subnets = subnets
         self._missing = ""
         try:
@@ -40,24 +40,24 @@ class Firewall:
         except NftablesError as error:
             self._missing = str(error)
         else:
-            # only once the table's guard keeps pods away from the loopback
+            # only after the table's guard protects the loopback from pods
             self._loopback = write_sysctl(f"ipv4/conf/{self._config.bridge}/route_localnet", "1")
         self.unavailable_reason = self._missing or (
             "" if self._config.host_ports else "network.host_ports is false"
         )
 
     def add(self, wanted: Forwards, held: Forwards) -> None:
-        """Open `wanted`; `held` is all that is open then. Raises Internal, with nothing changed."""
+        """Open `wanted`; `held`: all open ports afterwards. Raises Internal, without a change."""
         self._change(add_elements(self._table, wanted), held)
         self._stale = self._flows.forget(wanted)
 
     def remove(self, gone: Forwards, held: Forwards) -> None:
-        """Close `gone`; `held` is everything that stays. Raises Internal."""
+        """Close `gone`; `held`: all open ports afterwards. Raises Internal."""
         self._change(delete_elements(self._table, gone), held)
         self._stale = self._flows.forget(gone)
 
     def _change(self, commands: str, held: Forwards) -> None:
-        """If others have flushed our table (`nft flush ruleset` is common), it is written anew."""
+        """If our table was flushed by others (`nft flush ruleset` is common), it is written again."""
         if self._nftables is None:
             raise errors.Internal(f"network: host ports: {self._missing}")
         try:
@@ -78,7 +78,7 @@ class Firewall:
         host_ports = (
             "on" if not self._loopback else f"on, but not at 127.0.0.1: route_localnet: {self._loopback}"
         )
-        flows = f"off: old UDP flows of host ports stay: {self._stale}" if self._stale else "on"
+        flows = f"off: old UDP flows of host ports are not deleted: {self._stale}" if self._stale else "on"
         return {
             "conntrack": off if self._missing else flows,
             "nftables": off if self._missing else f"on: table inet {self._table}",
@@ -104,7 +104,7 @@ class Firewall:
 
 
 def _bridge_calls_netfilter() -> bool:
-    """Then answers to [::1] get that address back on the bridge already; the kernel drops them behind it."""
+    """If so, NAT restores [::1] in answers already on the bridge, after which the kernel drops them."""
     try:
         return _CALL_IP6TABLES.read_text().strip() == "1"
     except OSError:  # no br_netfilter

@@ -25,10 +25,10 @@ def identity_files(
     host_resolv_conf: Path | str = "/etc/resolv.conf",
     host_hosts: Path | str = "/etc/hosts",
 ) -> dict[str, bytes]:
-    """File name → content. Without DNS settings the host's resolv.conf is taken as it is; a pod in the
+    """File name → content. Without DNS settings the host's resolv.conf is used unchanged; a pod in the
     host's network has the host's hosts file.
 
-    Host name and DNS settings have been checked: a newline in one would forge a line.
+    Host name and DNS settings have been checked: a newline could inject a line.
     """
     hosts = _read(host_hosts) if host_network else _hosts(hostname, ips)
     given = dns is not None and (dns.servers or dns.searches or dns.options)
@@ -49,7 +49,7 @@ def _resolv_conf(dns: DnsConfig) -> bytes:
 
 
 def _read(path: Path | str) -> bytes:
-    """The host's file; a host without one has pods with an empty one, as with other runtimes."""
+    """The host's file; empty if the host has none, as in other runtimes."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the driver says to rtnetlink: bridge, veth pair, addresses and routes, each as ready-made messages.
+"""rtnetlink messages for bridge, veth pair, addresses and routes.
 
 Attribute numbers are those of include/uapi/linux/{if_link,if_addr,rtnetlink,veth}.h.
 """
@@ -42,18 +42,18 @@ RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst and src length, tos, table, p
 LOOPBACK = 1
 PEER = 100
 """ifindex of eth0 in every pod: known before the link exists, and above the fallback tunnels (tunl0,
-sit0, …) that some kernels put into each new namespace."""
+sit0, …) that some kernels create in each new namespace."""
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 _ADDRESS_AT = 16 + IFADDR.size + 4
-"""Where the first attribute's payload begins in a message of `put_address`."""
+"""Offset of the first attribute's payload in a message of `put_address`."""
 
 
 class PodSubnet(NamedTuple):
-    """`gateway`: the bridge's own address with prefix; `routed`: whether pods get a default route over it."""
+    """`gateway`: the bridge's own address with prefix; `routed`: pods get a default route through it."""
 
     gateway: Interface
     routed: bool
@@ -65,9 +65,9 @@ def _change_link(index: int, attributes: bytes, *, up: bool = False, family: int
 
 
 def make_bridge(name: str, mac: bytes, mtu: int, alias: str) -> list[bytes]:
-    """An empty bridge. Its MAC is set, or it would change with every port that comes and goes.
+    """An empty bridge. Its MAC is set, otherwise it would change when ports are added or removed.
 
-    Multicast snooping is off: without a querier it only costs, and it can swallow neighbour discovery.
+    Multicast snooping is off: without a querier it is useless, and it can drop neighbour discovery.
     """
     linkinfo = nl.attribute(
         _IFLA_LINKINFO,
@@ -79,7 +79,7 @@ def make_bridge(name: str, mac: bytes, mtu: int, alias: str) -> list[bytes]:
 
 
 def name_link(name: str, alias: str) -> bytes:
-    """Set a link's alias: its creation request would not heed one (rtnl_newlink_create)."""
+    """Set a link's alias, which is ignored in the creation request (rtnl_newlink_create)."""
     return _change_named(name, nl.attribute(_IFLA_IFALIAS, alias.encode()))
 
 
@@ -111,7 +111,7 @@ def mark_for_removal(name: str, group: int) -> bytes:
 
 
 def delete_marked(group: int) -> bytes:
-    """Delete all links of a group at once: one after the other, each would wait for RCU, 30 ms a piece."""
+    """Delete all links of a group at once: one by one, each would wait 30 ms for RCU."""
     return nl.message(RTM_DELLINK, nl.NLM_F_ACK, IFINFO.pack(0, 0, 0, 0, 0) + nl.u32(_IFLA_GROUP, group))
 
 
@@ -123,7 +123,7 @@ def delete_address(index: int, address: Interface) -> bytes:
 
 
 def put_address(index: int, address: Interface) -> bytes:
-    """Add an address, usable at once: no duplicate address detection for what IPAM hands out once only."""
+    """Add an address without duplicate address detection, usable at once: IPAM keeps addresses unique."""
     packed = address.ip.packed
     scope = _RT_SCOPE_LINK if address.ip.is_link_local else _RT_SCOPE_UNIVERSE
     if address.version == 4:
@@ -137,11 +137,11 @@ def put_address(index: int, address: Interface) -> bytes:
 
 
 def deliver_loopback(index: int) -> bytes:
-    """Let answers to ::1 come in by this link too, after NAT has given them that address back.
+    """Accept answers to ::1 from this link, after NAT has restored that address.
 
-    For a loopback address the kernel takes only a route of the very link a packet came by (rt6_need_strict);
-    there is no route_localnet for IPv6. What has ::1 on the wire is dropped before any route (ip6_rcv_core).
-    The metric keeps the host's own route first and those of other bridges apart.
+    For a loopback address the kernel only accepts a route of the packet's input link (rt6_need_strict), and
+    IPv6 has no route_localnet. Packets with ::1 on the wire are dropped before routing (ip6_rcv_core). The
+    metric keeps the host's own route first, and differs from those of other bridges.
     """
     loopback = ipaddress.IPv6Address("::1").packed
     body = RTMSG.pack(
@@ -168,22 +168,22 @@ def link_local(mac: bytes) -> ipaddress.IPv6Interface:
 
 
 def raise_loopback() -> bytes:
-    """For a namespace whose other links are somebody else's to make."""
+    """For a namespace whose other links are created by others."""
     return _change_link(LOOPBACK, b"", up=True)
 
 
 class VethTemplate:
-    """The creation request of a veth pair, encoded once; a pod changes six fields of it.
+    """The creation request of a veth pair, encoded once; six fields are set for each pod.
 
     Host end: up, port of the bridge, hairpin on (with br_netfilter a pod that calls its own host port
     is bridged back to the port it came from). Pod end: `eth0` with index `PEER`, in the namespace whose
-    fd is given. One queue each: veth makes one per CPU else, each with its sysfs folder.
+    fd is given. One queue each: otherwise veth creates one per CPU, each with its sysfs folder.
     """
 
     def __init__(self, bridge: int, mtu: int) -> None:
         queues = nl.u32(_IFLA_NUM_TX_QUEUES, 1) + nl.u32(_IFLA_NUM_RX_QUEUES, 1) + nl.u32(_IFLA_MTU, mtu)
         name, mac = nl.text(_IFLA_IFNAME, "n" * 15), nl.attribute(_IFLA_ADDRESS, b"m" * 6)
-        # the peer's index is heeded only where the host end's is given too (veth_newlink)
+        # the peer's index is only used if the host end's is given too (veth_newlink)
         peer = IFINFO.pack(0, 0, PEER, 0, 0) + mac + nl.u32(_IFLA_NET_NS_FD, 0x6E6E6E6E)
         peer += nl.text(_IFLA_IFNAME, "eth0") + queues
         linkinfo = nl.text(_INFO_KIND, "veth") + nl.attribute(_INFO_DATA, nl.attribute(_VETH_INFO_PEER, peer))
@@ -209,10 +209,10 @@ class VethTemplate:
 
 
 class PodTemplate:
-    """What is to be sent from inside a pod's namespace, encoded once: lo, eth0, addresses, default routes.
+    """Messages to send inside a pod's namespace, encoded once: lo, eth0, addresses, default routes.
 
-    With IPv6, the link-local address is ours to give (the kernel's own would be tentative for a second,
-    and its detection probes flood every pod of the bridge).
+    With IPv6 we set the link-local address: the kernel's own would be tentative for a second, and its probes
+    would flood all pods of the bridge.
     """
 
     def __init__(self, networks: Sequence[PodSubnet]) -> None:

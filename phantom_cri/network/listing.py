@@ -1,4 +1,4 @@
-"""What the kernel has now: links, addresses and default routes. For start and repair, not for every pod."""
+"""Lists the kernel's links, addresses and default routes. For start and repair, not for every pod."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _U32 = struct.Struct("=I")
 
 
 class Link(NamedTuple):
-    """`number`: ifindex; `master`: another's, 0 for none; `kind`: "bridge", "veth", "" for hardware."""
+    """`number`: ifindex; `master`: the bridge's, 0 for none; `kind`: "bridge", "veth", "" for hardware."""
 
     number: int
     name: str

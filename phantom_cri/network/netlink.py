@@ -1,8 +1,8 @@
-"""Just enough rtnetlink to wire a pod in a few hundred microseconds.
+"""Minimal rtnetlink, to connect a pod in a few hundred microseconds.
 
-A message is bytes: header, a fixed struct, attributes (netlink(7), rtnetlink(7)). They are packed here
-with `struct` and sent many at a time, because the kernel works through all messages of one `sendto`
-before it returns: one system call wires a pod, a second one reads the answers.
+A message has a header, a fixed struct, and attributes (netlink(7), rtnetlink(7)). They are packed with
+`struct` and sent together, since the kernel handles all messages of one `sendto` before it returns: one
+system call connects a pod, a second one reads the answers.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _NLM_F_CAPPED, _NLM_F_ACK_TLVS, _NLMSGERR_ATTR_MSG = 0x100, 0x200, 1
 
 
 class Answer(NamedTuple):
-    """The kernel's verdict on one request: `error` is 0 or an errno, `reason` its words if it has any."""
+    """The kernel's answer to one request: `error` is 0 or an errno, `reason` its message, if any."""
 
     error: int
     reason: str
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
-    """One nlattr, padded to four bytes. `payload` may be a run of nested attributes."""
+    """One nlattr, padded to four bytes. `payload` may be nested attributes."""
     return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 
@@ -60,7 +60,7 @@ def message(kind: int, flags: int, body: bytes, sequence: int = 0) -> bytes:
 
 
 def messages(packet: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """(type, flags, sequence, body) of each message in what was received or is to be sent."""
+    """(type, flags, sequence, body) of each message in a packet."""
     offset = 0
     while offset + _HEADER.size <= len(packet):
         length, kind, flags, sequence, _ = _HEADER.unpack_from(packet, offset)
@@ -83,10 +83,9 @@ def attributes(body: bytes, offset: int) -> dict[int, bytes]:
 
 
 class NetlinkSocket:
-    """One socket of the namespace it was opened in. For one thread at a time.
+    """One socket in the network namespace where it was opened. For one thread at a time.
 
-    Raises OSError where the kernel has no such netlink for us at all; requests that it refuses come
-    back as `Answer`s.
+    Raises OSError if the kernel lacks this netlink family; refused requests are returned as `Answer`s.
     """
 
     def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
@@ -99,7 +98,7 @@ class NetlinkSocket:
     def ask(self, requests: Sequence[bytes]) -> list[Answer]:
         """Send all, each with `NLM_F_ACK`, and return one answer for each.
 
-        The kernel goes on after a refused request, so a later one can fail as a consequence.
+        The kernel continues after a refused request, so later ones can fail as a consequence.
         """
         answers: list[Answer] = []
         with self._renewed_on_error():
@@ -116,7 +115,7 @@ class NetlinkSocket:
                     answers.append(_answer(flags, body))
 
     def dump(self, kind: int, body: bytes) -> list[tuple[int, bytes]]:
-        """(type, body) of everything a dump request yields. Raises OSError on refusal."""
+        """(type, body) of all answers to a dump request. Raises OSError if it is refused."""
         with self._renewed_on_error():
             return self._dump(message(kind, NLM_F_DUMP, body))
 
@@ -133,7 +132,7 @@ class NetlinkSocket:
 
     @contextlib.contextmanager
     def _renewed_on_error(self) -> Iterator[None]:
-        """After an error the next request must not read answers that are still under way."""
+        """After an error the socket is reopened, so that the next request does not read old answers."""
         try:
             yield
         except OSError:
@@ -147,7 +146,7 @@ def _open(protocol: int) -> socket.socket:
     try:
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             opened.setsockopt(_SOL_NETLINK, option, 1)
-        opened.settimeout(5)  # answers are there when send returns: this is for a broken kernel only
+        opened.settimeout(5)  # answers are available when send returns: only for a broken kernel
     except BaseException:
         opened.close()
         raise
@@ -165,6 +164,6 @@ def _answer(flags: int, body: bytes) -> Answer:
 
 
 def explain(answer: Answer) -> str:
-    """`ENODEV`, or `EINVAL: <the kernel's words>`."""
+    """`ENODEV`, or `EINVAL: <the kernel's message>`."""
     name = errors.errno_name(answer.error)
     return f"{name}: {answer.reason}" if answer.reason else name

@@ -22,14 +22,14 @@ _FD_SETSIZE = 1024
 
 
 class NftablesError(Exception):
-    """nftables refused or is missing; the text is libnftables' or the dynamic linker's."""
+    """nftables refused a command or is missing; with the message of libnftables or the dynamic linker."""
 
 
 class Nftables:
-    """One libnftables context of the network namespace it was made in. For one thread at a time."""
+    """One libnftables context, in the network namespace where it was created. For one thread at a time."""
 
     def __init__(self) -> None:
-        """Raises NftablesError where the library is missing."""
+        """Raises NftablesError if the library is missing."""
         self._ffi, self._library = _load()
         _need_low_fd()
         self._context = self._library.nft_ctx_new(0)
@@ -60,14 +60,14 @@ class Nftables:
 
 
 def _need_low_fd() -> None:
-    """libnftables waits by select(2), which ends the process at a descriptor of 1024 or more (FD_SETSIZE).
+    """libnftables uses select(2), which aborts the process at a descriptor of 1024 or more (FD_SETSIZE).
 
-    Raises NftablesError when its socket would be one.
+    Raises NftablesError if its socket would be one.
     """
     probe = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     os.close(probe)
     if probe >= _FD_SETSIZE:
-        raise NftablesError(f"libnftables needs a file descriptor below {_FD_SETSIZE}, and all are taken")
+        raise NftablesError(f"libnftables needs a file descriptor below {_FD_SETSIZE}, and all are in use")
 
 
 def _load() -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Host ports: what a request asks for, who holds what, and the nftables text for it. All pure."""
+"""Host ports: requests, the table of holders, and the nftables commands. All pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phantom_cri.model import PortMapping
 
 
 class HostPort(NamedTuple):
-    """Where the host listens: `address` is canonical text, "" for every address of that IP version."""
+    """A port of the host: `address` is canonical text, "" for every address of that IP version."""
 
     version: int
     protocol: str
@@ -25,7 +25,7 @@ class HostPort(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where it leads: the pod's address and port."""
+    """The destination: the pod's address and port."""
 
     ip: str
     port: int
@@ -35,7 +35,7 @@ Forwards = dict[HostPort, Target]
 
 
 def forwards(ips: Sequence[str], mappings: Iterable[PortMapping]) -> Forwards:
-    """What a pod's mappings come to. Without a host_ip: each IP version the pod has.
+    """The forwards of a pod's mappings. Without a host_ip: for each IP version of the pod.
 
     Raises InvalidArgument naming the mapping, FailedPrecondition for an IP version the pod lacks.
     """
@@ -79,7 +79,7 @@ class PortTable:
         self._holders: dict[tuple[int, str, int], dict[str, str]] = {}
 
     def claim(self, sandbox_id: str, wanted: Forwards) -> None:
-        """All or nothing, for a sandbox that holds nothing yet.
+        """Reserve all or none, for a sandbox without host ports.
 
         A port on every address and the same port on one address exclude each other.
         Raises AlreadyExists naming port and holder.
@@ -97,7 +97,7 @@ class PortTable:
         return self._forwards.get(sandbox_id, {})
 
     def release(self, sandbox_id: str) -> Forwards:
-        """What the sandbox held, nothing if it is unknown."""
+        """Release the sandbox's ports and return them; empty if it is unknown."""
         held = self._forwards.pop(sandbox_id, {})
         for host_port in held:
             slot = self._holders[_slot(host_port)]
@@ -142,10 +142,10 @@ def table_text(
     held: Forwards,
     loopback6: bool = True,
 ) -> str:
-    """The whole table, replacing what is there in one transaction: no packet meets a half-made one.
+    """The whole table, replaced in one transaction, so that no packet sees an incomplete one.
 
-    Rules are written here only; a pod adds and deletes elements of the maps. loopback6: host ports are there
-    at [::1] too; else that refuses at once.
+    All rules are here; a pod only adds and deletes elements of the maps. loopback6: host ports are also
+    available at [::1]; else connections there are refused at once.
     """
     return f"""\
 add table inet {table}
@@ -186,7 +186,7 @@ table inet {table} {{
 
 
 def _source_rules(bridge: str, subnet: str, masquerade: bool) -> str:
-    """From pod to pod by a host port the answer must come back through us, or it has the wrong source."""
+    """Between pods, through a host port, answers have to pass the host, or they have the wrong source."""
     ip, everyone = ("ip6", "ff00::/8") if ":" in subnet else ("ip", "224.0.0.0/4")
     rules = f'    oifname "{bridge}" {ip} saddr {subnet} {ip} daddr {subnet} ct status dnat masquerade\n'
     if masquerade:

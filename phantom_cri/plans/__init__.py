@@ -1,7 +1,7 @@
-"""The plan language: what a fragment shall do, as frozen values that describe themselves and become bytes.
+"""The plan language: instructions for a fragment, as frozen values that can be described and encoded.
 
-`ContainerSpec` is what a container's plan is made from; `container_plan`, `exec_plan`, `claim_plan` and
-`birth_plan` make plans; `Donations` owns the fds that travel along.
+`ContainerSpec` is the input of a container's plan; `container_plan`, `exec_plan`, `claim_plan` and
+`spawn_plan` make plans; `Donations` owns the fds that are sent with a plan.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Plans that a fragment runs on itself: when it is started, and when a pod claims it."""
+"""Plans that a fragment runs on itself: at its start, and when a pod claims it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from phantom_cri.plans.spec import PodIds
 from phantom_cri.plans.standard import FRAGMENT_SHM, template_mounts
 
 OOM_SCORE = -998
-"""Of a fragment: the kernel shall rather take anything else, as containerd has it for its pause process."""
+"""Of a fragment, as containerd's pause process: the OOM killer prefers any other process."""
 
 _PING_GROUPS = "net/ipv4/ping_group_range"
 
 POD_SYSCTLS = {"net/ipv4/ip_unprivileged_port_start": "0", _PING_GROUPS: "0 2147483647"}
-"""What every pod with a network of its own gets unless it says otherwise, as with containerd 2."""
+"""Defaults of every pod with its own network namespace, as in containerd 2."""
 
 _NO_ROUTER_ADVERTISEMENTS = ("net/ipv6/conf/default/accept_ra", "net/ipv6/conf/eth0/accept_ra")
-"""Else any pod on the bridge could give its neighbours addresses and routes (RFC 6104)."""
+"""Otherwise any pod on the bridge could configure addresses and routes of its neighbours (RFC 6104)."""
 
 
 OWNED = constants.CLONE_NEWNET | constants.CLONE_NEWIPC | constants.CLONE_NEWUTS
-"""What belongs to the pod's user namespace; mount and cgroup namespaces are each container's."""
+"""Namespaces owned by the pod's user namespace; each container has its own mount and cgroup namespaces."""
 
 
 def spawn_plan(
@@ -39,11 +39,11 @@ def spawn_plan(
     template: bool = False,
     ids: PodIds | None = None,
 ) -> Plan:
-    """Of a warm fragment: into its cgroups (donated "procs0"…), its OOM score, its network.
+    """The first plan of a fragment: joins its cgroups (donated "procs0"…), sets OOM score and network.
 
-    `netlink`: rtnetlink requests to send from inside; `own_network`: whether the pod sysctls of a network
-    namespace apply, by default where there are requests; `ipv6`: it has IPv6; `template`: the first
-    container's /dev and /sys are made ready; `ids`: of the pod's user namespace, when it was made before.
+    `netlink`: rtnetlink requests to send in its network namespace; `own_network`: set the pod sysctls of a
+    network namespace, by default if there are requests; `ipv6`: it has IPv6; `template`: prepare /dev and
+    /sys of the first container; `ids`: of the pod's user namespace, if it was created before.
     """
     own = bool(netlink) if own_network is None else own_network
     parts: list[Op | Block] = []
@@ -53,7 +53,7 @@ def spawn_plan(
         parts.append(Netlink(netlink))
     if own:
         sysctls = POD_SYSCTLS
-        if ids:  # the host's root counts in the host's groups
+        if ids:  # sysctls written by the host's root take the host's ids
             sysctls = POD_SYSCTLS | {_PING_GROUPS: f"{ids.gid} {ids.gid + ids.gid_count - 1}"}
         parts += [Sysctl(path, value) for path, value in sysctls.items()]
     if template:
@@ -63,14 +63,14 @@ def spawn_plan(
 
 
 def user_namespace_plan(ids: PodIds) -> Plan:
-    """First of all for a fragment that was started in the host's network, ipc and uts namespaces."""
+    """Run before the birth plan, in a fragment started in the host's network, ipc and uts namespaces."""
     return Plan(parts=(UserNamespace(ids.uid, ids.uid_count, ids.gid, ids.gid_count, OWNED),))
 
 
 def claim_plan(hostname: str | None, sysctls: Mapping[str, str], labels: SelinuxLabels | None = None) -> Plan:
-    """A pod's identity. `hostname` None: the host's, whose uts namespace it shares.
+    """Sets a pod's identity. `hostname` None: the host's, as it shares that uts namespace.
 
-    sysctls: values by path below /proc/sys, each of a namespace that is the pod's own.
+    sysctls: values by path below /proc/sys, only those of the pod's own namespaces.
     """
     parts: list[Op] = []
     if hostname is not None:

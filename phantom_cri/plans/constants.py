@@ -34,7 +34,7 @@ MOUNT_ATTR_NODEV = 0x04
 MOUNT_ATTR_NOEXEC = 0x08
 MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
-MOUNT_ATTR_ATIME = 0x70  # the bits of which one says how access times are kept
+MOUNT_ATTR_ATIME = 0x70  # the field for the access time mode
 MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
@@ -104,7 +104,7 @@ ATTRIBUTES_RECURSIVE = 1
 
 
 def names(value: int, meaning: dict[int, str]) -> list[str]:
-    """The words for the bits of `value`; what has no word comes last, in hexadecimal."""
+    """The names of the bits of `value`; unnamed bits come last, in hexadecimal."""
     words = [word for bit, word in meaning.items() if value & bit]
     rest = value & ~sum(meaning)
     return [*words, hex(rest)] if rest else words

@@ -1,8 +1,8 @@
 """The plan of a container: from its spec to the ops that make it.
 
-Sources are opened in the host's mount namespace, gathered as detached mounts, carried into a new mount
-namespace made from the fragment's, and hung into the container's root there. So no path of the host is walked
-after the first step, and none of the container's on the host.
+Sources are opened in the host's mount namespace as detached mounts, carried into a new mount namespace made
+from the fragment's, and attached to the container's root there. So host paths are only resolved in the first
+step, and container paths never on the host.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ _NOTHING = (Block(), Block())
 def container_plan(
     spec: ContainerSpec, donated: Sequence[str], *, hold: bool = False, template: bool = False
 ) -> Plan:
-    """`donated`: names of the fds that will travel along, out of "host_mounts" (the mount namespace that host
-    paths are meant in; always), "cgroup" (for CLONE_INTO_CGROUP), "procs0"… (files to write "0" to), "log",
-    "kill", "oom"; where the spec says so "stdin", "stdout", "stderr", and "network" or "host_network".
+    """`donated`: names of the fds sent with the plan, out of "host_mounts" (the mount namespace in which host
+    paths are resolved; always), "cgroup" (for CLONE_INTO_CGROUP), "procs0"… (files to write "0" to), "log",
+    "kill", "oom"; if the spec says so "stdin", "stdout", "stderr", and "network" or "host_network".
 
-    hold: the process waits for `Fragment.go` right before its execve. template: it takes /dev and /sys from
-    the fragment, which has them ready (see `wants_template`). Raises InvalidArgument for more mounts than a
-    plan can hold, and for given mounts that are none.
+    hold: the process waits for `FragmentClient.go` right before its execve. template: it uses /dev and /sys
+    prepared by the fragment (see `wants_template`). Raises InvalidArgument for more mounts than a plan can
+    have, and for invalid given mounts.
     """
     slots = Slots(donated)
     flags = _stream_flags(spec.io)
@@ -164,7 +164,7 @@ def _network(namespaces: Namespaces, slots: Slots) -> list[Op]:
 
 
 def _hooks(hooks: Hooks, slots: Slots, sources: Parts) -> list[Op]:
-    """Before anything is masked, as runc runs them: they see the root as its image and mounts made it."""
+    """Run before paths are masked, as in runc: hooks see the root as built from image and mounts."""
     host = slots.take()
     sources.append(OpenTree(host, "/", constants.OPEN_RECURSIVE))
     runs = [
@@ -175,8 +175,8 @@ def _hooks(hooks: Hooks, slots: Slots, sources: Parts) -> list[Op]:
 
 
 def wants_template(spec: ContainerSpec) -> bool:
-    """Whether the container's plan takes the fragment's template when it is given one."""
-    # Its /sys shows the pod's network.
+    """Whether the container can use the fragment's template."""
+    # The template's /sys shows the pod's network.
     is_usual = spec.namespaces.network == "pod" and not spec.devices and not spec.labels
     return is_usual and fits_template(_shape(spec))
 
@@ -203,13 +203,13 @@ def procs_slots(donated: Sequence[str]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=256)
 def entering(oom_score: int, procs: tuple[int, ...]) -> Block:
-    """First of all, while the fragment's own /proc is there to write to."""
+    """Comes first, while the fragment's own /proc is available to write to."""
     return Block(OomScore(oom_score), *[CgroupProcs(slot) for slot in procs])
 
 
 @lru_cache(maxsize=256)
 def labelled(apparmor: str, labels: SelinuxLabels | None) -> Block:
-    """What the next execve leads into, of each security module that says; by the fragment's own /proc."""
+    """Labels for the next execve, one per active security module; written to the fragment's own /proc."""
     names = {"apparmor": apparmor, "selinux": labels.process if labels else ""}
     return Block(*[ExecLabel(module, name) for module, name in names.items() if name])
 
@@ -222,11 +222,11 @@ def _own_namespaces(cgroup: bool) -> Block:
 
 @lru_cache(maxsize=2)
 def _entered_user(cgroup: bool) -> Block:
-    """Into the user namespace, and into a mount namespace that it owns: a copy of the finished one.
+    """Enter the user namespace, and a mount namespace that it owns: a copy of the finished one.
 
-    What a more privileged mount namespace brought along cannot be taken off there, nor made less strict
-    (mount_namespaces(7), "Restrictions on mount namespaces"): masks and read-only mounts hold even against
-    a root with CAP_SYS_ADMIN.
+    Mounts copied from a more privileged mount namespace can be neither unmounted nor made less strict
+    (mount_namespaces(7), "Restrictions on mount namespaces"): masks and read-only mounts stay effective even
+    for a root with CAP_SYS_ADMIN.
     """
     return Block(JoinUser(), Unshare(constants.CLONE_NEWNS | (constants.CLONE_NEWCGROUP if cgroup else 0)))
 

@@ -1,9 +1,9 @@
-"""Who a process is and what it may: the ops between its root and its execve.
+"""User, capabilities and confinement of a process: the ops between its root and its execve.
 
-Order, as runc has it: a filter goes in last where no_new_privs allows that to an unprivileged process, else
-before the capabilities are dropped, as it takes CAP_SYS_ADMIN then (seccomp(2)).
-The folder is changed as the user but still with all capabilities: so a folder of root's with mode 0700 is as
-good as one on an NFS export that squashes root.
+Order, as in runc: a seccomp filter is loaded last if no_new_privs allows that for an unprivileged process,
+else before the capabilities are dropped, since it then needs CAP_SYS_ADMIN (seccomp(2)). chdir runs as the
+user but still with all capabilities: this works for root's folder with mode 0700 and for one on an NFS export
+that squashes root.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from phantom_cri.plans.spec import Limit
 
 @lru_cache(maxsize=256)
 def limited(rlimits: tuple[Limit, ...]) -> Block:
-    """Before a user namespace is entered: from inside, nobody may raise a hard limit (getrlimit(2))."""
+    """Runs before a user namespace is entered: inside, hard limits cannot be raised (getrlimit(2))."""
     return Block(*[Rlimit(*limit) for limit in rlimits])
 
 

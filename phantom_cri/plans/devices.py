@@ -23,7 +23,7 @@ STANDARD = (
     _standard("urandom", 1, 9),
     _standard("tty", 5, 0),
 )
-"""What every container has (OCI runtime spec, "Default Devices"; numbers: admin-guide/devices.txt)."""
+"""In every container (OCI runtime spec, "Default Devices"; numbers: admin-guide/devices.txt)."""
 
 _LINKS = (
     Symlink("/proc/self/fd", "/dev/fd"),
@@ -39,8 +39,8 @@ _LINKS = (
 def dev_block(devices: tuple[HostDevice, ...], root: tuple[int, int] = (0, 0)) -> Block:
     """The ops that fill a new /dev: standard nodes and links, and `devices`, whose paths win.
 
-    root: the host's ids of the container's root. `devices` keep the owners that they have on the host: one
-    that only the host's root may open is not for the root of a user namespace.
+    root: the host ids of the container's root. `devices` keep their owners on the host: one that only the
+    host's root may open must not be accessible to the root of a user namespace.
     """
     paths = {device.path for device in devices} | {link.path for link in _LINKS}
     uid, gid = root

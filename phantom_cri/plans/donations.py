@@ -1,7 +1,7 @@
-"""The fds that travel with a plan: one owner, by name.
+"""Owns the fds that are sent with a plan, by name.
 
-A plan only knows names ("log", "cgroup.procs"); whoever opens a file gives it to the `Donations` of
-that launch, which closes it when the launch is over, however it ended.
+A plan only has names ("log", "cgroup.procs"); opened files are given to the `Donations` of that launch, which
+closes them when the launch is over, also after an error.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from phantom_cri.errors import Internal
 
 
 class Donations:
-    """Use as a context manager: leaving it closes every fd that was given, none that was lent."""
+    """Use as a context manager: on exit, fds that were given are closed, those that were lent are not."""
 
     def __init__(self) -> None:
         self._fds: dict[str, int] = {}
         self._owned: list[int] = []
 
     def give(self, name: str, fd: int) -> int:
-        """Hand `fd` over: it is closed with this object, also when the name is already taken (Internal)."""
+        """Take ownership of `fd`: closed with this object, also if the name is in use (Internal)."""
         self._owned.append(fd)
         return self.lend(name, fd)
 
     def lend(self, name: str, fd: int) -> int:
-        """Let `fd` travel; the caller keeps it open until the launch is over, and closes it."""
+        """Send `fd` without taking ownership: the caller keeps it open until the launch is over."""
         if name in self._fds:
             raise Internal(f"fd {name!r} donated twice")
         self._fds[name] = fd
         return fd
 
     def open(self, name: str, path: str, mode: int, permissions: int = 0o640) -> int:
-        """Open and give. O_CLOEXEC always. Raises OSError."""
+        """Open a file and take ownership. Always O_CLOEXEC. Raises OSError."""
         return self.give(name, os.open(path, mode | os.O_CLOEXEC, permissions))
 
     def in_order(self, names: Iterable[str]) -> list[int]:
@@ -41,7 +41,7 @@ class Donations:
         try:
             return [self._fds[name] for name in names]
         except KeyError as missing:
-            raise Internal(f"the plan wants fd {missing}, donated are {sorted(self._fds)}") from None
+            raise Internal(f"the plan needs fd {missing}, donated are {sorted(self._fds)}") from None
 
     def names(self) -> Sequence[str]:
         return tuple(self._fds)

@@ -1,6 +1,6 @@
-"""How the fields of an op become bytes: the signature letters of native/ops.def.
+"""Encodes the fields of an op, by the signature letters of native/ops.def.
 
-Layout: native/protocol.h, below `struct ph_plan`. All of it little endian and 8-aligned.
+Layout: native/protocol.h, below `struct ph_plan`. Everything is little endian and 8-aligned.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The plan of an exec: a further process in a running container, with what its first process has."""
+"""The plan of an exec: another process in a running container, in the namespaces of its first process."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from phantom_cri.plans.spec import Process
 
 
 class ExecLaunch(Record, frozen=True):
-    """`process`: of the exec. own_*: the container has namespaces of its own, and not its pod's.
+    """`process`: of the exec. own_*: the container has its own namespace instead of its pod's.
 
-    user_namespace: its pod has one. tty: its terminal is for whoever starts it. keep: for whoever comes back:
-    `Fragment.get` gives the terminal again, and when it has ended its entry stays until `Fragment.forget`.
+    user_namespace: its pod has one. tty: its terminal's master is returned to the caller of the start. keep:
+    it can be queried later: `get` returns the terminal again, and after its end its entry stays until
+    `forget`.
     """
 
     container_id: str
@@ -85,7 +86,7 @@ def _joined(launch: ExecLaunch) -> int:
 
 
 def checked(command: tuple[str, ...]) -> tuple[str, ...]:
-    """Raises InvalidArgument for a command that nothing can execute."""
+    """Raises InvalidArgument for a command that cannot be executed."""
     if not command or not command[0]:
         raise InvalidArgument(f"cmd: {list(command)} names no program")
     for index, argument in enumerate(command):

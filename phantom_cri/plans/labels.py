@@ -1,4 +1,4 @@
-"""The ops of the kernel's security modules: what processes and files are labelled."""
+"""The ops of the kernel's security modules: labels of processes and files."""
 
 from __future__ import annotations
 

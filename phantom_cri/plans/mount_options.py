@@ -1,7 +1,7 @@
-"""Options of mounts as mount(8) and the OCI runtime spec write them, in the kernel's terms.
+"""Translates mount options of mount(8) and the OCI runtime spec to the kernel's flags.
 
-The one place that reads them. What is not generic is the file system's own: overlayfs's are known here; for
-any other file system, the kernel refuses what it does not know, by name.
+Options that are not generic are the file system's own: overlayfs's are checked here; for any other file
+system, the kernel refuses unknown ones by name.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _ATTRIBUTES = {
     "nosymfollow": (constants.MOUNT_ATTR_NOSYMFOLLOW, 0),
     "symfollow": (0, constants.MOUNT_ATTR_NOSYMFOLLOW),
 }
-"""What each sets, and what it takes back of the options before it (mount(8), "Filesystem-independent")."""
+"""The bits that each sets, and those that it clears of earlier ones (mount(8), "Filesystem-independent")."""
 
 _RECURSIVE = {f"r{name}": change for name, change in _ATTRIBUTES.items()}
-"""The same for submounts too (OCI runtime spec, "Linux mount options")."""
+"""The same, recursive (OCI runtime spec, "Linux mount options")."""
 
 _PROPAGATIONS = {
     **(_KINDS := {word: kind for kind, word in constants.PROPAGATIONS.items()}),
@@ -43,13 +43,13 @@ _PROPAGATIONS = {
 }
 
 _SUPERBLOCK = {"sync": "sync", "async": "", "dirsync": "dirsync", "lazytime": "lazytime", "nolazytime": ""}
-"""Of the file system, not of one mount of it; the empty ones are the default."""
+"""Options of the file system, not of one mount; the empty ones are the default."""
 
 
 class MountOptions(NamedTuple):
     """`attributes`: MOUNT_ATTR_* of the mount, `recursive`: of its submounts too; `propagation`: MS_* or 0.
 
-    binds: an existing tree is mounted; `submounts`: with what is mounted in it. own: for the file system.
+    binds: an existing tree is mounted; `submounts`: with its submounts. own: options of the file system.
     """
 
     attributes: int = 0
@@ -61,7 +61,7 @@ class MountOptions(NamedTuple):
 
 
 class OverlayOptions(NamedTuple):
-    """`lower`: top first; `upper` and `work`: both or neither; `more`: as overlayfs takes them."""
+    """`lower`: top first; `upper` and `work`: both or neither; `more`: further options of overlayfs."""
 
     lower: tuple[str, ...]
     upper: str
@@ -71,7 +71,7 @@ class OverlayOptions(NamedTuple):
 
 
 def read_options(type: str, options: Sequence[str], field: str) -> MountOptions:
-    """The last of two that contradict each other counts. Raises InvalidArgument naming field and option."""
+    """Of contradictory options the last one wins. Raises InvalidArgument naming field and option."""
     attributes = recursive = propagation = 0
     binds, submounts = type == "bind", False
     own: list[str] = []
@@ -87,7 +87,7 @@ def read_options(type: str, options: Sequence[str], field: str) -> MountOptions:
         elif option != "defaults":
             own.append(option)
     if binds and own:
-        raise InvalidArgument(f"{field}: {own[0]!r} is no option of a bind mount")
+        raise InvalidArgument(f"{field}: {own[0]!r} is not an option of a bind mount")
     if not binds:
         own = [_SUPERBLOCK.get(option, option) for option in own]
         own += ["ro"] if attributes & constants.MOUNT_ATTR_RDONLY else []
@@ -115,8 +115,8 @@ def overlay_options(own: Sequence[str], field: str) -> OverlayOptions:
             more.append(option)
         elif option == "volatile":
             is_volatile = True
-        elif option != "ro":  # said by the mount's attributes
-            raise InvalidArgument(f"{field}: {option!r} is no option of overlay that is known here")
+        elif option != "ro":  # set by the mount's attributes
+            raise InvalidArgument(f"{field}: {option!r} is not a supported option of overlay")
     lower, upper, work = folders.values()
     _check_folders(lower, upper, work, field)
     return OverlayOptions(tuple(lower.split(":")), upper, work, is_volatile, tuple(more))
@@ -127,6 +127,6 @@ def _check_folders(lower: str, upper: str, work: str, field: str) -> None:
         raise InvalidArgument(f"{field}: upperdir={upper!r} and workdir={work!r}: both or neither")
     named = [("lowerdir", path) for path in lower.split(":")]
     for name, path in (*named, *[("upperdir", upper), ("workdir", work)][: 2 * bool(upper)]):
-        # A backslash means other things in each of the ways to mount an overlay (native/overlay.c).
+        # The ways to mount an overlay treat a backslash differently (native/overlay.c).
         if not path.startswith("/") or "\\" in path:
-            raise InvalidArgument(f"{field}: {name}: {path!r} is no absolute path without a backslash")
+            raise InvalidArgument(f"{field}: {name}: {path!r} is not an absolute path without a backslash")

@@ -1,4 +1,4 @@
-"""A container's root and the mounts in it: the ops that gather each, and those that put it in its place."""
+"""A container's root and the mounts in it: the ops that open each, and those that attach it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Parts = list[Op | Block]
 
 
 class Mounts:
-    """The mounts of one plan. `sources`, then `overlays`, are gathered among the host's; `root` puts the root
-    in its place, with what belongs to it, and `placed` the mounts beside that.
+    """The mounts of one plan. `sources`, then `overlays`, are opened in the host's mount namespace; `root`
+    attaches the root and its own mounts, `placed` the other mounts.
 
     is_mapped: layers are mapped into the pod's user namespace.
     """
 
     def __init__(self, slots: Slots, *, is_mapped: bool) -> None:
         self.sources: Parts = []
-        # The last of the sources: on old kernels they leave the host's mount namespace.
+        # After all sources: on old kernels these ops leave the host's mount namespace.
         self.overlays: Parts = []
         self.root: Parts = []
         self.placed: Parts = []
@@ -50,7 +50,7 @@ class Mounts:
                 self.placed += self._given(mount, f"mounts[{index}]")
 
     def make_root(self, root: OverlayRoot | MountRoot, slot: int) -> None:
-        """Into `slot`; its overlay comes last of all. Raises InvalidArgument naming the mount's field."""
+        """Put the root into `slot`, its overlay last. Raises InvalidArgument naming the mount's field."""
         if isinstance(root, OverlayRoot):
             self.overlays.append(self._overlay(slot, root.layers, root.upper, root.work))
             self.root.append(Root(slot))
@@ -86,7 +86,7 @@ class Mounts:
     def _gather(self, mount: GivenMount, options: MountOptions, slot: int, field: str) -> None:
         if options.binds:
             if not mount.source.startswith("/"):
-                raise InvalidArgument(f"{field}.source: {mount.source!r} is no absolute path")
+                raise InvalidArgument(f"{field}.source: {mount.source!r} is not an absolute path")
             how = constants.OPEN_RECURSIVE if options.submounts else 0
             self.sources += [OpenTree(slot, mount.source, how), *_attributes(options, slot)]
         elif mount.type == "overlay":
@@ -124,9 +124,9 @@ def _attributes(options: MountOptions, slot: int) -> Iterator[Op]:
 
 def _check_targets(mounts: tuple[GivenMount, ...]) -> None:
     if not mounts:
-        raise InvalidArgument("root.mounts: none is given")
+        raise InvalidArgument("root.mounts: must not be empty")
     for index, mount in enumerate(mounts):
         if (mount.target.strip("/") == "") != (index == 0):
             raise InvalidArgument(
-                f"root.mounts[{index}].target: {mount.target!r}: the first mount is the root, and only that"
+                f"root.mounts[{index}].target: {mount.target!r}: the first mount must be the root, others not"
             )

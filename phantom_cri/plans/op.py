@@ -1,4 +1,4 @@
-"""What all ops have in common, and the words that several of them use."""
+"""The base class of all ops, and wording that several of them share."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ Slots = Mapping[int, str]
 
 class Op(Record, frozen=True):
     """Base of all ops. `number`, `signature`, `op_name`: as in ops.def; `layout`: its fields and their
-    encoders; `known_flags`: what its field `flags` may have, 0 where it has none.
+    encoders; `known_flags`: valid bits of its field `flags`, 0 if it has none.
 
-    `describe` says what it does in the words of an error message; `slots` are the words for what the ops
-    before it put into slots.
+    `describe` returns what it does, as used in error messages; `slots`: descriptions of the slots' contents.
     """
 
     number: ClassVar[int] = 0
@@ -26,17 +25,17 @@ class Op(Record, frozen=True):
     op_name: ClassVar[str] = ""
 
     def encode(self) -> bytes:
-        """The op as `native/protocol.h` lays it out. Raises InvalidArgument on a NUL in a string."""
+        """The op in the layout of native/protocol.h. Raises InvalidArgument on a NUL in a string."""
         body = b"".join([encoder(getattr(self, field)) for field, encoder in self.layout])
         return self.number.to_bytes(4, "little") + len(body).to_bytes(4, "little") + body
 
     @property
     def used_flags(self) -> int:
-        """Those of ours, that a fragment of another release may not know."""
+        """Its PH_OP_* flags, which a fragment of another release may not support."""
         return getattr(self, "flags", 0)
 
     def label(self) -> tuple[int, str] | None:
-        """For ops that fill a slot: the slot and the words for what is in it now."""
+        """For ops that fill a slot: the slot and a description of its content."""
         return None
 
     def describe(self, slots: Slots) -> str:

@@ -12,7 +12,7 @@ _ENTRY = re.compile(
 
 
 class Row(NamedTuple):
-    """One op of ops.def. `flags`: the names of those of ours, as PH_OP_OPEN_CREATE."""
+    """One op of ops.def. `flags`: names of its PH_OP_* flags, as PH_OP_OPEN_CREATE."""
 
     name: str
     signature: str
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 def read_table() -> dict[int, Row]:
-    """ops.def by number."""
+    """The ops of ops.def by number."""
     text = resources.files("phantom_cri.native").joinpath("ops.def").read_text(encoding="utf-8")
     return {
         int(number): Row(

@@ -1,7 +1,7 @@
-"""The ops a plan is made of: what each is called, how it reads, how it is encoded.
+"""The ops of plans: their fields, descriptions and encoding.
 
-`phantom_cri/native/ops.def` is the only table of ops; `check_table` compares these classes with it
-when the module is imported, so that a daemon never speaks a language that its fragments do not.
+`phantom_cri/native/ops.def` is the only table of ops; `check_table` compares these classes with it when the
+module is imported.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class CgroupProcs(Op, frozen=True):
 
 
 class UserNamespace(Op, frozen=True):
-    """Its ids from 0 on are the host's from `uid` and `gid` on; `namespaces`: CLONE_NEW* it shall own."""
+    """Its ids from 0 on are the host's from `uid` and `gid` on; `namespaces`: CLONE_NEW* that it owns."""
 
     number = 6
     signature = "uuuuu"
@@ -102,7 +102,7 @@ class FilesAsRoot(Op, frozen=True):
 
 
 class OpenTree(Op, frozen=True):
-    """`flags`: OPEN_*. Reads as the source of a bind."""
+    """`flags`: OPEN_*. Described as the source of a bind."""
 
     number = 10
     signature = "usu"
@@ -166,7 +166,7 @@ class OverlayMapped(Overlay, frozen=True):
 
 
 class OverlayWith(Op, frozen=True):
-    """As `Overlay`, with more of overlayfs's own `options`, as "index=off"; none has a comma."""
+    """As `Overlay`, with further `options` of overlayfs, as "index=off"; none has a comma."""
 
     number = 16
     signature = "uvssvu"
@@ -195,7 +195,7 @@ class MapIds(Op, frozen=True):
 
 
 class Attributes(Op, frozen=True):
-    """Of what is attached nowhere yet. `attributes`: MOUNT_ATTR_* to set; `flags`: ATTRIBUTES_RECURSIVE."""
+    """Of a mount not attached yet. `attributes`: MOUNT_ATTR_* to set; `flags`: ATTRIBUTES_RECURSIVE."""
 
     number = 17
     signature = "uuu"
@@ -252,7 +252,7 @@ class Mkdir(Op, frozen=True):
 
 
 class Mknod(Op, frozen=True):
-    """`mode` carries S_IFCHR, S_IFBLK or S_IFIFO."""
+    """`mode` includes S_IFCHR, S_IFBLK or S_IFIFO."""
 
     number = 23
     signature = "suuuuu"
@@ -367,7 +367,7 @@ class Sysctl(Op, frozen=True):
 
 
 class Netlink(Op, frozen=True):
-    """`messages`: rtnetlink requests with NLM_F_ACK, one behind the other."""
+    """`messages`: rtnetlink requests with NLM_F_ACK, concatenated."""
 
     number = 32
     signature = "b"
@@ -498,7 +498,7 @@ OPS: dict[int, type[Op]] = {op.number: op for op in (*Op.__subclasses__(), *Over
 
 
 def check_table() -> None:
-    """Raises Internal when a class differs from ops.def; gives each class the rest of its row."""
+    """Raises Internal if a class differs from ops.def; sets the other columns on each class."""
     theirs = read_table()
     for number in sorted(OPS.keys() | theirs.keys()):
         row, ours = theirs.get(number), _row_of(number)

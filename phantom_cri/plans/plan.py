@@ -1,7 +1,7 @@
-"""A plan: what a fragment shall do, as a frozen value that describes itself and becomes bytes.
+"""A plan: instructions for a fragment, as a frozen value that can be described and encoded.
 
-Deciding happens before (container_plan.py and its siblings), doing afterwards and in C. Layout of the
-bytes: native/protocol.h, `struct ph_plan`.
+All decisions are made before (container_plan.py and its siblings); the plan is executed in C. Layout:
+native/protocol.h, `struct ph_plan`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Block:
 
 
 class Slots:
-    """Numbers the slots of one plan: the donated fds by name from 0, then what ops open."""
+    """Numbers the slots of one plan: the donated fds by name from 0, then fds opened by ops."""
 
     def __init__(self, donated: Sequence[str]) -> None:
         if len(donated) > constants.DONATED_MAX:
@@ -50,14 +50,14 @@ class Slots:
         self.next = len(donated)
 
     def __getitem__(self, name: str) -> int:
-        """Raises Internal when no such fd is donated."""
+        """Raises Internal if no such fd is donated."""
         try:
             return self._numbers[name]
         except KeyError:
             raise Internal(f"the plan needs fd {name!r}, donated are {list(self._numbers)}") from None
 
     def take(self, count: int = 1) -> int:
-        """The first of `count` free slots. Raises InvalidArgument when a request needs too many."""
+        """The first of `count` free slots. Raises InvalidArgument if a request needs too many."""
         first, self.next = self.next, self.next + count
         if self.next > constants.SLOTS:
             raise InvalidArgument(f"one launch needs more than {constants.SLOTS} slots (mounts, devices)")
@@ -65,7 +65,7 @@ class Slots:
 
 
 class Plan(Record, frozen=True):
-    """`donated` names the fds of slots 0…; `cgroup`, `log`, `kill`, `oom`, `stdio` are names out of it or "".
+    """`donated`: names of the fds in slots 0…; `cgroup`, `log`, `kill`, `oom`, `stdio`: one of them or "".
 
     kind: KIND_*; flags: PLAN_*; clone_flags: CLONE_* of the new process;
     pid_namespace_of: id of the process whose pid namespace it is started in.
@@ -133,7 +133,7 @@ class Plan(Record, frozen=True):
             raise Internal(f"the plan names fd {name!r} but donates only {list(self.donated)}") from None
 
     def describe(self) -> list[str]:
-        """One line an op; the one of index 7 is what an error calls "op 7"."""
+        """One line per op; errors call the line with index 7 "op 7"."""
         slots = dict(enumerate(self.donated))
         lines = []
         for op in self.ops():
@@ -152,7 +152,7 @@ _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_
 
 
 def sealed(content: bytes) -> int:
-    """A memfd with `content` that nobody can change any more; the caller closes it. Raises OSError."""
+    """A sealed memfd with `content`; the caller closes it. Raises OSError."""
     fd = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         if os.write(fd, content) != len(content):

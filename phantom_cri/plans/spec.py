@@ -1,7 +1,7 @@
-"""What a container is, in the kernel's terms: the one value that its plan is made from.
+"""A container in the kernel's terms: the input of its plan.
 
-Knows no CRI. Whoever speaks a wire (CRI's requests, later containerd's OCI specs) resolves what was asked for
-into a `ContainerSpec`, checked; all that is left to refuse is what only the kernel can say.
+Independent of CRI. Each API (CRI, later containerd's OCI specs) checks its request and resolves it into a
+`ContainerSpec`; after that only the kernel can refuse something.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Limit(NamedTuple):
 
 
 class Process(Record, frozen=True):
-    """`args` is never empty; `env` as NAME=value, each name once; `cwd` absolute; `umask` from 0 to 0o777.
+    """`args`: not empty; `env`: NAME=value, each name once; `cwd`: absolute; `umask`: 0 to 0o777.
 
-    rlimits: those that differ from the fragment's own; the last of two for one resource counts.
+    rlimits: those that differ from the fragment's own; the last one for a resource wins.
     """
 
     args: tuple[str, ...]
@@ -39,9 +39,10 @@ class Process(Record, frozen=True):
 class GivenMount(Record, frozen=True):
     """A mount as containerd and OCI specs write it; `options` as in mount(8), read by `mount_options`.
 
-    A bind (type "bind", or an option "bind" or "rbind") and any `source` that is an absolute path are looked
-    up on the host; other file systems are made new in the container's namespaces. `target` is in the
-    container, and made when missing. Neither loop devices nor maps of ids are made: such options are refused.
+    A bind (type "bind", or an option "bind" or "rbind") and any `source` that is an absolute path are
+    resolved on the host; other file systems are created in the container's namespaces. `target` is in the
+    container, and created if missing. Loop devices and id mappings are not supported: such options are
+    refused.
     """
 
     type: str
@@ -61,8 +62,8 @@ class OverlayRoot(Record, frozen=True):
 class MountRoot(Record, frozen=True):
     """The first of `mounts` is the root, at target "" or "/"; the others are mounted in it, in their order.
 
-    All of it in the container's own mount namespace: a source that needs an earlier one of `mounts` to be
-    mounted on the host is not found. In a pod with a user namespace the files keep the owners that they have.
+    All mounts are in the container's own mount namespace: a source inside an earlier one of `mounts` is not
+    found. In a pod with a user namespace the files keep their owners.
     """
 
     mounts: tuple[GivenMount, ...]
@@ -78,13 +79,13 @@ class Bind(NamedTuple):
     propagation: int = constants.MS_PRIVATE
     flags: int = constants.ATTACH_CREATE
     stack: tuple[str, ...] = ()  # in place of `source`: read-only folders, top first, or one file
-    is_mapped: bool = False  # what the host's root owns there belongs to the pod's
+    is_mapped: bool = False  # files of the host's root are mapped to the pod's root
 
 
 class HostDevice(Record, frozen=True):
-    """A node to make: `path` in the container, the rest as on the host; `mode` carries S_IFCHR or S_IFBLK.
+    """A device node: `path` in the container, the rest as on the host; `mode` includes S_IFCHR or S_IFBLK.
 
-    `access`: of r, w, m for the device cgroup; empty: it says nothing of this node.
+    `access`: of r, w, m for the device cgroup; empty: no rule for this node.
     """
 
     path: str
@@ -97,7 +98,7 @@ class HostDevice(Record, frozen=True):
 
 
 class PodIds(Record, frozen=True):
-    """Of a user namespace: ids from 0 to `count` inside are the host's from `uid` or `gid` on."""
+    """Mapping of a user namespace: `count` ids from 0 inside are the host's from `uid` or `gid`."""
 
     uid: int
     uid_count: int
@@ -118,7 +119,7 @@ class PodIds(Record, frozen=True):
 class Namespaces(Record, frozen=True):
     """`pid`: the container's own, its pod's, or that of the process `pid_of` (of the same fragment).
 
-    network: its pod's, or what the donated "host_network" ("host") or "network" ("given") says.
+    network: its pod's, or that of the donated fd "host_network" ("host") or "network" ("given").
     host_ipc: the pod has the host's; user: the pod's ids, None for the host's.
     """
 
@@ -132,9 +133,9 @@ class Namespaces(Record, frozen=True):
 class Io(Record, frozen=True):
     """How the process's streams are made.
 
-    "pipes" and "terminal": the fragment reads what it writes, for the donated "log", if any, and for whoever
-    attaches. "console": a terminal that only whoever starts the process reads. "given": the donated "stdin",
-    "stdout" and "stderr"; missing ones are /dev/null. stdin: of pipes, one that the fragment holds open.
+    "pipes" and "terminal": the fragment reads the output, for the donated "log", if any, and for attached
+    clients. "console": a terminal whose master is returned to the caller of the start. "given": the donated
+    "stdin", "stdout" and "stderr"; missing ones are /dev/null. stdin: a pipe that the fragment holds open.
     """
 
     streams: Literal["pipes", "terminal", "console", "given"] = "pipes"
@@ -142,10 +143,10 @@ class Io(Record, frozen=True):
 
 
 class CgroupView(Record, frozen=True):
-    """What the container sees at /sys/fs/cgroup.
+    """The content of the container's /sys/fs/cgroup.
 
-    hierarchies: v1 and hybrid, (folder name, path of the container's cgroup on the host); empty on v2, where
-    a cgroup namespace does it. links: ("cpu", "cpu,cpuacct") for controllers mounted together.
+    hierarchies: v1 and hybrid, (folder name, path of the container's cgroup on the host); empty on v2, which
+    uses a cgroup namespace. links: ("cpu", "cpu,cpuacct") for controllers mounted together.
     """
 
     hierarchies: Pairs = ()
@@ -153,11 +154,11 @@ class CgroupView(Record, frozen=True):
 
 
 class Hooks(Record, frozen=True):
-    """OCI's createContainer hooks: programs of the node that work on the root, before anything runs in it.
+    """OCI's createContainer hooks: programs of the host that modify the root before the container runs.
 
-    They are run in the folder `bundle` with `state` on their stdin. Plans have no other kind: prestart,
-    createRuntime, poststart and poststop run in the host's namespaces and are for whoever asks for the
-    container; a startContainer hook is a program of the container, to be run between start and execve.
+    They run in the folder `bundle` with `state` on their stdin. Plans have no other kind: prestart,
+    createRuntime, poststart and poststop run in the host's namespaces and are left to the caller; a
+    startContainer hook is a program of the container, which would run between start and execve.
     """
 
     programs: tuple[InjectedHook, ...]
@@ -166,10 +167,10 @@ class Hooks(Record, frozen=True):
 
 
 class ContainerSpec(Record, frozen=True):
-    """`mounts`: beside the standard ones, parents before what lies in them, mounted in their order.
+    """`mounts`: in addition to the standard ones, mounted in their order, parents first.
 
-    replaced: standard mount points that a mount covers, so that they are not made.
-    cgroup_view: None for no cgroups in sight.
+    replaced: standard mount points covered by a mount, which are not created.
+    cgroup_view: None: no /sys/fs/cgroup.
     """
 
     process: Process

@@ -1,7 +1,7 @@
-"""The file systems that every container has, as blocks that are made once for each shape.
+"""The standard file systems of every container, as blocks that are encoded once for each shape.
 
-A mount of the request replaces the standard one at or below its path: what lies below would be hidden, or,
-worse, be attached inside a volume.
+A mount of the request replaces the standard ones at or below its path: those would be hidden, or, worse, be
+attached inside a volume.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ TERMINALS = 5
 """Group of the ptys: "tty" on every distribution."""
 
 TEMPLATE = "/rootfs"
-"""Where a warm fragment keeps the mounts below, ready to be taken (native/fragment_root.h)."""
+"""Where a warm fragment keeps its prepared mounts (native/fragment_root.h)."""
 
 TEMPLATE_MOUNTS = ("/dev", "/sys")
-"""What can be ready before anybody knows the container: each with all that is mounted below it."""
+"""Mounts that can be prepared before the container is known, each with all its submounts."""
 
 _TEMPLATE_POINTS = frozenset({"/dev", "/dev/pts", "/dev/mqueue", SHM, "/sys"})
 
 
 class Standard(NamedTuple):
-    """`sources` fills `used` slots from the first on; `attach` hangs them into the root."""
+    """`sources` fills `used` slots from the first; `attach` attaches them to the root."""
 
     sources: Block
     attach: Block
@@ -45,13 +45,13 @@ class Standard(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What makes one container's standard mounts differ from another's."""
+    """The parameters in which containers' standard mounts differ."""
 
     privileged: bool
     host_ipc: bool
     cgroup: str  # "v1", "v2" or ""
-    covered: tuple[str, ...]  # standard mount points that the request's mounts cover
-    terminals: int | None = TERMINALS  # as the host counts; None: it has no such group
+    covered: tuple[str, ...]  # standard mount points covered by the request's mounts
+    terminals: int | None = TERMINALS  # a host id; None: the user namespace lacks the group
 
 
 def _file_systems(shape: Shape) -> Iterable[tuple[str, NewFs | OpenTree]]:
@@ -60,7 +60,7 @@ def _file_systems(shape: Shape) -> Iterable[tuple[str, NewFs | OpenTree]]:
     yield "/proc", NewFs(0, "proc", (), _HARMLESS)
     dev = ("mode=755", "size=65536k")
     yield "/dev", NewFs(0, "tmpfs", dev, _NOSUID | constants.MOUNT_ATTR_STRICTATIME)
-    # The devpts is the container's own, whatever its options.
+    # Each mount of devpts is a new instance, whatever its options.
     pts = ("ptmxmode=0666", "mode=0620", *([] if shape.terminals is None else [f"gid={shape.terminals}"]))
     yield "/dev/pts", NewFs(0, "devpts", pts, _NOSUID | constants.MOUNT_ATTR_NOEXEC)
     yield "/dev/mqueue", NewFs(0, "mqueue", (), _HARMLESS)
@@ -77,13 +77,13 @@ MOUNT_POINTS = ("/proc", "/dev", "/dev/pts", "/dev/mqueue", SHM, "/sys", CGROUP)
 
 
 def fits_template(shape: Shape) -> bool:
-    """Whether a container's /dev and /sys are those that every ordinary container has."""
+    """Whether a container's /dev and /sys are the usual ones, as in the template."""
     return not (shape.privileged or shape.host_ipc or shape.covered)
 
 
 @lru_cache(maxsize=8)
 def template_mounts(first_slot: int) -> tuple[Block, Block]:
-    """The ops that make the template, but for the nodes of /dev: its sources, and its assembly."""
+    """The ops that make the template, except the nodes of /dev: its sources, and their attachment."""
     shape = Shape(privileged=False, host_ipc=False, cgroup="", covered=("/proc",))
     root = NewFs(first_slot, "tmpfs", ("mode=755", "size=64k"), _NOSUID)
     standard = standard_mounts(shape, first_slot + 1)
@@ -92,7 +92,7 @@ def template_mounts(first_slot: int) -> tuple[Block, Block]:
 
 @lru_cache(maxsize=64)
 def taken_mounts(first_slot: int) -> tuple[Block, Block]:
-    """The ops that take the template's mounts: before the container's ROOT, and after it."""
+    """The ops that use the template's mounts: before the container's ROOT, and after it."""
     slots = range(first_slot, first_slot + len(TEMPLATE_MOUNTS))
     pairs = list(zip(slots, TEMPLATE_MOUNTS, strict=True))
     return (
@@ -103,7 +103,7 @@ def taken_mounts(first_slot: int) -> tuple[Block, Block]:
 
 @lru_cache(maxsize=64)
 def standard_mounts(shape: Shape, first_slot: int, taken: bool = False) -> Standard:
-    """`taken`: without what comes from the template."""
+    """`taken`: without the mounts of the template."""
     sources: list[NewFs | OpenTree] = []
     attach: list[Attach] = []
     points = set()
@@ -129,6 +129,6 @@ def cgroup_attributes(privileged: bool) -> int:
 
 @lru_cache(maxsize=64)
 def finished_cgroup(links: tuple[tuple[str, str], ...], privileged: bool) -> Block:
-    """When the v1 hierarchies hang in their tmpfs: `links` (name, target) beside them, then read-only."""
+    """When the v1 hierarchies are attached to their tmpfs: add `links` (name, target), make it read-only."""
     made = [Symlink(target, f"{CGROUP}/{name}") for name, target in links]
     return Block(*made, Remount(CGROUP, cgroup_attributes(privileged)))

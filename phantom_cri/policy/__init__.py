@@ -1,7 +1,7 @@
-"""Policies as data (`policies/*.yaml`), compiled into what a container's process is held to.
+"""Policies as data (`policies/*.yaml`), compiled to the confinement of a container's processes.
 
-`PolicyBook.load(folder)` at start; `Policy.compile(security)` once for each container; `KeptPolicies` for the
-daemons that come after.
+`PolicyBook.load(folder)` at start; `Policy.compile(security)` once for each container; `KeptPolicies` stores
+them for later daemons.
 """
 
 from __future__ import annotations

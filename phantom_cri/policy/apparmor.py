@@ -1,7 +1,7 @@
-"""AppArmor: which profile a container's processes run under, on a host that has it (apparmor(7)).
+"""AppArmor profiles of containers' processes, on a host with AppArmor (apparmor(7)).
 
-The default profile lies beside the policies and is loaded when the daemon starts; profiles that a request
-names are the node's own affair and have to be loaded already.
+The default profile is in the policies' folder and loaded when the daemon starts; other profiles named by
+requests have to be loaded by the node's administrator.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from phantom_cri.errors import FailedPrecondition, Internal, InvalidArgument, ke
 from phantom_cri.model import ContainerSecurity
 
 DEFAULT_PROFILE = "phantom-default"
-"""Name of the profile, and of its file in the policies' folder."""
+"""Name of the default profile, and of its file in the policies' folder."""
 
 _FIELD = "security_context.apparmor"
 _SWITCH = Path("/sys/module/apparmor/parameters/enabled")
@@ -23,7 +23,7 @@ _PARSER_SECONDS = 30.0
 
 
 def enabled(switch: Path = _SWITCH) -> bool:
-    """Whether this kernel runs with AppArmor; that does not change while it runs."""
+    """Whether AppArmor is enabled in this kernel; constant until a reboot."""
     try:
         return switch.read_text().strip() == "Y"
     except OSError:
@@ -31,7 +31,7 @@ def enabled(switch: Path = _SWITCH) -> bool:
 
 
 def loaded(profiles: Path = _LOADED) -> frozenset[str]:
-    """Names of the profiles that the kernel has. Raises Internal, as where securityfs is not mounted."""
+    """Names of the loaded profiles. Raises Internal, e.g. if securityfs is not mounted."""
     try:
         lines = profiles.read_text().splitlines()
     except OSError as error:
@@ -40,7 +40,7 @@ def loaded(profiles: Path = _LOADED) -> frozenset[str]:
 
 
 def load(file: Path) -> None:
-    """Load the profiles in `file`, in place of older ones of their names. Raises Internal saying why not."""
+    """Load the profiles in `file`, replacing loaded ones of the same names. Raises Internal."""
     command = ["apparmor_parser", "--replace", "--skip-cache", str(file)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PARSER_SECONDS, check=False)
@@ -51,7 +51,7 @@ def load(file: Path) -> None:
 
 
 class AppArmor:
-    """`default`: the profile for who asks for none in particular, "" for unconfined."""
+    """`default`: the profile for containers that do not name one, "" for unconfined."""
 
     def __init__(self, is_enabled: bool, default: str = "", profiles: Path = _LOADED) -> None:
         self.is_enabled, self.default, self._profiles = is_enabled, default, profiles
@@ -59,8 +59,8 @@ class AppArmor:
     def profile_of(self, security: ContainerSecurity) -> str:
         """The name of a loaded profile, "" for unconfined.
 
-        CRI: nothing asked for means the runtime's default; a privileged container goes without it, but gets
-        the one it names. Raises FailedPrecondition, InvalidArgument.
+        CRI: without a request it is the runtime's default; a privileged container does not get the default,
+        but gets one that it names. Raises FailedPrecondition, InvalidArgument.
         """
         asked = security.apparmor
         if asked is not None and asked.kind == "unconfined":

@@ -1,4 +1,4 @@
-"""All policies of a node, by name, and the one that a pod gets when nothing chooses another."""
+"""All policies of a node, by name, and the default one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phantom_cri.policy.policy import Policy
 
 
 class PolicyBook:
-    """`default`: the policy of pods for which no other is chosen."""
+    """`default`: the policy of pods whose handler names no other."""
 
     def __init__(self, policies: Mapping[str, Policy], default: str) -> None:
         self._policies = dict(policies)
@@ -19,19 +19,19 @@ class PolicyBook:
 
     @classmethod
     def load(cls, folder: Path, default: str = "default", apparmor: AppArmor = NO_APPARMOR) -> PolicyBook:
-        """Every `*.yaml` in the folder. Raises ConfigError: none, a wrong one, no such default."""
+        """Load every `*.yaml` in the folder. Raises ConfigError: none, an invalid one, an unknown default."""
         policies = {path.stem: Policy.load(path, apparmor) for path in sorted(folder.glob("*.yaml"))}
         if not policies:
-            raise ConfigError(f"policies: {folder}: no *.yaml there")
+            raise ConfigError(f"policies: {folder}: contains no *.yaml")
         return cls(policies, default)
 
     def get(self, name: str, field: str = "policy") -> Policy:
-        """Raises ConfigError naming `field`, the key of the configuration, and what there is."""
+        """Raises ConfigError naming `field`, the key of the configuration, and the known policies."""
         try:
             return self._policies[name]
         except KeyError:
             there = ", ".join(sorted(self._policies))
-            raise ConfigError(f"{field}: there is no policy {name!r}, only {there}") from None
+            raise ConfigError(f"{field}: unknown policy {name!r}, known are {there}") from None
 
     def __iter__(self) -> Iterator[Policy]:
         return iter(self._policies.values())

@@ -1,4 +1,4 @@
-"""Capabilities by name and as bit masks, and what a container's request makes of the default set."""
+"""Capabilities by name and as bit masks, and the sets for a container's request."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def names_in(mask: int) -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def grantable() -> int:
-    """What this process can pass on: its own bounding set, which holds nothing the kernel does not know.
+    """The capabilities that this process can grant: its own bounding set, limited to those of the kernel.
 
-    The bounding set only ever shrinks, and the daemon does not shrink it: read once.
+    A bounding set can only shrink, and the daemon does not change it, so it is read once.
     """
     status = Path("/proc/self/status").read_text()
     match = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
@@ -97,11 +97,11 @@ def known_to_kernel() -> int:
 
 
 def capability_sets(security: ContainerSecurity, default: frozenset[str]) -> CapabilitySets:
-    """CRI's rules: ALL first, then what is added, then what is dropped; privileged takes all there is.
+    """CRI's rules: ALL first, then added ones, then dropped ones; privileged containers get all.
 
-    Inheritable stays empty (CVE-2022-24769) but for ambient ones, which the kernel ties to it. Names that
-    the kernel does not know have no effect, as with containerd: a pod that drops a newer kernel's capability
-    runs on an older one too. Raises FailedPrecondition for a capability that this node cannot give.
+    Inheritable stays empty (CVE-2022-24769) except for ambient ones, which require it. Names unknown to the
+    kernel have no effect, as in containerd: a pod that drops a newer kernel's capability also runs on an
+    older one. Raises FailedPrecondition for a capability that this node cannot grant.
     """
     wished = security.capabilities
     ambient = _masks(wished.add_ambient)
@@ -128,7 +128,7 @@ def capability_sets(security: ContainerSecurity, default: frozenset[str]) -> Cap
 
 
 def unknown_names(wished: Capabilities) -> tuple[str, ...]:
-    """Names in a request that the running kernel has no capability for."""
+    """Names in a request that are unknown to the running kernel."""
     every = (*wished.add, *wished.drop, *wished.add_ambient)
     return tuple(name for name in every if not _bit(name) and not _has_all((name,)))
 
@@ -141,7 +141,7 @@ def _masks(names: tuple[str, ...]) -> int:
 
 
 def _bit(name: str) -> int:
-    """0 for a name that the running kernel does not know, such as one of a newer kernel."""
+    """0 for a name unknown to the running kernel, such as one of a newer kernel."""
     return 1 << NUMBERS[normalise(name)] & known_to_kernel() if is_capability(name) else 0
 
 

@@ -1,4 +1,4 @@
-"""A profile and a set of capabilities → the bytes for seccomp(2)."""
+"""Compiles a profile, for a set of capabilities, to the bytes for seccomp(2)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _LETS_THROUGH = (libseccomp.ALLOW, libseccomp.LOG)
 _X32 = libseccomp.architecture("x32")
 _X86 = libseccomp.architecture("x86")
 
-# Calls that 32-bit x86, s390 and others have behind socketcall(2) or ipc(2), since 4.3 or 5.1 directly too.
-# libseccomp adds both ways to a rule but tells only of the first, so the direct numbers of i386 stand here
-# (arch/x86/entry/syscalls/syscall_32.tbl); 0: there is none.
+# Calls that 32-bit x86, s390 and others have through socketcall(2) or ipc(2), and since 4.3 or 5.1 also
+# directly. libseccomp adds both to a rule but reports only the first, so the direct numbers of i386 are
+# listed here (arch/x86/entry/syscalls/syscall_32.tbl); 0: none.
 _SOCKET_CALLS = {
     "accept": 0,
     "accept4": 364,
@@ -82,7 +82,7 @@ def compile_filter(profile: Profile, capabilities: frozenset[str]) -> bytes:
 
 
 def _plain(rules: list[Rule]) -> frozenset[str]:
-    """Calls that are allowed whatever their arguments, and that no rule says anything else of."""
+    """Calls that are allowed with any arguments, and have no other rule."""
     allowed = {name for rule in rules if _is_plain(rule) for name in rule.syscalls}
     otherwise = {name for rule in rules if rule.action != libseccomp.ALLOW for name in rule.syscalls}
     return frozenset(allowed - otherwise)
@@ -93,7 +93,7 @@ def _is_plain(rule: Rule) -> bool:
 
 
 def _behind_one_call(plain: frozenset[str], architectures: list[int]) -> frozenset[str]:
-    """Plain calls that libseccomp's part must know too, for the other ways to reach them."""
+    """Plain calls that libseccomp's part needs too, as they are also reachable through a multiplexer."""
     kept: set[str] = set()
     for way, calls in (("socketcall", _SOCKET_CALLS), ("ipc", _IPC_CALLS)):
         for name in plain.intersection(calls):
@@ -103,7 +103,7 @@ def _behind_one_call(plain: frozenset[str], architectures: list[int]) -> frozens
 
 
 def _body(profile: Profile, rules: list[Rule], answered: frozenset[str], architectures: list[int]) -> bytes:
-    """libseccomp's part: all that the prologue does not answer. Raises OSError."""
+    """libseccomp's part: all calls that the prologue does not decide. Raises OSError."""
     with libseccomp.Filter(profile.default_action) as draft:
         for arch in architectures:
             draft.add_architecture(arch)
@@ -116,7 +116,7 @@ def _body(profile: Profile, rules: list[Rule], answered: frozenset[str], archite
 
 
 def _alternatives(rule: Rule) -> list[list[libseccomp.Comparison]]:
-    """libseccomp takes one comparison an argument. Several for one are alternatives, as runc reads them."""
+    """libseccomp accepts one comparison per argument. Several for one are alternatives, as in runc."""
     comparisons = [_native(comparison) for comparison in rule.comparisons]
     if len({comparison.argument for comparison in comparisons}) < len(comparisons):
         return [[comparison] for comparison in comparisons]
@@ -129,7 +129,7 @@ def _native(comparison: Comparison) -> libseccomp.Comparison:
 
 
 def _answers(profile: Profile, plain: frozenset[str], architectures: list[int]) -> list[Answers]:
-    """x32 is no architecture of the kernel's: its calls are those of x86_64 with a bit set."""
+    """x32 is not a kernel architecture: its calls are those of x86_64 with a bit set."""
     answers = []
     for arch in architectures:
         if arch == _X32:
@@ -150,7 +150,7 @@ def _number(name: str, arch: int) -> int | None:
 
 
 def _highest(profile: Profile, arch: int) -> int | None:
-    """Over all rules, applied or not: a call that was thought of and not given is refused, not missing."""
+    """Includes rules that are not applied: a call known to the profile is refused, not reported missing."""
     if profile.default_action in _LETS_THROUGH:
         return None
     names = {name for rule in profile.rules for name in rule.syscalls}

@@ -1,4 +1,4 @@
-"""`policies/*.yaml`: read strictly, so that a mistyped key or system call is an error and never a hole."""
+"""`policies/*.yaml`: read strictly, so that a mistyped key or system call is an error, not a gap."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LAST_ARGUMENT = 5
 
 
 class Where(Record, frozen=True):
-    """A test of one argument: `mask` and `equals`, or `int_in`, which looks at the low 32 bits only."""
+    """A test of one argument: `mask` and `equals`, or `int_in`, which compares the low 32 bits only."""
 
     arg: int
     mask: int | None = None
@@ -31,7 +31,7 @@ class Where(Record, frozen=True):
 
 
 class Group(Record, frozen=True):
-    """System calls that are allowed, or denied with an errno of their own, for one reason."""
+    """System calls that are allowed, or denied with their own errno, for one reason."""
 
     why: str
     allow: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class PolicyDocument(Record, frozen=True):
 
 
 class PolicySource(Record, frozen=True):
-    """A policy as it is meant, with what it extends taken in and every name checked."""
+    """A policy with the rules of the one it extends, and all names checked."""
 
     name: str
     profile: Profile
@@ -86,7 +86,7 @@ class PolicySource(Record, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Of what it says, on any day and in any process: nodes with the same have the same policy."""
+        """Of the content; stable across processes and nodes: equal digests mean equal policies."""
         said = (
             self.name,
             self.profile.digest,
@@ -107,7 +107,7 @@ def read_policy(path: Path) -> PolicySource:
     if document.extends:
         rules = _inherited(path, document) + rules
     elif document.seccomp.withdraw:
-        raise ConfigError(f"{source}: seccomp.withdraw: there is nothing to withdraw from without extends")
+        raise ConfigError(f"{source}: seccomp.withdraw: needs extends")
     architectures = document.seccomp.sub_architectures
     for name in (*architectures, *(sub for subs in architectures.values() for sub in subs)):
         if libseccomp.architecture(name) is None:
@@ -139,14 +139,16 @@ def _read(path: Path) -> PolicyDocument:
     except DecodeError as error:
         raise ConfigError(f"{path}: {error}") from error
     if document.name != path.stem or not _NAME.fullmatch(document.name):
-        raise ConfigError(f"{path}: name {document.name!r}: want the file's own name")
+        raise ConfigError(f"{path}: name {document.name!r}: want the file's name")
     return document
 
 
 def _inherited(path: Path, document: PolicyDocument) -> list[Rule]:
-    """The rules of the policy that is extended, less what is withdrawn. One level deep, to stay readable."""
+    """The rules of the extended policy without the withdrawn ones. Only one level, to stay readable."""
     if not _NAME.fullmatch(document.extends):
-        raise ConfigError(f"{path}: extends {document.extends!r}: want the name of a policy beside it")
+        raise ConfigError(
+            f"{path}: extends {document.extends!r}: want the name of a policy in the same folder"
+        )
     base = _read(path.with_name(f"{document.extends}.yaml"))
     if base.extends:
         raise ConfigError(f"{path}: extends {document.extends!r}, which itself extends {base.extends!r}")
@@ -169,7 +171,7 @@ def _rules(source: str, document: SeccompDocument) -> list[Rule]:
 def _group(source: str, index: int, group: Group) -> Iterator[Rule]:
     where = f"{source}: seccomp.groups[{index}]"
     if not group.why.strip():
-        raise ConfigError(f"{where}.why: empty; say why")
+        raise ConfigError(f"{where}.why: must not be empty")
     if bool(group.allow) == bool(group.deny) or bool(group.deny) != bool(group.errno):
         raise ConfigError(f"{where}: want either allow, or deny with errno")
     for name in group.allow + group.deny:
@@ -202,7 +204,7 @@ def _group(source: str, index: int, group: Group) -> Iterator[Rule]:
 
 
 def _alternatives(place: str, where: Where | None) -> Iterator[tuple[Comparison, ...]]:
-    """One rule for each; a rule's comparisons must all hold, its alternatives need not."""
+    """Each becomes a rule; all comparisons of a rule have to match."""
     if where is None:
         yield ()
         return

@@ -1,8 +1,8 @@
-"""Compiled policies on disk, for the daemons that come after this one.
+"""Compiled policies on disk, for later daemons.
 
-An exec has to run under the policy of its container, also when the policy's file, a Localhost profile or the
-configuration has changed since, and another daemon looks after the pod. So each distinct compiled policy is
-written once, to `FOLDER/HASH.json`, where HASH is that of the file's content.
+An exec has to run under the policy of its container, even if the policy's file, a Localhost profile or the
+configuration has changed since, and a later daemon manages the pod. So each distinct compiled policy is
+written once, to `FOLDER/HASH.json`, where HASH is the hash of the file's content.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ENDING = ".json"
 
 
 class KeptPolicies:
-    """The folder must hold nothing else. Its content is trusted no less than the records of containers."""
+    """The folder must contain nothing else. Its content is trusted like the records of containers."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -31,7 +31,7 @@ class KeptPolicies:
         return len(self._written)
 
     def keep(self, policy: CompiledPolicy) -> None:
-        """Idempotent; writes the first time only. Raises OSError."""
+        """Store a policy; idempotent, written only once. Raises OSError."""
         digest = reference(policy).hash
         if digest not in self._written:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
@@ -39,9 +39,9 @@ class KeptPolicies:
             self._written.add(digest)
 
     def read(self, ref: PolicyRef) -> CompiledPolicy:
-        """Nothing runs under a policy that is not known, in all it says.
+        """The stored policy, decoded strictly: a policy is applied completely or not at all.
 
-        Raises DataLoss for one that is gone or damaged, FailedPrecondition for one of a newer phantom-cri.
+        Raises DataLoss for one that is missing or damaged, FailedPrecondition for one of a newer phantom-cri.
         """
         path = self._path(ref.hash)
         try:
@@ -60,7 +60,7 @@ class KeptPolicies:
             ) from error
 
     def drop_unused(self, used: Collection[str]) -> None:
-        """Remove all but those with the hashes `used`, half-written ones too. Raises OSError."""
+        """Remove all except those with the hashes `used`, and temporary files. Raises OSError."""
         for name in os.listdir(self._folder) if os.path.isdir(self._folder) else ():
             digest = name.removesuffix(_ENDING)
             if digest in used:
@@ -75,5 +75,5 @@ class KeptPolicies:
 
 @lru_cache(maxsize=256)
 def reference(policy: CompiledPolicy) -> PolicyRef:
-    """Worked out once for each distinct policy: a filter is some 10 KiB."""
+    """Computed once for each distinct policy: a filter has some 10 KiB."""
     return PolicyRef(name=policy.name, hash=hashlib.sha256(to_json(policy)).hexdigest())

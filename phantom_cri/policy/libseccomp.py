@@ -1,7 +1,7 @@
-"""libseccomp.so.2, as far as compiling filters to bytes needs it.
+"""Bindings for the functions of libseccomp.so.2 that compile filters to bytes.
 
-ctypes, since this is a dozen calls made ahead of time: the Python bindings on PyPI are unkept, and parsing C
-declarations at import would cost more than all compilations of a daemon's life. Constants: seccomp.h.
+By ctypes, as there are only a dozen functions: the Python bindings on PyPI are unmaintained, and parsing C
+declarations at import would cost more than all compilations of a daemon. Constants: seccomp.h.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def trace_action(number: int) -> int:
 
 COMPARE = {"NE": 1, "LT": 2, "LE": 3, "EQ": 4, "GE": 5, "GT": 6, "MASKED_EQ": 7}
 _OPTIMIZE = 8  # SCMP_FLTATR_CTL_OPTIMIZE; 2: a binary tree over the numbers instead of a list
-_UNKNOWN = -1  # __NR_SCMP_ERROR; other negative numbers stand for calls of other architectures
+_UNKNOWN = -1  # __NR_SCMP_ERROR; other negative numbers are calls of other architectures
 
 
 class Comparison(NamedTuple):
@@ -94,12 +94,12 @@ def architecture(name: str) -> int | None:
 
 
 def is_known(syscall: str) -> bool:
-    """Whether this libseccomp knows the name, on whichever architecture."""
+    """Whether this libseccomp knows the name, on any architecture."""
     return int(_library.seccomp_syscall_resolve_name(syscall.encode())) != _UNKNOWN
 
 
 def number_on(arch: int, syscall: str) -> int | None:
-    """The call's number on one architecture; None where it has none."""
+    """The call's number on one architecture; None if it does not exist there."""
     number = int(_library.seccomp_syscall_resolve_name_arch(arch, syscall.encode()))
     return number if number >= 0 else None
 
@@ -122,13 +122,13 @@ class Filter:
         _library.seccomp_release(self._context)
 
     def add_architecture(self, arch: int) -> None:
-        """One that is in already is fine."""
+        """Adding one twice is no error."""
         result = _library.seccomp_arch_add(self._context, arch)
         if result != -errno.EEXIST:
             self._check(result, "seccomp_arch_add")
 
     def add_rule(self, action: int, syscall: str, comparisons: Sequence[Comparison]) -> None:
-        """All comparisons must hold. A rule that says what the default says is left out."""
+        """All comparisons have to match. A rule with the default action is skipped."""
         number = _library.seccomp_syscall_resolve_name(syscall.encode())
         array = (_Comparison * len(comparisons))(*(_Comparison(*each) for each in comparisons))
         result = _library.seccomp_rule_add_array(self._context, action, number, len(comparisons), array)

@@ -1,9 +1,9 @@
-"""Localhost profiles: a JSON file as the OCI runtime spec has it, or with the extensions of Docker's own.
+"""Localhost profiles: JSON files as in the OCI runtime spec, or with Docker's extensions.
 
 OCI: defaultAction, defaultErrnoRet, architectures, flags, syscalls[names, action, errnoRet, args]. Docker:
-archMap, and includes and excludes (caps, arches, minKernel) on each rule. Unknown fields are ignored, as by
-every other runtime; unknown actions, operators and flags are errors; unknown system calls are left out, since
-profiles are written for newer kernels.
+archMap, and includes and excludes (caps, arches, minKernel) on each rule. Unknown fields are ignored, as in
+other runtimes; unknown actions, operators and flags are errors; unknown system calls are skipped, since
+profiles may be written for newer kernels.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _ACTIONS = {
     "SCMP_ACT_TRAP": libseccomp.TRAP,
     "SCMP_ACT_LOG": libseccomp.LOG,
 }
-# include/uapi/linux/seccomp.h. TSYNC says nothing: the process has one thread when the filter is loaded.
+# include/uapi/linux/seccomp.h. TSYNC has no effect: the process has one thread when the filter is loaded.
 _FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 0, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
-# Go's names in includes.arches, the kernel's here.
+# From Go's names, as in includes.arches, to the kernel's.
 _MACHINES = {
     "amd64": "x86_64",
     "arm64": "aarch64",
@@ -84,7 +84,7 @@ class _Document(Document, frozen=True, rename="camel"):
 
 
 class Version(Record, frozen=True):
-    """What tells a file from a later one under the same path."""
+    """Identifies one version of a file under its path."""
 
     device: int
     inode: int
@@ -105,7 +105,7 @@ def file_version(path: str) -> Version:
 
 
 def read_profile(path: str) -> Profile:
-    """Raises NotFound, InvalidArgument naming the field, the file and what is wrong in it."""
+    """Raises NotFound, InvalidArgument naming the field, the file and the mistake."""
     source = f"{_FIELD} {path!r}"
     try:
         document = from_json(_content(path), _Document)
@@ -130,7 +130,7 @@ def read_profile(path: str) -> Profile:
 
 def _content(path: str) -> bytes:
     try:
-        # Without O_NONBLOCK a fifo in place of the file would hang the daemon.
+        # Without O_NONBLOCK opening a FIFO would block the daemon.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -186,7 +186,7 @@ def _flags(source: str, names: tuple[str, ...]) -> int:
 def _rules(place: str, syscall: _Syscall, default_errno: int | None) -> Iterator[Rule]:
     names = tuple(syscall.names or ()) or ((syscall.name,) if syscall.name else ())
     if not names:
-        raise InvalidArgument(f"{place}: names nothing")
+        raise InvalidArgument(f"{place}: names must not be empty")
     for name in names:
         if "\0" in name:
             raise InvalidArgument(f"{place}: names {name!r}")
@@ -212,7 +212,7 @@ def _rules(place: str, syscall: _Syscall, default_errno: int | None) -> Iterator
 
 
 def _action(place: str, name: str, number: int | None) -> int:
-    """`number`: what ERRNO and TRACE carry; EPERM if nobody says (OCI runtime spec)."""
+    """`number`: for ERRNO and TRACE; default EPERM (OCI runtime spec)."""
     if name in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
         number = errno.EPERM if number is None else number
         if not 0 <= number < 1 << 16:
@@ -227,7 +227,7 @@ def _action(place: str, name: str, number: int | None) -> int:
 def _comparison(place: str, argument: _Argument) -> Comparison:
     op = argument.op.removeprefix("SCMP_CMP_")
     if not argument.op.startswith("SCMP_CMP_") or op not in libseccomp.COMPARE:
-        raise InvalidArgument(f"{place}: args op {argument.op!r}: want SCMP_CMP_EQ and the like")
+        raise InvalidArgument(f"{place}: args op {argument.op!r}: want e.g. SCMP_CMP_EQ")
     if not 0 <= argument.index < _MOST_ARGUMENTS:
         raise InvalidArgument(f"{place}: args index {argument.index}: want 0 to {_MOST_ARGUMENTS - 1}")
     for value in (argument.value, argument.value_two):

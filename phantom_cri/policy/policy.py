@@ -1,4 +1,4 @@
-"""A loaded policy, and what it makes of one container's wishes."""
+"""A loaded policy, and its application to a container's request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SeccompFilter(NamedTuple):
 class Policy:
     """One policy of `policies/*.yaml`. Filters are compiled once for each profile and set of capabilities.
 
-    `digest`: of what the file says. `apparmor`: what the host has of it.
+    `digest`: of the file's content. `apparmor`: AppArmor on this host.
     """
 
     def __init__(self, source: PolicySource, apparmor: AppArmor = NO_APPARMOR) -> None:
@@ -50,7 +50,7 @@ class Policy:
 
     @classmethod
     def load(cls, path: Path, apparmor: AppArmor = NO_APPARMOR) -> Policy:
-        """Read, check and compile for the default capabilities, so that no container waits for it.
+        """Read, check and compile for the default capabilities, so that no container has to wait for it.
 
         Raises ConfigError naming the file, the key and the value.
         """
@@ -62,11 +62,11 @@ class Policy:
     def seccomp(
         self, profile: SecurityProfile | None, capabilities: frozenset[str], privileged: bool
     ) -> SeccompFilter | None:
-        """The filter for a container that holds `capabilities` (names without CAP_); None: unconfined.
+        """The filter for a container with `capabilities` (names without CAP_); None: unconfined.
 
-        CRI: no profile at all means unconfined, and privileged goes without whatever is asked. A Localhost
-        file is read again when it has changed. A first use of a profile compiles for some 3 ms. Raises
-        NotFound, InvalidArgument naming field, file and what is wrong.
+        CRI: without a profile it is unconfined, and privileged containers always are. A Localhost file is
+        read again when it has changed. The first use of a profile compiles it, which takes some 3 ms. Raises
+        NotFound, InvalidArgument naming field, file and mistake.
         """
         if profile is None or privileged or profile.kind == "unconfined":
             return None
@@ -77,11 +77,11 @@ class Policy:
         return self._filter(found, capabilities)
 
     def capabilities(self, security: ContainerSecurity) -> CapabilitySets:
-        """Raises FailedPrecondition for one that this node cannot give."""
+        """Raises FailedPrecondition for one that this node cannot grant."""
         return capability_sets(security, self.default_capabilities)
 
     def compile(self, security: ContainerSecurity) -> CompiledPolicy:
-        """All of it. Raises what `seccomp`, `capabilities` and `AppArmor.profile_of` raise."""
+        """The whole policy. Raises the errors of `seccomp`, `capabilities` and `AppArmor.profile_of`."""
         capabilities = self.capabilities(security)
         held = names_in(capabilities.permitted)
         seccomp = self.seccomp(security.seccomp, held, security.privileged)
@@ -98,10 +98,10 @@ class Policy:
         )
 
     def _paths(self, security: ContainerSecurity) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Masked and read-only ones: the policy's and the request's together.
+        """Masked and read-only paths: the union of the policy's and the request's.
 
-        None for a privileged container, as in CRI. Under a policy that lets a request unmask, its lists alone
-        count, as CRI has it: a kubelet sends no path at all for procMount Unmasked.
+        None for a privileged container, as in CRI. With `unmask` in the policy only the request's lists are
+        used, as in CRI: a kubelet sends no paths for procMount Unmasked.
         """
         if security.privileged:
             return (), ()
@@ -122,7 +122,7 @@ class Policy:
 
 
 class _Recent(Generic[K, V]):
-    """The values that were asked for last, made on demand; safe to use from several threads."""
+    """A cache of the most recently used values, made on demand; thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -1,4 +1,4 @@
-"""A seccomp profile in one form, whether it came from our YAML or from an OCI JSON file."""
+"""A seccomp profile, from our YAML or from an OCI JSON file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from phantom_cri.codec import Record, to_json
 
 MACHINE = platform.machine()
-"""The architecture by its kernel name: x86_64, aarch64, s390x, …"""
+"""The architecture's kernel name: x86_64, aarch64, s390x, …"""
 
 
 class Comparison(Record, frozen=True):
@@ -24,7 +24,7 @@ class Comparison(Record, frozen=True):
 
 
 class Rule(Record, frozen=True):
-    """`action`: the kernel's number. All `comparisons` must hold. Conditions are decided when compiling."""
+    """`action`: the kernel's number. All `comparisons` must match. Conditions are for compilation."""
 
     syscalls: tuple[str, ...]
     action: int
@@ -46,7 +46,7 @@ class Rule(Record, frozen=True):
 
 
 class Profile(Record, frozen=True, dict=True):
-    """`source`: what an error names. `architectures`: those beside the native, by libseccomp's names."""
+    """`source`: for errors. `architectures`: in addition to the native one, by libseccomp's names."""
 
     source: str
     default_action: int
@@ -56,7 +56,7 @@ class Profile(Record, frozen=True, dict=True):
 
     @cached_property
     def digest(self) -> str:
-        """Of what it says, not of where it came from."""
+        """Of its content, without `source`."""
         said = (self.default_action, self.architectures, self.rules, self.flags)
         return hashlib.sha256(to_json(said)).hexdigest()
 

@@ -1,14 +1,14 @@
-"""What stands before a filter of libseccomp's: calls that are answered by their number alone.
+"""The first part of a filter, before libseccomp's: calls that are decided by their number alone.
 
-Loading is on the way of every container and costs by the instruction (0.3 µs each: check, translate, and a
-trial of every call for the kernel's cache of constant answers). libseccomp spends about one instruction on
-each call of each architecture; here a search tree over ranges of numbers spends one on five. libseccomp's own
-part then holds only the rules that look at arguments.
+Every container loads its filter, and each instruction costs 0.3 µs (check, translation, and a trial of every
+call for the kernel's cache of constant answers). libseccomp uses about one instruction for each call of each
+architecture; a search tree over ranges of numbers uses one for five. libseccomp's part then only has the
+rules that compare arguments.
 
-The same place answers for calls that are newer than libseccomp. A program built for a newer kernel tries a
-new call first and takes ENOSYS as "not there, use the old one"; any other answer it takes as final. A filter
-made from a list without that call says EPERM, and breaks the program. So a number above all that the profile
-names is answered with ENOSYS, and new calls that it allows are allowed here.
+This part also decides calls that are newer than libseccomp. A program built for a newer kernel tries a new
+call first and falls back to the old one on ENOSYS; any other error is final. A filter made from a list
+without that call returns EPERM, and breaks the program. So numbers above all those in the profile get ENOSYS,
+and new calls that the profile allows are allowed here.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ NEW_SYSCALLS: Mapping[str, int] = {
 
 AUDIT_X86_64 = 0xC000003E
 NEW_ON_X86_64: Mapping[str, int] = {"uretprobe": 335}
-"""syscall_64.tbl, Linux 6.11: called by the kernel's own trampoline, which kills where it is refused."""
+"""syscall_64.tbl, Linux 6.11: called by the kernel's trampoline; if refused, the process is killed."""
 
-# Known to some libseccomp, on architectures that others do not know.
+# Only known to libseccomp versions with these architectures.
 ELSEWHERE = frozenset({"riscv_hwprobe", "riscv_flush_icache", "s390_pci_mmio_read", "s390_pci_mmio_write"})
 
 # struct seccomp_data: nr at 0, arch at 4. Classic BPF: filter.txt.
 _LOAD, _EQUAL, _GREATER_EQUAL, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x05, 0x06
 _NUMBER_AT, _ARCH_AT = 0, 4
 _X32_BIT = 0x40000000
-_MOST_NODES = 250  # a conditional jump reaches 255 instructions ahead
+_MOST_NODES = 250  # a conditional jump can skip at most 255 instructions
 
 _BODY, _ALLOW, _MISSING = -3, -2, -1  # a block's last three instructions, counted from its end
 Points = list[tuple[int, int]]
 
 
 class Answers(NamedTuple):
-    """For one AUDIT_ARCH_*: numbers to allow, and the highest that the profile names (None: no ENOSYS)."""
+    """For one AUDIT_ARCH_*: numbers to allow, and the highest in the profile (None: no ENOSYS)."""
 
     arch: int
     allowed: frozenset[int]
@@ -77,25 +77,25 @@ def number_of(name: str, arch: int) -> int | None:
 
 
 def fits(answers: Answers) -> bool:
-    """Whether one block can hold them; a list without any order in it may be too long."""
+    """Whether they fit in one block; a list with many gaps may be too long."""
     return len(_points(answers)) <= _MOST_NODES
 
 
 def prepend(answers: Iterable[Answers], body: bytes) -> bytes:
-    """The whole filter: one block an architecture, each going on to `body` with what it does not answer."""
+    """The whole filter: one block per architecture; undecided calls continue in `body`."""
     blocks = [_block(each) for each in answers]
     rest = sum(len(block) for block in blocks)
     program = [_instruction(_LOAD, _ARCH_AT)]
     for block in blocks:
         rest -= len(block)
-        # Over the two answers of this block, and over the blocks that follow.
+        # Jumps over the two returns of this block, and over the following blocks.
         block[_BODY] = _instruction(_JUMP, 2 + rest)
         program += block
     return b"".join(program) + body
 
 
 def _block(answers: Answers) -> list[bytes]:
-    """Skipped on another architecture; the accumulator still holds it for the next block then."""
+    """Skipped on another architecture, whose number stays in the accumulator for the next block."""
     nodes: list[tuple[int, int, int]] = []
     _plant(_points(answers), nodes)
     size = len(nodes) + 5
@@ -112,10 +112,10 @@ def _block(answers: Answers) -> list[bytes]:
 
 
 def _points(answers: Answers) -> Points:
-    """(number, answer from here up to the next point), in order."""
+    """(number, answer from this number up to the next point), in order."""
     points = {0: _BODY}
     for number in sorted(answers.allowed):
-        # Where the number before is allowed too, its end is here: the range goes on.
+        # If the previous number is allowed too, the range continues.
         if number - 1 in answers.allowed:
             del points[number]
         else:
@@ -129,7 +129,7 @@ def _points(answers: Answers) -> Points:
 
 
 def _plant(points: Points, nodes: list[tuple[int, int, int]]) -> int:
-    """A balanced tree of "at least this number?", parents first; its root, or the answer of a lone point."""
+    """A balanced tree of >= comparisons, parents first; returns its root, or the answer of a single point."""
     if len(points) == 1:
         return points[0][1]
     index, middle = len(nodes), len(points) // 2

@@ -1,7 +1,7 @@
-"""SELinux: what a container's processes and files are labelled, on a host that has it (selinux(8)).
+"""SELinux labels of containers' processes and files, on a host with SELinux (selinux(8)).
 
-Types come from the host's policy (lxc_contexts(5)). What keeps pods apart is the level: each gets a pair of
-categories of its own, on its processes as on its files, and all of its containers share them.
+Types come from the host's policy (lxc_contexts(5)). Pods are separated by their level: each has its own pair
+of categories, for its processes and files, shared by all of its containers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from phantom_cri.model import ContainerSecurity, SandboxSecurity, SelinuxLabels,
 log = logging.getLogger(__name__)
 
 _UNCONSTRAINED = ("spc_t", "unconfined_t")
-"""Types of SELinux' reference policies for containers that nothing holds in."""
+"""Types of SELinux' reference policies for unconfined containers."""
 
 _FIELD = "selinux_options"
 _CHECK = Path("/sys/fs/selinux/context")
@@ -32,7 +32,7 @@ _LIBRARIES = Path("/usr/share/containers/selinux/contexts")
 _POLICIES = Path("/etc/selinux")
 
 _CATEGORIES = 1024
-"""As many as all policies of distributions have, and as the peers use."""
+"""As in distributions' policies and in other runtimes."""
 
 _LONGEST = 4096
 
@@ -41,7 +41,7 @@ _LEVEL = re.compile(r"[A-Za-z0-9_.,:-]+")
 
 
 class Context(NamedTuple):
-    """`level`: an MLS range, "" where the policy has none."""
+    """`level`: an MLS range, "" if the policy has none."""
 
     user: str
     role: str
@@ -53,7 +53,7 @@ class Context(NamedTuple):
 
 
 class Contexts(NamedTuple):
-    """What the host's policy has containers be: processes, files they may write, files they may read."""
+    """The host policy's contexts for containers: of processes, of writable files, of read-only files."""
 
     process: Context
     file: Context
@@ -69,7 +69,7 @@ def parse_context(text: str) -> Context:
 
 
 def canonical(text: str, check: Path = _CHECK) -> str:
-    """The context as the kernel writes it, "" for one that its policy does not know. Raises Internal."""
+    """The context in the kernel's format, "" for one unknown to its policy. Raises Internal."""
     try:
         fd = os.open(check, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -84,10 +84,10 @@ def canonical(text: str, check: Path = _CHECK) -> str:
 
 
 def enabled(check: Path = _CHECK, own: Path = _OWN) -> bool:
-    """Found by trying: this process has a context and the kernel takes it for one.
+    """Tests whether this process has a context that the kernel accepts.
 
-    Before a policy is loaded all processes are "kernel"; a selinuxfs that is mounted read-only says, as to
-    libselinux, that SELinux is not for whoever sees it.
+    Before a policy is loaded all processes have the context "kernel"; a read-only selinuxfs means, as in
+    libselinux, that SELinux must not be used.
     """
     if not os.access(check, os.W_OK):
         return False
@@ -96,7 +96,7 @@ def enabled(check: Path = _CHECK, own: Path = _OWN) -> bool:
 
 
 def read_contexts(libraries: Path = _LIBRARIES, policies: Path = _POLICIES) -> Contexts | None:
-    """Those of container-selinux, else of the policy in use; None where neither has any.
+    """The contexts of container-selinux, else of the active policy; None if both have none.
 
     Raises ValueError, OSError.
     """
@@ -113,7 +113,7 @@ def read_contexts(libraries: Path = _LIBRARIES, policies: Path = _POLICIES) -> C
 
 
 def _settings(path: Path) -> dict[str, str]:
-    """`key = "value"` of each line that has one."""
+    """The `key = "value"` lines."""
     if not path.exists():
         return {}
     pairs = (line.split("#")[0].partition("=") for line in path.read_text().splitlines())
@@ -121,10 +121,10 @@ def _settings(path: Path) -> dict[str, str]:
 
 
 class Selinux:
-    """Who is labelled how. `contexts` None: nobody is, and `unavailable_reason` says why.
+    """Chooses labels. `contexts` None: no labels are set, for the reason in `unavailable_reason`.
 
-    On a host without SELinux requests for labels are ignored, as containerd and CRI-O do: Kubernetes' own
-    conformance tests send `level: s0` to any host. Where SELinux is there and cannot label, they are refused.
+    On a host without SELinux requests for labels are ignored, as in containerd and CRI-O: Kubernetes'
+    conformance tests send `level: s0` to any host. With SELinux but without contexts, they are refused.
     """
 
     def __init__(
@@ -134,12 +134,12 @@ class Selinux:
         canonical: Callable[[str], str] = canonical,
     ) -> None:
         self.contexts, self.unavailable_reason, self._canonical = contexts, unavailable_reason, canonical
-        self._holders: dict[str, set[str]] = {}  # of each level: pods
+        self._holders: dict[str, set[str]] = {}  # level → its pods
         self._told = False
 
     @classmethod
     def load(cls) -> Selinux:
-        """What this host has. Raises Internal."""
+        """SELinux on this host. Raises Internal."""
         if not enabled():
             return cls()
         try:
@@ -150,24 +150,24 @@ class Selinux:
             return cls(None, "SELinux' policy on this host has no contexts for containers (lxc_contexts)")
         for context in contexts:
             if not canonical(str(context)):
-                return cls(None, f"SELinux' policy on this host has no {context}, its contexts name it")
+                return cls(None, f"SELinux' policy on this host has no {context}, which its contexts name")
         return cls(contexts)
 
     @property
     def is_enabled(self) -> bool:
         return self.contexts is not None or self.unavailable_reason is not _NOT_ENABLED
 
-    # --- who gets which ----------------------------------------------------
+    # --- assignment ------------------------------------------------------
 
     def check_pod(self, security: SandboxSecurity) -> None:
-        """Refuse what `of_pod` would. Raises FailedPrecondition, InvalidArgument naming the field."""
+        """Checks of `of_pod`. Raises FailedPrecondition, InvalidArgument naming the field."""
         if self.contexts is None:
             self._refuse(security)
         elif security.selinux is not None:
             self._labels(security.selinux, self.contexts.process, self.contexts.file)
 
     def of_pod(self, sandbox_id: str, security: SandboxSecurity) -> SelinuxLabels | None:
-        """A pod's labels, their level held for it until `release`; None where nobody gets any."""
+        """A pod's labels, with a level reserved until `release`; None if no labels are set."""
         if self.contexts is None:
             return None
         asked = security.selinux or SelinuxOptions()
@@ -180,8 +180,8 @@ class Selinux:
         return labels
 
     def of_container(self, pod: SelinuxLabels | None, security: ContainerSecurity) -> SelinuxLabels | None:
-        """What it does not ask for is its pod's. A privileged one has no label for its processes: what they
-        become is the policy's affair. Raises FailedPrecondition, InvalidArgument naming the field."""
+        """The requested labels, with defaults from its pod. Processes of a privileged one are not labelled:
+        the host's policy decides. Raises FailedPrecondition, InvalidArgument naming the field."""
         if self.contexts is None or pod is None:
             self._refuse(security)
             return None
@@ -191,7 +191,7 @@ class Selinux:
         return SelinuxLabels("", labels.mount) if security.privileged else labels
 
     def hold(self, sandbox_id: str, labels: SelinuxLabels) -> None:
-        """No other pod shall be given this level unless it asks for it."""
+        """Reserve this level: other pods only get it if they request it."""
         self._holders.setdefault(parse_context(labels.process).level, set()).add(sandbox_id)
 
     @property
@@ -209,7 +209,7 @@ class Selinux:
             self._holders.pop(level, None)
 
     def _free_level(self, level: str) -> str:
-        """Two categories that no pod holds; drawn, so that a pod's old files are hardly ever another's."""
+        """Two unused categories; random, so that a new pod rarely has access to a removed pod's files."""
         sensitivity = level.partition(":")[0].partition("-")[0]
         for _ in range(10_000):
             low, high = sorted((secrets.randbelow(_CATEGORIES), secrets.randbelow(_CATEGORIES)))
@@ -219,13 +219,13 @@ class Selinux:
         raise ResourceExhausted(f"selinux: {len(self._holders)} levels are in use, and no free one was found")
 
     def _labels(self, asked: SelinuxOptions, process: Context, file: Context) -> SelinuxLabels:
-        """Those two contexts with what is asked in place of their own. Files have no say in role and type."""
+        """The two contexts with the requested parts. A file's role and type cannot be requested."""
         for field, pattern in (("user", _NAME), ("role", _NAME), ("type", _NAME), ("level", _LEVEL)):
             value = getattr(asked, field)
             if not value:
                 continue
             process = process._replace(**{field: value})
-            # Any user, type and level that exist go together in the context of an object.
+            # The context of an object accepts any combination of existing user, type and level.
             alone = str(process._replace(role="object_r"))
             if not pattern.fullmatch(value) or (field != "role" and not self._canonical(alone)):
                 raise InvalidArgument(f"{_FIELD}.{field}: {value!r} is not known to this host's policy")
@@ -237,9 +237,9 @@ class Selinux:
         return SelinuxLabels(found, self._canonical(str(file)))
 
     def _refuse(self, security: ContainerSecurity | SandboxSecurity) -> None:
-        """A label that would hold a process in and cannot be given is refused, not left out.
+        """Refuse, instead of ignoring, a requested label that would confine a process but cannot be set.
 
-        Those that set one free mean nothing where nobody is labelled. Without SELinux all are ignored.
+        Labels of unconfined types are ignored if no labels are set. Without SELinux all are ignored.
         """
         asked = security.selinux
         if asked is None or not any((asked.user, asked.role, asked.type, asked.level)):
@@ -247,13 +247,11 @@ class Selinux:
         if not self.is_enabled:
             self._ignore(asked)
         elif not security.privileged and asked.type not in _UNCONSTRAINED:
-            why = self.unavailable_reason if self.contexts is None else "its pod was made without labels"
+            why = self.unavailable_reason if self.contexts is None else "its pod was created without labels"
             raise FailedPrecondition(f"{_FIELD}: {asked}: {why}")
 
     def _ignore(self, asked: SelinuxOptions) -> None:
         """Logged once: a kubelet may ask with every pod."""
         if not self._told:
             self._told = True
-            log.warning(
-                "%s are ignored (%s): %s; this is logged once", _FIELD, asked, self.unavailable_reason
-            )
+            log.warning("%s are ignored (%s): %s; logged only once", _FIELD, asked, self.unavailable_reason)

@@ -1,4 +1,4 @@
-"""SELinux labels of files: of one, or of all below a volume (selinux_relabel)."""
+"""SELinux labels of files: of one, or of all files of a volume (selinux_relabel)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phantom_cri.errors import InvalidArgument, ResourceExhausted, kernel_error
 
 _ATTRIBUTE = "security.selinux"
 _DEEPEST = 256
-"""Levels of folders: each holds a file descriptor while what is below it is labelled."""
+"""Most levels of folders: each needs a file descriptor while its content is labelled."""
 
 _TOP = "bin boot dev etc home lib lib64 media mnt opt proc root run sbin srv sys tmp usr var"
 _BELOW = "etc/passwd etc/pki etc/shadow usr/bin usr/lib usr/lib64 usr/sbin usr/share var/lib var/log var/tmp"
@@ -20,9 +20,9 @@ _OF_THE_KERNEL = ("/proc/", "/sys/", "/dev/")
 
 
 def label(file: int | str, context: str) -> None:
-    """Where the file system keeps no labels (NFS), the mount has one: nothing to do. Raises Internal.
+    """Does nothing if the file system has no labels (NFS), as its mount has one. Raises Internal.
 
-    `file`: an fd, also one of O_PATH, or a path, whose links are followed.
+    `file`: an fd, also with O_PATH, or a path, following links.
     """
     path = f"/proc/self/fd/{file}" if isinstance(file, int) else file
     try:
@@ -43,10 +43,11 @@ def label_of(file: int | str) -> str:
 
 
 def relabel(path: str, context: str, field: str) -> None:
-    """All that lies at and below `path`, which comes last: where it has the label, all has.
+    """Label all files below `path`, then `path` itself: if it has the label, all files have it.
 
-    Follows no link below `path`, whoever swaps what meanwhile. May take long: a system call or two for each
-    file. Raises InvalidArgument naming `field` for a path of the host's own, ResourceExhausted, Internal.
+    Never follows links below `path`, even during concurrent changes. May take long: a system call or two for
+    each file. Raises InvalidArgument naming `field` for a system path of the host, ResourceExhausted,
+    Internal.
     """
     try:
         top = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -66,7 +67,7 @@ def relabel(path: str, context: str, field: str) -> None:
 
 
 def _label_below(top: int, context: str, field: str) -> None:
-    """Depth first, each folder before what lies in it: what is made meanwhile takes its folder's."""
+    """Depth first, each folder before its content: new files inherit its label."""
     open_folders = [_entries(top, ".")]
     try:
         while open_folders:
@@ -88,7 +89,7 @@ def _label_below(top: int, context: str, field: str) -> None:
 
 
 def _label_entry(folder: int, name: str, context: str) -> tuple[int, Iterator[str]] | None:
-    """Of a folder its fd and names; None of anything else, or when it is gone by now."""
+    """A folder's fd and names; None for other files, or if it was removed."""
     try:
         entry = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:

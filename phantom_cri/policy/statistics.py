@@ -1,4 +1,4 @@
-"""What the room holds in memory, as counts of a moment."""
+"""Current counts of what this package holds in memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from phantom_cri.policy.selinux import Selinux
 
 
 class PolicyStatistics(Record, frozen=True):
-    """`loaded`: policies that new containers may get; `kept`: compiled ones, for execs and later daemons;
-    `selinux_levels`: held by pods.
+    """`loaded`: policies for new containers; `kept`: compiled ones, for execs and later daemons;
+    `selinux_levels`: reserved by pods.
     """
 
     loaded: int

@@ -1,8 +1,7 @@
-"""Warm fragments: started before anybody asks, handed out in a function call.
+"""Pools of warm fragments: started in advance, claimed by a function call.
 
-`Pool` knows nothing of namespaces or sockets; whoever composes it says how a
-member is started, checked and ended. `Profile` is what members of one pool have in
-common and what a pod must ask for to get one.
+`Pool` knows nothing of namespaces or sockets; its owner passes functions that start, check and end a
+member. `Profile` describes what the members of one pool have in common, and which pods can use them.
 """
 
 from phantom_cri.pools.pool import Pool, PoolStatistics

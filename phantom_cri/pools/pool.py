@@ -1,8 +1,7 @@
-"""One pool: claims in microseconds, refilled when nobody is waiting.
+"""One pool: claims take microseconds, refills run while no pods are being started.
 
-Starting a fragment costs a millisecond or two of the same two cores that the pods being started
-want. So the pool refills in the pauses between requests, and only when its stock
-falls under half does it compete with them.
+Starting a fragment takes a millisecond or two of CPU time that the pods being started need too. So the pool
+refills in pauses between claims, and competes with them only when it is less than half full.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from phantom_cri.concurrency import Background
 
 
 class Member(Protocol):
-    """What a pool needs to know of a fragment."""
+    """What a pool needs from a fragment."""
 
     spawned_at: float  # time.monotonic()
 
@@ -33,10 +32,10 @@ RetireReason = Literal["age", "unhealthy", "dead"]
 log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 0.02
-"""How long no claim must have come before a refill starts that is not urgent."""
+"""Seconds without a claim before a refill starts, unless it is urgent."""
 
 RETRY_SECONDS = (0.05, 0.2, 1.0, 5.0)
-"""Waits after a failed start; the last one repeats."""
+"""Seconds to wait after each failed start; the last one repeats."""
 
 
 class PoolStatistics(Record, frozen=True):
@@ -54,9 +53,10 @@ class PoolStatistics(Record, frozen=True):
 
 
 class Pool(Generic[M]):
-    """A stock of `size` members. `spawn` makes one, `end` removes one, `check` asks one if it is well.
+    """A pool of `size` members. `spawn` starts one, `end` removes one, `check` does a health check.
 
-    `max_age` and `check_every` in seconds; `retired` is told of every member that ends unused, and why.
+    `max_age` and `check_every` in seconds; `retired` is called with the reason for each member that ends
+    unused.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Pool(Generic[M]):
     ) -> None:
         self.name = name
         self.size = size
-        self.claimed = 0  # pods alive that came from here; counted down by the owner
+        self.claimed = 0  # live pods with a fragment of this pool; decremented by the owner
         self.hits = self.misses = self.retired = self.failed_spawns = 0
         self.last_error = ""
         self._max_age, self._check_every = max_age, check_every
@@ -85,7 +85,7 @@ class Pool(Generic[M]):
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to refill and to look after the members; needs a running loop."""
+        """Start refills and health checks; needs a running event loop."""
         if self.size == 0:
             return
         self._wanted.set()
@@ -95,7 +95,7 @@ class Pool(Generic[M]):
         ]
 
     async def stop(self) -> None:
-        """End the tasks and every member that nobody claimed."""
+        """End the tasks and all unclaimed members."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -104,7 +104,7 @@ class Pool(Generic[M]):
             await self._end(self._stock.popleft())
 
     def claim(self) -> M | None:
-        """The oldest healthy member, or None when the stock is empty. Never waits."""
+        """The oldest healthy member, or None if the pool is empty. Never waits."""
         self._last_claim = time.monotonic()
         self._wanted.set()
         while self._stock:
@@ -121,7 +121,7 @@ class Pool(Generic[M]):
         return len(self._stock)
 
     def drop_dead(self) -> None:
-        """Out with the members that died while they were idle; told by whoever sees a death."""
+        """Remove members that died while idle; called when a death is observed."""
         for member in list(self._stock):
             if not member.alive():
                 self._discard(member, "dead")
@@ -169,14 +169,14 @@ class Pool(Generic[M]):
             await asyncio.sleep(QUIET_SECONDS - quiet_for)
 
     async def spawn_one(self) -> bool:
-        """Add one member; False when that failed, and `last_error` says why."""
+        """Add one member; False if that failed, with the reason in `last_error`."""
         self._starting += 1
         try:
             member = await self._spawn()
-        except Exception as error:  # a start may fail in any way; the pool must outlive it and say so
+        except Exception as error:  # whatever failed, the pool must retry and report it
             self.failed_spawns += 1
             self.last_error = str(error)
-            log.warning("pool %s: a fragment could not be started: %s", self.name, error)
+            log.warning("pool %s: failed to start a fragment, retrying: %s", self.name, error)
             return False
         finally:
             self._starting -= 1
@@ -201,7 +201,7 @@ class Pool(Generic[M]):
     def _retire(self, member: M, reason: RetireReason) -> None:
         self.retired += 1
         self._told_retired(reason)
-        log.info("pool %s: a fragment is retired unused: %s", self.name, reason)
+        log.info("pool %s: unused fragment retired: %s", self.name, reason)
         _endings.start(self._end(member))
 
 

@@ -1,4 +1,4 @@
-"""What a fragment is started with and cannot change later: the key of a pool."""
+"""The properties that a fragment gets at its start and cannot change later: the key of a pool."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from phantom_cri.model import NamespaceOptions
 class Profile(Record, frozen=True):
     """The namespaces that a fragment shares with the host.
 
-    Everything else (hostname, mounts, environment, DNS, sysctls, cgroup, labels, security
-    context) is given at the claim or later, so it never costs the warm path.
+    Everything else (hostname, mounts, environment, DNS, sysctls, cgroup, labels, security context) is set at
+    the claim or later.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Profile(Record, frozen=True):
     host_ipc: bool = False
 
     def fits(self, namespaces: NamespaceOptions) -> bool:
-        own_ids = namespaces.user == "pod"  # every pod's are others: nothing of them can be ready
+        own_ids = namespaces.user == "pod"  # different for every pod, so never prepared
         return self.key() == namespace_key(namespaces) and not own_ids
 
     def key(self) -> tuple[bool, bool, bool]:
@@ -29,12 +29,12 @@ class Profile(Record, frozen=True):
 
 
 def namespace_key(namespaces: NamespaceOptions) -> tuple[bool, bool, bool]:
-    """Which of network, pid and ipc the pod takes from the host."""
+    """Which of network, pid and ipc namespace the pod shares with the host."""
     return (namespaces.network == "node", namespaces.pid == "node", namespaces.ipc == "node")
 
 
 def choose(profiles: Iterable[Profile], namespaces: NamespaceOptions) -> Profile | None:
-    """The first profile that fits, or None: such a pod starts cold."""
+    """The first profile that fits, or None: the pod is then cold-started."""
     return next((profile for profile in profiles if profile.fits(namespaces)), None)
 
 

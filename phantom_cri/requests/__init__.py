@@ -1,4 +1,4 @@
-"""What a CRI request means: checked once, and resolved into values that plans are made from."""
+"""Checks CRI requests, once, and resolves them into values that plans are made from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Annotations by which the peers' users ask for things that nothing here does: told, not dropped silently."""
+"""Annotations of other runtimes that have no effect here: logged, not dropped silently."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _BANDWIDTH = ("kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth
 def warn_unsupported(
     kind: str, object_id: str, annotations: Mapping[str, str], *, shapes_traffic: bool
 ) -> None:
-    """One warning for a pod or container (`kind`) whose annotations ask for what it does not get.
+    """Log one warning for a pod or container (`kind`) with annotations that are not supported.
 
-    shapes_traffic: the network takes the bandwidths that Kubernetes' annotations name.
+    shapes_traffic: the network applies the bandwidths in Kubernetes' annotations.
     """
     unmet = [key for key in annotations if _OF_THE_PEERS.match(key)]
     if not shapes_traffic:
         unmet += [key for key in _BANDWIDTH if key in annotations]
     if unmet:
-        log.warning("%s %s: annotations without effect here: %s", kind, object_id, ", ".join(sorted(unmet)))
+        log.warning("%s %s: unsupported annotations ignored: %s", kind, object_id, ", ".join(sorted(unmet)))

@@ -1,4 +1,4 @@
-"""A container's request, resolved once: everything checked, everything looked up, in the words of a spec."""
+"""A container's request, checked and resolved once, and the `ContainerSpec` made from it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from phantom_cri.requests.user_namespace import check_container_user, check_mapp
 
 
 class Resolved(Record, frozen=True):
-    """What a container's request means on this node. `asked`: its mounts, in their order.
+    """A container's request, resolved for this node. `asked`: its mounts, in their order.
 
-    volumes: paths of the image's volumes that no mount covers.
+    volumes: paths of the image's volumes that are not covered by a mount.
     """
 
     config: ContainerConfig
@@ -61,8 +61,8 @@ def resolve(
 ) -> Resolved:
     """Raises InvalidArgument, FailedPrecondition, Unimplemented, naming field and value; changes nothing.
 
-    Looks at the host's devices and mounts, and at no network. `mounted`: what its mounts of images came to;
-    `user`: who it runs as, as found in its image.
+    Reads the host's devices and mounts, never the network. `mounted`: its resolved mounts of images; `user`:
+    the user it runs as, as found in its image.
     """
     check_namespaces(config.security.namespaces, pod.security.namespaces)
     check_container_user(config, pod.security.namespaces)
@@ -76,10 +76,10 @@ def resolve(
 
 
 class Surroundings(Record, frozen=True):
-    """What the node gives to a container beside what it asked for.
+    """What the node adds to a container's request.
 
     pod_files: (path in the container, path on the host) of the pod's resolv.conf, hosts and hostname.
-    volumes_folder: where its anonymous volumes are. pid_of: the process whose pid namespace it joins.
+    volumes_folder: the folder of its anonymous volumes. pid_of: the process whose pid namespace it joins.
     """
 
     user: User
@@ -122,7 +122,7 @@ def container_spec(resolved: Resolved, given: Surroundings) -> ContainerSpec:
 
 
 def _mounts(resolved: Resolved, given: Surroundings) -> tuple[Bind, ...]:
-    """The pod's files, the image's volumes and the request's mounts: a parent before what lies in it."""
+    """The pod's files, the image's volumes and the request's mounts, parents first."""
     targets = {bind.target for bind in resolved.asked}
     read_only = constants.MOUNT_ATTR_RDONLY if resolved.config.security.readonly_rootfs else 0
     found = [

@@ -1,4 +1,4 @@
-"""Device nodes of a container: those it asks for, or all of the host's when it is privileged."""
+"""Device nodes of a container: the requested ones, or all of the host's if it is privileged."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from phantom_cri.plans.spec import HostDevice
 from phantom_cri.requests.paths import clean, host_path
 
 _NOT_DEVICES = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"})
-"""Folders below /dev that hold no device nodes of the host's, or other containers' ones."""
+"""Folders below /dev without device nodes of the host, or with those of other containers."""
 
 
 class DeviceRule(NamedTuple):
-    """What the device cgroup shall allow. `kind`: "c", "b" or "a" for both; None: any number."""
+    """Access allowed by the device cgroup. `kind`: "c", "b" or "a" for both; None: any number."""
 
     kind: Literal["a", "b", "c"]
     major: int | None
@@ -29,7 +29,7 @@ ALL_DEVICES = (DeviceRule("a", None, None, "rwm"),)
 
 
 def resolve_devices(config: ContainerConfig) -> tuple[HostDevice, ...]:
-    """The nodes of `config.devices`; of a privileged container, all of the host's.
+    """The nodes of `config.devices`; for a privileged container, all of the host's.
 
     Symlinks are followed, a folder stands for all device nodes below it.
     Raises InvalidArgument naming field and value.
@@ -44,7 +44,7 @@ def resolve_devices(config: ContainerConfig) -> tuple[HostDevice, ...]:
 
 
 def device_rules(config: ContainerConfig, devices: Sequence[HostDevice]) -> tuple[DeviceRule, ...]:
-    """What the container may use beyond what every container may; `devices` from `resolve_devices`."""
+    """Rules in addition to those of every container; `devices` from `resolve_devices`."""
     if config.security.privileged:
         return ALL_DEVICES
     return tuple(
@@ -56,7 +56,7 @@ def device_rules(config: ContainerConfig, devices: Sequence[HostDevice]) -> tupl
 
 def _resolve(device: Device, field: str) -> list[HostDevice]:
     if not device.permissions or set(device.permissions) - set("rwm"):
-        raise InvalidArgument(f"{field}.permissions: {device.permissions!r} is not made of r, w and m")
+        raise InvalidArgument(f"{field}.permissions: {device.permissions!r} may only contain r, w and m")
     source = host_path(device.host_path, f"{field}.host_path")
     target = clean(device.container_path or source, f"{field}.container_path")
     try:
@@ -68,7 +68,7 @@ def _resolve(device: Device, field: str) -> list[HostDevice]:
     except OSError as error:
         raise InvalidArgument(f"{field}.host_path: {source}: {error.strerror}") from None
     if not nodes:
-        raise InvalidArgument(f"{field}.host_path: {source} is not a device node, nor has any below it")
+        raise InvalidArgument(f"{field}.host_path: {source} is not a device node and contains none")
     return nodes
 
 
@@ -82,7 +82,7 @@ def _node(status: os.stat_result, path: str, access: str) -> HostDevice:
 
 
 def _below(folder: str, target: str, access: str) -> Iterator[HostDevice]:
-    """All device nodes below a folder of the host; links and what vanishes meanwhile are left out."""
+    """All device nodes below a folder of the host, without links and nodes removed meanwhile."""
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             try:

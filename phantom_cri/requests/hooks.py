@@ -1,4 +1,4 @@
-"""The hooks that CDI devices bring: which are refused, and the bundle that the others are run in."""
+"""Hooks of CDI devices: which are refused, and the bundle in which the others run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from phantom_cri.requests import oci
 
 
 def check_hook(hook: InjectedHook) -> None:
-    """One left out would make a device that looks as if it worked. Raises Unimplemented, FailedPrecondition.
+    """Refuse a hook: without it a device would only seem to work. Raises Unimplemented, FailedPrecondition.
 
-    createContainer is what vendors use now; the others want the process of a runtime that is not ours.
+    Vendors use createContainer now; the other kinds expect the process of another runtime.
     """
     field = f"CDI device injection failed: hook {hook.name} {hook.path}"
     if hook.name != "createContainer":
@@ -24,7 +24,7 @@ def check_hook(hook: InjectedHook) -> None:
 
 
 def hooks_of(record: ContainerRecord, process: Process, folder: str) -> Hooks | None:
-    """The hooks of its CDI devices; the bundle that they are run in is made below `folder`. Idempotent."""
+    """The hooks of its CDI devices; creates the bundle that they run in, below `folder`. Idempotent."""
     if record.injection is None or not record.injection.hooks:
         return None
     bundle = _make_bundle(folder, record, process)
@@ -32,9 +32,9 @@ def hooks_of(record: ContainerRecord, process: Process, folder: str) -> Hooks | 
 
 
 def _make_bundle(folder: str, record: ContainerRecord, process: Process) -> str:
-    """A folder as OCI hooks expect it, made below `folder`: what they look for in there is the root's path.
+    """Create an OCI bundle below `folder`, in which hooks look up the root's path. Idempotent.
 
-    Nothing is ever mounted on its `rootfs` but in the mount namespace of the container's start. Idempotent.
+    Its `rootfs` is only mounted in the mount namespace of the container's start.
     """
     bundle = os.path.join(folder, "bundle")
     os.makedirs(os.path.join(bundle, "rootfs"), mode=0o700, exist_ok=True)
@@ -49,7 +49,7 @@ def _make_bundle(folder: str, record: ContainerRecord, process: Process) -> str:
 
 
 def _hook_state(record: ContainerRecord, bundle: str) -> bytes:
-    """What a hook reads from its stdin (OCI runtime spec, "State"); there is no process yet."""
+    """A hook's stdin (OCI runtime spec, "State"); there is no process yet."""
     state = {
         "ociVersion": oci.VERSION,
         "id": record.id,

@@ -1,6 +1,6 @@
-"""What CDI devices add to a container: found once, when it is created, and kept with its record.
+"""What CDI devices add to a container: resolved once, when it is created, and stored in its record.
 
-What the request said stays as it was in `record.config`, which is what status tells.
+The request itself stays unchanged in `record.config`, which status reports.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ def injected(record: ContainerRecord, found: Injection) -> ContainerRecord:
 
 
 def effective(record: ContainerRecord) -> ContainerConfig:
-    """The container's request with what was injected: a variable or path that both have is the device's."""
+    """The container's request with the injection; the device wins for the same variable or path."""
     added, config = record.injection, record.config
     if added is None:
         return config
     targets = {mount.container_path for mount in added.mounts}
-    # A mount of an image stays, and is covered: `record.image_mounts` goes by its place among the others.
+    # A mount of an image is kept, and covered: `record.image_mounts` depends on its position.
     kept = (mount for mount in config.mounts if mount.image or mount.container_path not in targets)
     return codec.replace(
         config,
@@ -34,9 +34,9 @@ def effective(record: ContainerRecord) -> ContainerConfig:
 def all_devices(
     record: ContainerRecord, pod: NamespaceOptions, asked: tuple[HostDevice, ...]
 ) -> tuple[HostDevice, ...]:
-    """The nodes that the request asks for and those of its CDI devices, which win.
+    """The nodes of the request and those of its CDI devices, which win.
 
-    CDI's owners are the container's ids; the host's own nodes keep theirs.
+    Owners in CDI files are ids of the container; nodes of the host keep their owners.
     """
     if record.injection is None or not record.injection.devices:
         return asked

@@ -17,13 +17,13 @@ class HostMount(NamedTuple):
 
 
 def mount_holding(path: str) -> HostMount | None:
-    """The mount that the resolved path `path` lies on in our mount namespace."""
+    """The mount in our mount namespace that contains the resolved path `path`."""
     with open("/proc/self/mountinfo", "rb") as table:
         return find(table.read(), path)
 
 
 def find(table: bytes, path: str) -> HostMount | None:
-    """The deepest mount over `path`; of several on one place the last, which covers the others."""
+    """The deepest mount that contains `path`; of several on one place the last, which covers the others."""
     found = None
     for line in table.splitlines():
         fields = line.split(b" ")
@@ -36,7 +36,7 @@ def find(table: bytes, path: str) -> HostMount | None:
 
 
 def parts_mounted(pid: int) -> list[str]:
-    """Where a process sees a part of a file system, as bind mounts show it; never "/". Raises OSError."""
+    """A process's mount points of parts of file systems (bind mounts), without "/". Raises OSError."""
     with open(f"/proc/{pid}/mountinfo", "rb") as table:
         lines = [line.split(b" ") for line in table]
     return [_path(fields[4]) for fields in lines if fields[3] != b"/" and fields[4] != b"/"]

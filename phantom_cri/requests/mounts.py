@@ -1,7 +1,7 @@
-"""The mounts that a container asks for: what is refused, and how each becomes a bind.
+"""The mounts of a container's request: checked, and resolved to binds.
 
-Rules of CRI and containerd: every bind brings its submounts along; plain `readonly` leaves those writable,
-`recursive_read_only` does not; a missing host path is made, as a folder.
+Rules of CRI and containerd: every bind includes its submounts; with plain `readonly` these stay writable,
+with `recursive_read_only` they do not; a missing host path is created, as a folder.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _MAY_COVER_PROC = frozenset(
     f"/proc/{name}"
     for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
 ) | {"/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled"}
-"""What a container may have its own version of (LXCFS); other files below /proc carry its confinement."""
+"""Files that a container may cover (LXCFS); other files below /proc are part of its confinement."""
 
 
 def binds(config: ContainerConfig, images: Sequence[ImageMount] = ()) -> tuple[Bind, ...]:
-    """The binds of `config.mounts`, as they were given. Raises InvalidArgument naming field and value.
+    """The binds of `config.mounts`, in the given order. Raises InvalidArgument naming field and value.
 
-    `images`: what the mounts of images came to, in their order.
+    `images`: the resolved mounts of images, in their order.
     """
     found = iter(images)
     return tuple(
@@ -48,10 +48,10 @@ def binds(config: ContainerConfig, images: Sequence[ImageMount] = ()) -> tuple[B
 def check_propagation(
     config: ContainerConfig, holding: Callable[[str], HostMount | None] = mount_holding
 ) -> None:
-    """Refuse what the mount below a source makes impossible: InvalidArgument.
+    """Raises InvalidArgument for a propagation that the mount of its host path does not support.
 
-    Walks a host path only where propagation depends on it: a dead NFS server would hold up whoever asks. All
-    the others are first walked by the container's own process.
+    Resolves a host path only if propagation depends on it, since a dead NFS server would block the caller.
+    All others are resolved by the container's own process only.
     """
     for index, mount in enumerate(config.mounts):
         if mount.propagation != "private":
@@ -79,13 +79,13 @@ def _bind(mount: Mount, field: str) -> Bind:
 
 
 def _image_bind(mount: Mount, field: str, image: ImageMount | None) -> Bind:
-    """Never "noexec": programs are what such images are for (KEP-4639)."""
+    """Never "noexec": such images may contain programs (KEP-4639)."""
     if mount.host_path:
-        raise InvalidArgument(f"{field}.host_path: {mount.host_path!r} beside an image")
+        raise InvalidArgument(f"{field}.host_path: {mount.host_path!r} cannot be combined with an image")
     if not mount.readonly:
         raise InvalidArgument(f"{field}.readonly: a mount of an image must be read-only")
     if mount.propagation != "private":
-        raise InvalidArgument(f"{field}.propagation: {mount.propagation!r} means nothing for an image")
+        raise InvalidArgument(f"{field}.propagation: {mount.propagation!r} is not possible for an image")
     if mount.image_sub_path.startswith("/") or ".." in mount.image_sub_path.split("/"):
         raise InvalidArgument(f'{field}.image_sub_path: {mount.image_sub_path!r} is absolute or has a ".."')
     target = _target(mount, field)
@@ -94,7 +94,7 @@ def _image_bind(mount: Mount, field: str, image: ImageMount | None) -> Bind:
 
 
 def _target(mount: Mount, field: str) -> str:
-    """A relative one is taken from the root."""
+    """A relative path starts at the root."""
     if not mount.container_path:
         raise InvalidArgument(f"{field}.container_path: must not be empty")
     return clean("/" + mount.container_path, f"{field}.container_path")
@@ -123,10 +123,10 @@ def _check_target(source: str, target: str, field: str) -> None:
 
 
 def _check_propagation(mount: Mount, field: str, holding: Callable[[str], HostMount | None]) -> None:
-    """Without a shared mount underneath, the kernel would take the wish and do nothing."""
+    """Without a shared mount underneath, the kernel would accept the propagation without any effect."""
     found = holding(os.path.realpath(mount.host_path))
     if found is None:
-        raise InvalidArgument(f"{field}.host_path: no mount holds {mount.host_path}")
+        raise InvalidArgument(f"{field}.host_path: no mount contains {mount.host_path}")
     if mount.propagation == "bidirectional" and not found.shared:
         kinds = "a shared mount"
     elif mount.propagation == "host_to_container" and not (found.shared or found.slave):
@@ -139,7 +139,7 @@ def _check_propagation(mount: Mount, field: str, holding: Callable[[str], HostMo
 
 
 def anonymous_volumes(asked: Iterable[Bind], image: ImageConfig) -> tuple[str, ...]:
-    """The image's volumes that no mount of the request covers. Raises InvalidArgument on a bad path."""
+    """The image's volumes that no mount of the request covers. Raises InvalidArgument for a bad path."""
     targets = [bind.target for bind in asked]
     found = []
     for path in sorted(image.volumes):

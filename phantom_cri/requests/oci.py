@@ -1,4 +1,4 @@
-"""A container in the OCI runtime spec's words, for those who know no others: hooks, checkpoint tools."""
+"""A container as an OCI runtime spec, which hooks and checkpoint tools expect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ VERSION = "1.2.0"
 
 
 def process_document(record: ContainerRecord, process: Process) -> dict[str, object]:
-    """The spec's `process`, as far as it is settled before there is one."""
+    """The spec's `process`, as far as it is known before the start."""
     user = record.user
     return {
         "args": process.args,

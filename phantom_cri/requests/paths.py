@@ -1,4 +1,4 @@
-"""Paths as requests give them. What they lead to is decided in the container's root, and by C alone."""
+"""Checks of paths in requests. They are only resolved in C, in the container's root."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def clean(path: str, field: str) -> str:
 
     Raises InvalidArgument as `host_path`.
     """
-    # Two leading slashes would stay two (POSIX leaves their meaning open).
+    # normpath keeps two leading slashes (POSIX leaves their meaning open).
     return os.path.normpath("/" + host_path(path, field).lstrip("/"))
 
 
 def host_path(path: str, field: str) -> str:
-    """A path on the node, as it is: only the kernel knows where ".." behind a symbolic link leads.
+    """A path on the node, unchanged: only the kernel can resolve ".." after a symbolic link.
 
     Raises InvalidArgument naming `field` if it is relative, too long or has a NUL byte.
     """
@@ -28,7 +28,7 @@ def host_path(path: str, field: str) -> str:
     if "\0" in path:
         raise InvalidArgument(f"{field}: {path!r} has a NUL byte")
     if len(path.encode("utf-8", "surrogateescape")) > PATH_MAX:
-        raise InvalidArgument(f"{field}: a path of more than {PATH_MAX} bytes: {path[:60]!r}…")
+        raise InvalidArgument(f"{field}: longer than {PATH_MAX} bytes: {path[:60]!r}…")
     return path
 
 

@@ -22,11 +22,11 @@ _IPC = frozenset(
         *("msgmax", "msgmnb", "msgmni", "msg_next_id"),
     )
 )
-"""The IPC sysctls that Kubernetes knows as namespaced (ipc/ipc_sysctl.c); fs/mqueue beside them."""
+"""The IPC sysctls that Kubernetes knows as namespaced (ipc/ipc_sysctl.c), without fs/mqueue."""
 
 
 def check_pod(config: SandboxConfig) -> None:
-    """Raises InvalidArgument naming field and value; asks the node for nothing."""
+    """Raises InvalidArgument naming field and value; independent of the node."""
     _check_namespaces(config.security.namespaces)
     check_pod_user(config.security.namespaces)
     checked_sysctls(config.sysctls, config.security.namespaces)
@@ -45,13 +45,13 @@ def _check_namespaces(asked: NamespaceOptions) -> None:
 
 
 def check_hostname(hostname: str) -> None:
-    """It becomes lines of /etc/hosts and /etc/hostname. Raises InvalidArgument."""
+    """Raises InvalidArgument: the name is written to lines of /etc/hosts and /etc/hostname."""
     if not _HOSTNAME.fullmatch(hostname):
         raise InvalidArgument(f"hostname: {hostname!r} is not a host name of at most 64 characters")
 
 
 def check_dns(dns: DnsConfig) -> None:
-    """Each value becomes part of a line of resolv.conf, where white space would forge another one.
+    """Values are written to lines of resolv.conf, where white space could inject another line.
 
     Raises InvalidArgument naming the field and the value.
     """
@@ -67,7 +67,7 @@ def check_dns(dns: DnsConfig) -> None:
 
 
 def checked_sysctls(sysctls: Mapping[str, str], namespaces: NamespaceOptions) -> dict[str, str]:
-    """{path below /proc/sys: value}. Raises InvalidArgument naming a sysctl that is not the pod's own."""
+    """{path below /proc/sys: value}. Raises InvalidArgument naming a sysctl that would change the host."""
     found = {}
     for name, value in sysctls.items():
         path = sysctl_path(name)
@@ -88,8 +88,8 @@ def checked_sysctls(sysctls: Mapping[str, str], namespaces: NamespaceOptions) ->
 def sysctl_path(name: str) -> str:
     """`net.ipv4.conf.eth0/1.forwarding` → `net/ipv4/conf/eth0.1/forwarding`.
 
-    The first separator says which of the two there are; the other one then stands for itself in the other
-    spelling, as in sysctl.d(5). Raises InvalidArgument when the name leads elsewhere.
+    The first separator decides whether the name uses dots or slashes; the other character is then part of a
+    component, as in sysctl.d(5). Raises InvalidArgument if the name leaves /proc/sys.
     """
     first = next((letter for letter in name if letter in "./"), ".")
     path = name if first == "/" else name.translate(str.maketrans("./", "/."))

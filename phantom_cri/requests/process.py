@@ -1,6 +1,6 @@
-"""What runs in a container: the request's command, environment and folder over the image's.
+"""A container's process: command, environment and folder of the request override the image's.
 
-Rules: those of containerd's CRI plugin, which the kubelet and its users know.
+Rules: as containerd's CRI plugin.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def merged(config: ContainerConfig, image: ImageConfig, *, hostname: str = "", h
 
 
 def arguments(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
-    """`command` replaces the image's entrypoint and cmd; `args` alone its cmd."""
+    """`command` replaces the image's entrypoint and cmd; `args` without it only the cmd."""
     entrypoint = () if image.entrypoint == ("",) else image.entrypoint
     if config.command:
         found, field = (*config.command, *config.args), "command"
@@ -47,7 +47,7 @@ def arguments(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
 
 
 def environment(config: ContainerConfig, image: ImageConfig, hostname: str, home: str) -> tuple[str, ...]:
-    """Defaults, then the image's, then the request's variables; the later value wins at the earlier place."""
+    """Defaults, then the image's, then the request's variables; a later value replaces an earlier one."""
     found = {"PATH": DEFAULT_PATH}
     if hostname:
         found["HOSTNAME"] = hostname
@@ -67,7 +67,7 @@ def environment(config: ContainerConfig, image: ImageConfig, hostname: str, home
 
 
 def with_terminal(env: Iterable[str]) -> tuple[str, ...]:
-    """`env` for an exec with a tty: TERM is xterm unless the container says otherwise."""
+    """`env` for an exec with a tty: TERM is xterm unless the container sets it."""
     found = tuple(env)
     return found if any(text.startswith("TERM=") for text in found) else (*found, "TERM=xterm")
 
@@ -80,7 +80,7 @@ def _check_variable(field: str, name: str, value: str) -> None:
 
 
 def working_directory(config: ContainerConfig, image: ImageConfig) -> str:
-    """The image's may be relative, and is taken from the root then."""
+    """The image's folder may be relative to the root."""
     if config.working_dir:
         return clean(config.working_dir, "working_dir")
     return clean("/" + image.working_dir, "image.working_dir")

@@ -1,4 +1,4 @@
-"""Changes of what a pod or container may use."""
+"""Changes of a pod's or container's resource limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from phantom_cri.model import Resources
 def with_changes(current: Resources, change: Resources) -> Resources:
     """`current` with every field that `change` sets (not 0, not empty).
 
-    Swap beyond memory stays as much as it was when only the memory limit changes: CRI counts them together.
+    If only the memory limit changes, the swap beyond it stays the same: CRI's swap limit includes memory.
     """
     fields = {name: getattr(change, name) for name in change.__struct_fields__}
     changed = {name: value for name, value in fields.items() if value}

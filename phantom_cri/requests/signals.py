@@ -22,11 +22,11 @@ def signal_number(name: str) -> int:
     try:
         return signal.Signals[f"SIG{text}"]
     except KeyError:
-        raise InvalidArgument(f"stop_signal: {name!r} is no signal") from None
+        raise InvalidArgument(f"stop_signal: {name!r} is not a signal") from None
 
 
 def signal_name(text: str) -> str:
-    """`15`, `term`, `RTMAX-30` → `SIGTERM`, `SIGRTMIN`: as CRI lists it. Raises as `signal_number`."""
+    """`15`, `term`, `RTMAX-30` → `SIGTERM`, `SIGRTMIN`: as CRI names it. Raises as `signal_number`."""
     number = signal_number(text)
     if number >= signal.SIGRTMIN:
         above = number - signal.SIGRTMIN
@@ -34,4 +34,4 @@ def signal_name(text: str) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
-        return str(number)  # 32 and 33 are the C library's own and have no name
+        return str(number)  # 32 and 33 are reserved by the C library and have no name

@@ -1,7 +1,7 @@
-"""A pod's user namespace: what may be asked for, and which of the host's ids its own are.
+"""A pod's user namespace: checks of the request, and its id mapping.
 
-Rules: those of the kubelet and of containerd's CRI plugin. Inside, ids count from 0; outside, none of them is
-the host's root.
+Rules: as the kubelet and containerd's CRI plugin. Inside, ids start at 0; outside, none of them is the host's
+root.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from phantom_cri.model import ContainerConfig, IdMapping, NamespaceOptions, User
 from phantom_cri.plans.spec import PodIds
 
 _IDS = (1 << 32) - 1
-"""How many there are: the last number means "no id" (linux/uidgid.h)."""
+"""Number of ids: the last value means "no id" (linux/uidgid.h)."""
 
 
 def pod_ids(options: NamespaceOptions) -> PodIds | None:
-    """Of a pod that `check_pod_user` let pass; None when its ids are the host's."""
+    """The mapping of a pod checked by `check_pod_user`; None if it uses the host's ids."""
     if options.user != "pod":
         return None
     (uids,), (gids,) = options.uids, options.gids
@@ -23,11 +23,11 @@ def pod_ids(options: NamespaceOptions) -> PodIds | None:
 
 
 def check_pod_user(options: NamespaceOptions, field: str = "namespace_options") -> None:
-    """Of a pod. Raises InvalidArgument naming the field and the value."""
+    """Check a pod's options. Raises InvalidArgument naming the field and the value."""
     users = f"{field}.userns_options"
     if options.user == "node":
         if options.uids or options.gids:
-            raise InvalidArgument(f"{users}: mappings of ids with mode NODE, which has none")
+            raise InvalidArgument(f"{users}: id mappings are not possible with mode NODE")
         return
     if options.user != "pod":
         raise InvalidArgument(f"{users}.mode: a pod takes POD or NODE, not {options.user.upper()}")
@@ -49,7 +49,7 @@ def _check_mapping(mappings: tuple[IdMapping, ...], field: str) -> None:
     if mapping.container_id != 0:
         raise InvalidArgument(f"{field}: id 0 must be mapped, but the first one is {mapping.container_id}")
     if mapping.length == 0:
-        raise InvalidArgument(f"{field}: a mapping of no ids")
+        raise InvalidArgument(f"{field}: the mapping has no ids")
     if mapping.host_id == 0:
         raise InvalidArgument(f"{field}: host_id 0 would make its root the host's")
     if mapping.host_id + mapping.length > _IDS:
@@ -57,21 +57,21 @@ def _check_mapping(mappings: tuple[IdMapping, ...], field: str) -> None:
 
 
 def check_container_user(config: ContainerConfig, pod: NamespaceOptions) -> None:
-    """Of a container: it shares the pod's ids. Raises InvalidArgument naming the field and the value."""
+    """Check a container's options: it uses the pod's ids. Raises InvalidArgument naming field and value."""
     asked = config.security.namespaces
     if asked.user != pod.user:
         raise InvalidArgument(
             f"namespace_options.userns_options: {asked.user.upper()}, but the pod has {pod.user.upper()}"
         )
     if (asked.uids, asked.gids) != (pod.uids, pod.gids):
-        raise InvalidArgument("namespace_options.userns_options: its mappings are not those of the pod")
+        raise InvalidArgument("namespace_options.userns_options: the mappings differ from the pod's")
     for index, mount in enumerate(config.mounts):
         field = f"mounts[{index}]"
         mapped = mount.uid_mappings or mount.gid_mappings
         if mapped and pod.user != "pod":
             raise InvalidArgument(f"{field}.uidMappings: the pod has no user namespace")
         if mapped and (mount.uid_mappings, mount.gid_mappings) != (pod.uids, pod.gids):
-            raise InvalidArgument(f"{field}.uidMappings, gidMappings: they are not those of the pod")
+            raise InvalidArgument(f"{field}.uidMappings, gidMappings: they differ from the pod's")
         if pod.user == "pod" and mount.propagation == "bidirectional":
             raise InvalidArgument(
                 f"{field}.propagation: mounts made in a user namespace never reach the host "

@@ -1,7 +1,7 @@
-"""What every RPC has in common: error → code, time, span, log line, ids.
+"""The wrapper of every RPC: error → code, time, span, log line, ids.
 
-A handler is wrapped once, when the server is made, and not by a grpc interceptor: one of those
-costs some 0.03 ms per call more, since grpc builds a new handler for each.
+A handler is wrapped once, when the server is created, and not by a grpc interceptor, which costs some 0.03 ms
+more per call, since grpc builds a new handler for each.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from phantom_cri.telemetry.tracing import NoTracing, Tracing
 log = logging.getLogger(__name__)
 
 GRPC_CODES = {code.name: code for code in grpc.StatusCode}
-"""`PhantomError.code` → what grpc calls it."""
+"""`PhantomError.code` → grpc's status code."""
 
-# A status text travels in a header, and grpc refuses those over 8 KiB (GRPC_ARG_MAX_METADATA_SIZE). All but
-# plain ASCII is percent-encoded there: up to 12 bytes for one character.
+# A status text is sent in a header, and grpc refuses those over 8 KiB (GRPC_ARG_MAX_METADATA_SIZE). Non-ASCII
+# characters are percent-encoded: up to 12 bytes for one character.
 LONGEST_PLAIN_TEXT = 6000
 LONGEST_TEXT = LONGEST_PLAIN_TEXT // 12
 
@@ -49,8 +49,8 @@ class Calls:
     """Makes grpc handlers from a servicer: an object with one method per RPC, named as in the .proto.
 
     A unary method is `async def Name(request) -> response`, a streaming one an async generator.
-    An RPC without a method answers UNIMPLEMENTED with its name. A method with a true `answers_bytes` has
-    encoded its response itself: one of megabytes is better encoded on a thread.
+    An RPC without a method returns UNIMPLEMENTED with its name. A method with a true `answers_bytes` returns
+    an encoded response: one of megabytes is better encoded on a thread.
     """
 
     def __init__(self, metrics: Metrics, tracing: Tracing | NoTracing) -> None:
@@ -58,7 +58,7 @@ class Calls:
         self._tracing = tracing
 
     def handler(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler[Any, Any]:
-        """All RPCs of `service`; raises ValueError for a public method that is none of them."""
+        """All RPCs of `service`; raises ValueError for a public method that is not one of them."""
         surplus = [
             name for name in vars(type(servicer)) if name[0] != "_" and name not in service.methods_by_name
         ]
@@ -118,7 +118,7 @@ class Calls:
                 with self._tracing.call(name, context.invocation_metadata() or ()):
                     messages = verb(request)
                     # Now, not with the first message: a stream of events may be silent for hours, and its
-                    # client wants to know from when on it listens.
+                    # client has to know when it is subscribed.
                     await context.send_initial_metadata(())
                     async for message in messages:
                         yield message
@@ -137,7 +137,7 @@ class Calls:
 
 
 def outcome(error: BaseException, context: Context) -> str:
-    """The name of the code that an exception becomes; cancelled: the client left or its time is up."""
+    """The name of the code for an exception; cancelled: the client disconnected or its deadline passed."""
     if isinstance(error, PhantomError):
         return error.code
     if not isinstance(error, asyncio.CancelledError | GeneratorExit):
@@ -147,7 +147,7 @@ def outcome(error: BaseException, context: Context) -> str:
 
 
 async def _fail(context: Context, name: str, code: str, error: BaseException) -> NoReturn:
-    """Log once and answer; always raises."""
+    """Log the error once and return it to the client; always raises."""
     if not isinstance(error, Exception):
         raise error
     if isinstance(error, PhantomError):
@@ -155,14 +155,14 @@ async def _fail(context: Context, name: str, code: str, error: BaseException) ->
         level = logging.DEBUG if code in _EXPECTED else logging.ERROR if code in _OURS else logging.WARNING
         log.log(level, "%s: %s: %s", name, code, text)
     else:
-        # Its text may hold anything, a password too: the client gets the type alone.
+        # Its text may contain anything, even a password: the client only gets the type.
         text = f"{name}: unexpected {type(error).__name__}, see the daemon's log"
         log.error("%s: unexpected %s", name, type(error).__name__, exc_info=error)
     await context.abort(GRPC_CODES[code], status_text(text))
 
 
 def status_text(text: str) -> str:
-    """`text` as a gRPC status can carry it: valid UTF-8, and short, its middle left out if need be."""
+    """`text` as valid UTF-8, shortened in the middle if it is too long for a gRPC status."""
     text = printable(text)
     plain = text.isascii() and text.isprintable() and "%" not in text
     room = LONGEST_PLAIN_TEXT if plain else LONGEST_TEXT
@@ -171,7 +171,7 @@ def status_text(text: str) -> str:
 
 
 def _decoder(method: MethodDescriptor) -> Callable[[bytes], object]:
-    """grpc would log a traceback of what a deserializer raises, and answer INTERNAL."""
+    """Decodes in the handler: if a deserializer raises, grpc logs a traceback and returns INTERNAL."""
     decode = GetMessageClass(method.input_type).FromString
 
     def read(body: bytes) -> object:
@@ -185,11 +185,11 @@ def _decoder(method: MethodDescriptor) -> Callable[[bytes], object]:
 
 def _check_read(request: object, method: MethodDescriptor) -> None:
     if request is _UNREADABLE:
-        raise InvalidArgument(f"request: these bytes are no {method.input_type.full_name}")
+        raise InvalidArgument(f"request: not a valid {method.input_type.full_name}")
 
 
 def _ids_reader(method: MethodDescriptor) -> Callable[[Any], tuple[str, str]]:
-    """Reads the ids of pod and container that a request names, decided once from its fields."""
+    """Reads the pod's and container's id from a request; the fields are determined once per RPC."""
     fields = method.input_type.fields_by_name
     if "container_id" in fields:
         return lambda request: ("", request.container_id)

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 MESSAGE_LIMIT = 64 << 20
-"""Bytes; above what any server of ours sends."""
+"""Bytes; larger than any message of our servers."""
 
 Channel = grpc.aio.Channel
 RpcError = grpc.aio.AioRpcError
@@ -18,7 +18,7 @@ StatusCode = grpc.StatusCode
 
 @asynccontextmanager
 async def connect(path: str) -> AsyncIterator[Channel]:
-    """A channel for generated stubs. Connects with the first call, which raises RpcError."""
+    """A channel for generated stubs. Connects at the first call, which raises RpcError on failure."""
     options = [
         ("grpc.max_receive_message_length", MESSAGE_LIMIT),
         ("grpc.default_authority", "localhost"),

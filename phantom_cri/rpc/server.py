@@ -18,7 +18,7 @@ from phantom_cri.errors import AlreadyExists, ConfigError, FailedPrecondition
 from phantom_cri.rpc.calls import Calls
 
 MESSAGE_LIMIT = 40 << 20
-"""Bytes. The kubelet takes up to 16 MiB; one ExecSync answer may hold that much of stdout and of stderr."""
+"""Bytes. The kubelet accepts up to 16 MiB; an ExecSync answer may have that much stdout and stderr each."""
 
 SOCKET_MODE = 0o660
 FOLDER_MODE = 0o711
@@ -28,7 +28,7 @@ _LONGEST_PATH = 107
 
 
 def _is_no_goodbye(record: logging.LogRecord) -> bool:
-    """grpcio logs a traceback whenever an answer cannot be sent, which is how each client that left shows."""
+    """Drops grpcio's traceback for an answer that cannot be sent: each disconnected client causes one."""
     return not record.getMessage().startswith("ExecuteBatchError")
 
 
@@ -36,7 +36,7 @@ logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_goodbye)
 
 
 class Server:
-    """Services at one socket: each a descriptor and an object with a method per RPC, as `Calls` takes them.
+    """Services on one socket: each a descriptor and an object with a method per RPC, as in `Calls`.
 
     `async with Server(…)` listens; leaving it refuses new calls, lets running ones end within `grace_s`
     seconds, cancels the rest and removes the socket.
@@ -57,7 +57,7 @@ class Server:
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
-        """Listen. Raises AlreadyExists when another daemon answers there, ConfigError for a bad path."""
+        """Listen. Raises AlreadyExists if another daemon answers there, ConfigError for a bad path."""
         await asyncio.to_thread(make_way, self.path)
         options = [
             ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -72,8 +72,8 @@ class Server:
     def _bind(self, server: grpc.aio.Server) -> None:
         """Bind under another name and rename.
 
-        grpc removes the path that it bound when it ends, whoever's socket is there by then; and
-        nobody can connect before the mode is right.
+        At its end grpc removes the path that it bound, even if it is another server's socket by then; and
+        no client can connect before the mode is set.
         """
         bound = _bound_path(self.path)
         mask = os.umask(0o777 & ~SOCKET_MODE)
@@ -92,11 +92,11 @@ class Server:
             raise ConfigError(f"listen: {self.path}: {error.strerror}") from error
 
     async def stop(self) -> None:
-        """Idempotent. A socket that a later daemon has put there stays."""
+        """Idempotent. Does not remove a later daemon's socket."""
         server, self._server = self._server, None
         if server is None:
             return
-        # First, so that its inode number cannot be another's already: no new client finds the way.
+        # First, so that no new client connects, and before the inode number can be reused.
         if _inode(self.path) == self._inode:
             self.path.unlink(missing_ok=True)
         await server.stop(self._grace_s)
@@ -112,7 +112,7 @@ class Server:
 
 
 def make_way(path: Path) -> None:
-    """Make the folder of a socket and remove one that nobody answers at; blocks for up to a second."""
+    """Create the folder of a socket and remove a stale socket; blocks for up to a second."""
     if len(os.fsencode(_bound_path(path))) > _LONGEST_PATH:
         raise ConfigError(f"listen: {path} is too long for a socket (unix(7))")
     _make_folder(path.parent)
@@ -121,7 +121,7 @@ def make_way(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise FailedPrecondition(f"listen: {path} exists and is no socket")
+        raise FailedPrecondition(f"listen: {path} exists and is not a socket")
     if _answers(path):
         raise AlreadyExists(f"listen: another daemon answers at {path}")
     path.unlink(missing_ok=True)
@@ -132,7 +132,7 @@ def _bound_path(path: Path) -> Path:
 
 
 def _make_folder(folder: Path) -> None:
-    """Others may pass through a folder that we make, not read it; one that is there stays as it is."""
+    """A new folder can be traversed by others, not read; an existing one is not changed."""
     try:
         folder.mkdir(parents=True, exist_ok=False)
     except FileExistsError:
@@ -147,7 +147,7 @@ def _answers(path: Path) -> bool:
             probe.connect(os.fspath(path))
         except (ConnectionRefusedError, FileNotFoundError):
             return False
-        except TimeoutError:  # its queue is full: somebody holds it
+        except TimeoutError:  # its queue is full: another process listens
             return True
     return True
 

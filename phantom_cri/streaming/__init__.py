@@ -1,4 +1,4 @@
-"""Exec, attach and port-forward streams: HTTP upgrade, SPDY/3.1 and WebSocket. Knows no container."""
+"""Exec, attach and port-forward streams: HTTP upgrade, SPDY/3.1 and WebSocket. Independent of containers."""
 
 from __future__ import annotations
 

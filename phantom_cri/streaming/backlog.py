@@ -1,4 +1,4 @@
-"""Output of a writer that never waits: read at once, and kept for a client that is slower for a while."""
+"""Buffers output of a writer that never waits: read at once, and kept for a slower client."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from phantom_cri.streaming.flows import CHUNK
 
 PIECE = 1 << 20
 READS = 8
-"""Pieces at most that are read in one turn of the loop, for others have theirs."""
+"""Most pieces read in one turn of the event loop, so that others get their turn."""
 
 LIMIT = 64
-"""Pieces that one stream may be behind by. A container writes faster than any client can read from a network,
-and bursts of some ten MiB (a listing, a dump of stacks) are usual: no reason to let anybody go."""
+"""Most pieces buffered for one stream. A container writes faster than clients read over a network, and bursts
+of some ten MiB (a listing, a dump of stacks) are usual: they must not disconnect a client."""
 
 LIMIT_OF_ALL = 256
-"""Pieces of all streams together: clients that have stopped reading must not eat up the node."""
+"""Most pieces of all streams together: clients that stop reading must not use up the node's memory."""
 
 
 class Backlog:
-    """Bytes in pieces straight from the kernel, each given back to it as soon as it is empty."""
+    """Bytes in pieces, each mapped from the kernel and unmapped as soon as it is empty."""
 
     held = 0  # pieces of all backlogs
 
@@ -37,12 +37,12 @@ class Backlog:
 
     @property
     def is_full(self) -> bool:
-        """One piece everybody may have, whatever others do."""
+        """Each stream may have one piece, even if all others are full."""
         count = len(self._pieces)
         return self._end == PIECE and (count >= LIMIT or (count > 0 and Backlog.held >= LIMIT_OF_ALL))
 
     def fill(self, fd: int) -> int:
-        """Reads what there is, at most a piece; as os.readv. Not to be called when full."""
+        """Reads available bytes, at most a piece; as os.readv. Must not be called when full."""
         fresh = mmap.mmap(-1, PIECE) if self._end == PIECE else None
         count = os.readv(fd, (memoryview(fresh or self._pieces[-1])[0 if fresh else self._end :],))
         if fresh and count:
@@ -53,7 +53,7 @@ class Backlog:
         return count
 
     def front(self) -> memoryview:
-        """Some of the oldest bytes, good until the next call of `drop` or `clear`."""
+        """Some of the oldest bytes, valid until the next call of `drop` or `clear`."""
         end = self._end if len(self._pieces) == 1 else PIECE
         return memoryview(self._pieces[0])[self._start : min(end, self._start + CHUNK)]
 
@@ -74,7 +74,7 @@ class Backlog:
 
 
 class EagerOutflow:
-    """As `flows.Outflow`, but it always reads, into a backlog, and stops only when that is full."""
+    """As `flows.Outflow`, but always reads into a backlog, and ends only if that is full."""
 
     def __init__(self, fd: int, emit: Callable[[memoryview], None], ended: Callable[[], None]) -> None:
         self._fd = fd
@@ -98,7 +98,7 @@ class EagerOutflow:
         self._paused = True
 
     def finish(self) -> None:
-        """What is there now is all that is wanted: somebody may hold the other end open for ever."""
+        """Read only what is available now: another process may keep the other end open."""
         self._finishing = True
         self._read_rest()
 
@@ -126,7 +126,7 @@ class EagerOutflow:
             self._readable()
 
     def _readable(self) -> None:
-        """Nothing is sent here: the pipe is emptied first, for its writer may be quicker than we are."""
+        """Only reads, sends nothing: the pipe has to be emptied first, as its writer may be faster."""
         try:
             for _ in range(READS):
                 self._at_end = not self._backlog.is_full and self._backlog.fill(self._fd) == 0
@@ -147,7 +147,7 @@ class EagerOutflow:
             self._turn = self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
-        """A little per turn of the loop, so that reading and others have theirs."""
+        """Sends a little per turn of the event loop, so that reading and others get their turn."""
         self._turn = None
         if self._backlog and not self._paused:
             chunk = self._backlog.front()

@@ -1,4 +1,4 @@
-"""One client's TCP or TLS connection: back-pressure, idling, and an end that loses nothing."""
+"""One client's TCP or TLS connection: back-pressure, idle timeout, and a close that loses no data."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from typing import Protocol, cast
 log = logging.getLogger(__name__)
 
 HIGH_WATER = 256 << 10
-"""Bytes that may wait for a slow client before those who produce them are paused."""
+"""Bytes buffered for a slow client before its producers are paused."""
 
 FLOOD = 4 * HIGH_WATER
-"""A client that asks for answers (pings) without reading them is cut off beyond so many bytes."""
+"""A client that requests answers (pings) without reading them is disconnected at this number of bytes."""
 
 LINGER_S = 5.0
-"""How long a client may take to close its side after ours: closing a socket that still holds unread input
-resets the connection, and then the client may lose output that it has not read yet (RFC 1122, 4.2.2.13)."""
+"""Seconds for a client to close its side after ours: closing a socket with unread input resets the
+connection, and the client may lose output that it has not read yet (RFC 1122, 4.2.2.13)."""
 
 HELD_CHECK_S = 1.0
 
 _RECEIVED = memoryview(bytearray(256 << 10))
-"""Where all lines of the process receive: a speaker takes or copies what it is given before it returns, and
-the daemon's one event loop calls one speaker at a time."""
+"""The receive buffer of all connections: a handler uses or copies its input before it returns, and the
+daemon's only event loop calls one handler at a time."""
 
 _TCP_ESTABLISHED = 1  # include/net/tcp_states.h
 
 
 class Link(Protocol):
-    """What a speaker writes to: a `Line`, or a tunnel inside one."""
+    """What a handler writes to: a `ClientConnection`, or a tunnel inside one."""
 
     def write(self, *parts: bytes | memoryview) -> None:
-        """Sends the parts one after the other. They are the caller's again when this returns."""
+        """Sends the parts in order. The caller may reuse them when this returns."""
         ...
 
     def reply(self, frame: bytes) -> None:
-        """As `write`, for answers that a client can ask for without end."""
+        """As `write`, for answers of which a client can request any number."""
         ...
 
     def hold(self) -> None:
-        """No more input until `release`; calls are counted."""
+        """Pause input until `release`; calls are counted."""
         ...
 
     def release(self) -> None: ...
 
     def finish(self) -> None:
-        """Sends what was written and closes; nothing is received or written any more."""
+        """Sends pending data and closes; nothing more is received or written."""
         ...
 
 
 class ProtocolHandler(Protocol):
-    """Who understands what comes over a link."""
+    """Handles the bytes received from a link."""
 
     def receive(self, chunk: memoryview) -> None:
-        """`chunk` is only good until this returns."""
+        """`chunk` is only valid until this returns."""
         ...
 
     def gone(self) -> None:
-        """The client has left. Called once, and not after `Link.finish`."""
+        """The client has disconnected. Called once, and not after `Link.finish`."""
         ...
 
     def output_paused(self) -> None: ...
@@ -68,12 +68,12 @@ class ProtocolHandler(Protocol):
     def output_resumed(self) -> None: ...
 
     def shut_down(self) -> None:
-        """The server ends: tell the client, finish the link, cancel what runs."""
+        """The server stops: notify the client, finish the link, cancel running work."""
         ...
 
 
 class _Silence:
-    """Speaks for a line that is being closed: what still comes is thrown away."""
+    """The handler of a closing connection: input is dropped."""
 
     def receive(self, chunk: memoryview) -> None: ...
 
@@ -87,7 +87,7 @@ class _Silence:
 
 
 class ClientConnection(asyncio.BufferedProtocol):
-    """An accepted connection. `greet` makes its first speaker; `ended` is called when all is closed."""
+    """An accepted connection. `greet` returns its first handler; `ended` is called when it is closed."""
 
     def __init__(
         self,
@@ -125,12 +125,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.take(_RECEIVED[:nbytes])
 
     def take(self, chunk: memoryview) -> None:
-        """A bug of ours ends this one connection, not the others."""
+        """An unexpected exception closes this connection, not the others."""
         self._moved = self._loop.time()
         try:
             self.handler.receive(chunk)
         except Exception:
-            log.exception("streaming: a connection is dropped")
+            log.exception("streaming: unexpected error, connection closed")
             self.abort()
 
     def eof_received(self) -> bool:
@@ -153,14 +153,14 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._moved = self._loop.time()
         self.handler.output_resumed()
 
-    # the speaker's side
+    # the handler's side
 
     def write(self, *parts: bytes | memoryview) -> None:
         if self._finishing:
             return
         self._moved = self._loop.time()
         sent = 0
-        # Straight to the socket: asyncio would join the parts, and from 3.12 on keep them without a copy.
+        # Directly to the socket: asyncio would join the parts, and since 3.12 keep them without a copy.
         if self._fd >= 0 and not self._transport.get_write_buffer_size():
             try:
                 sent = os.writev(self._fd, parts)
@@ -207,16 +207,16 @@ class ClientConnection(asyncio.BufferedProtocol):
             else:
                 self._linger()
         else:
-            self._transport.close()  # TLS says goodbye by itself, and reads on until the client has answered
+            self._transport.close()  # TLS sends its own close, and reads until the client has answered
             self._set_timer("idle", self._idle_timeout_s, self.abort)
 
     def abort(self) -> None:
-        """Closes at once; what was not sent is lost. The speaker hears that the client is gone."""
+        """Closes at once; unsent data is lost. The handler's `gone` is called."""
         self._finishing = True
         self._transport.abort()
 
     def idle_after(self, seconds: float) -> None:
-        """Closes the line when nothing has moved in either direction for so long."""
+        """Closes the connection after this time without data in either direction."""
         self._idle_timeout_s = seconds
         self._moved = self._loop.time()
         self._set_timer("idle", seconds, self._check_idle)
@@ -235,7 +235,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self.abort()
 
     def _check_held(self) -> None:
-        """A socket that is not read does not tell that its client has left; its state does."""
+        """Detects a disconnect by the socket's state, since a paused socket does not report it."""
         state = self._tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         if state == _TCP_ESTABLISHED:
             self._set_timer("held", HELD_CHECK_S, self._check_held)
@@ -243,7 +243,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self.abort()
 
     def _linger(self, unsent: int = -1, stalled_s: float = 0) -> None:
-        """Until the client has closed its side. One that still reads what we sent is given the idle time."""
+        """Wait until the client has closed its side. One that still reads our data gets the idle timeout."""
         now_unsent = self._transport.get_write_buffer_size()
         stalled_s = 0 if now_unsent != unsent else stalled_s + LINGER_S
         if (unsent == 0 and now_unsent == 0) or stalled_s >= self._idle_timeout_s:
@@ -262,7 +262,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
 
 def _after(parts: tuple[bytes | memoryview, ...], sent: int) -> bytes:
-    """What of `parts` follows the first `sent` bytes."""
+    """The bytes of `parts` after the first `sent` ones."""
     rest = []
     for part in parts:
         if sent < len(part):

@@ -1,4 +1,4 @@
-"""Bytes between a descriptor and a client, in big pieces and never more of them than the client takes."""
+"""Copies bytes between a descriptor and a client, in big pieces, with back-pressure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from phantom_cri.streaming.client_connection import Link
 
 CHUNK = 256 << 10
 PIPE = 64 << 10
-"""A pipe's capacity unless somebody changed it, pipe(7)."""
+"""A pipe's default capacity, pipe(7)."""
 
 _SCRATCH = memoryview(bytearray(CHUNK))
-"""Where every flow of the process reads to: `emit` is done with it when it returns, in the one event loop."""
+"""The read buffer of all flows: `emit` uses it before it returns, in the only event loop."""
 
 
 class Outflow:
-    """What comes out of `fd` goes to `emit`, until `ended` is called once. `fd` stays the caller's."""
+    """Passes the output of `fd` to `emit`; `ended` is called once at its end. The caller keeps `fd`."""
 
     def __init__(self, fd: int, emit: Callable[[memoryview], None], ended: Callable[[], None]) -> None:
         self._fd = fd
@@ -44,7 +44,7 @@ class Outflow:
             self._loop.remove_reader(self._fd)
 
     def finish(self) -> None:
-        """What is there now is all that is wanted: somebody may hold the other end open for ever."""
+        """Read only what is available now: another process may keep the other end open."""
         self._finishing = True
         self._read_rest()
 
@@ -63,7 +63,7 @@ class Outflow:
             if not self._finishing:
                 return
             count = 0
-        except OSError:  # EIO: nobody holds the terminal's other end; ECONNRESET: a peer that left in a hurry
+        except OSError:  # EIO: the terminal's other end is closed; ECONNRESET: the peer reset the connection
             count = 0
         if count:
             if count == PIPE and not self._grown:
@@ -78,7 +78,7 @@ class Outflow:
 
 
 class Budget:
-    """Bytes of a client's input that may wait for slow takers; beyond them the link is held."""
+    """Limit of a client's buffered input; at the limit the link is paused."""
 
     def __init__(self, link: Link, limit: int) -> None:
         self._link = link
@@ -97,9 +97,9 @@ class Budget:
 
 
 class Inflow:
-    """A client's input on its way into a descriptor, which may come later than the first of it.
+    """Writes a client's input to a descriptor, which may be set after the first input.
 
-    After a write has failed (the reader closed its end) the rest is thrown away.
+    After a failed write (the reader closed its end) the rest is dropped.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -114,7 +114,7 @@ class Inflow:
         self._grown = False
 
     def connect(self, fd: int) -> None:
-        """`fd` stays the caller's, who calls `stop` before it is closed. -1: nobody wants the input."""
+        """The caller keeps `fd`, and calls `stop` before closing it. -1: drop the input."""
         self._fd = fd
         if fd < 0:
             self._break()
@@ -131,9 +131,9 @@ class Inflow:
             self._wait_until_writable()
 
     def end(self, then: Callable[[], None]) -> None:
-        """Calls `then` when all that was fed has been written, once there is a descriptor.
+        """Calls `then` when all input has been written, after the descriptor was set.
 
-        `then` may close the descriptor: nothing is written any more. Only the first call counts.
+        `then` may close the descriptor: nothing is written afterwards. Only the first call has an effect.
         """
         if self._ended:
             return
@@ -194,7 +194,7 @@ class Inflow:
 
 
 def _grow(fd: int) -> None:
-    """Fewer turns for a busy pipe. What is no pipe, or beyond a user's share (EPERM), stays as it is."""
+    """Enlarge a pipe for fewer turns. Not possible for other files, or over the user's limit (EPERM)."""
     with contextlib.suppress(OSError):
         if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < CHUNK:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, CHUNK)

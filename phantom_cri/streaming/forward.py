@@ -1,4 +1,4 @@
-"""One connection to a port of a pod: dialled when a client wants it, and copied both ways."""
+"""One connection to a port of a pod: dialled on a client's request, and copied in both directions."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class ForwardWire(Protocol):
     def send(self, chunk: memoryview) -> None: ...
 
     def end(self) -> None:
-        """The pod sends no more."""
+        """The pod has closed its side."""
         ...
 
     def close(self, error: str) -> None:
-        """All is over; `error` is empty when both sides ended as they should."""
+        """The connection is over; `error` is empty if both sides closed normally."""
         ...
 
 
 class Forward:
-    """Lives until both directions have ended, or `stop`."""
+    """Runs until both directions have ended, or `stop`."""
 
     def __init__(self, pending: PendingForward, port: int, wire: ForwardWire, budget: Budget) -> None:
         self._pending = pending
@@ -46,7 +46,7 @@ class Forward:
         self._task = spawn(self._dial())
 
     def take(self, chunk: memoryview) -> None:
-        """What the client sends to the pod."""
+        """Data from the client for the pod."""
         self._inflow.feed(chunk)
 
     def take_end(self) -> None:
@@ -63,7 +63,7 @@ class Forward:
             self._outflow.resume()
 
     def stop(self) -> None:
-        """Closes the connection to the pod; the wire hears nothing more."""
+        """Closes the connection to the pod, without further calls of the wire."""
         self._stopped = True
         self._inflow.stop()
         if self._outflow:
@@ -102,7 +102,7 @@ class Forward:
 
     def _end_input(self) -> None:
         if self._socket:
-            with contextlib.suppress(OSError):  # the pod has reset the connection: reading tells
+            with contextlib.suppress(OSError):  # the pod has reset the connection: reported by the read
                 self._socket.shutdown(socket.SHUT_WR)
         self._end_direction()
 

@@ -13,11 +13,11 @@ from phantom_cri.streaming.spdy import Spdy, Stream
 PROTOCOL = "portforward.k8s.io"
 
 INPUT_LIMIT = 2 << 20
-"""Bytes that may wait for slow servers in a pod before all of a client's connections have to."""
+"""Bytes buffered for slow servers in a pod before all of a client's connections are paused."""
 
 
 class SpdyForward:
-    """A `Conversation`: any number of pairs, one after the other or at once."""
+    """A `Conversation` with any number of pairs, in sequence or concurrently."""
 
     def __init__(self, pending: PendingForward, link: Link, spdy: Spdy, settings: Settings) -> None:
         self.pending = pending
@@ -31,7 +31,7 @@ class SpdyForward:
         kind, port = headers.get("streamtype", "").lower(), headers.get("port", "")
         if kind not in ("error", "data") or not _is_port(port):
             return False
-        # Clients of old name no request: their data stream follows the error stream at once.
+        # Old clients send no request id: their data stream directly follows the error stream.
         request = headers.get("requestid") or str(stream.id if kind == "error" else stream.id - 2)
         pair = self._pairs.get(request)
         if pair is None:
@@ -98,7 +98,7 @@ class _Pair:
         self.forward.stop()
 
     def lose_error_stream(self) -> None:
-        """Nothing can be told any more; a connection that is made goes on."""
+        """Errors cannot be reported any more; an established connection continues."""
         if not self._begun:
             self.take_reset()
 
@@ -107,7 +107,7 @@ class _Pair:
         self.forward.stop()
         self.close(f"timed out waiting for the {missing} stream of request {self._request!r:.40}")
 
-    # the data stream's taker
+    # StreamTaker of the data stream
 
     def take(self, chunk: memoryview) -> None:
         self.forward.take(chunk)
@@ -116,7 +116,7 @@ class _Pair:
         self.forward.take_end()
 
     def take_reset(self) -> None:
-        """Also what a client does that has had enough: its way to close the connection."""
+        """Clients also close the connection like this."""
         self.stop()
         self.close("")
 
@@ -140,7 +140,7 @@ class _Pair:
 
 
 class _ErrorTaker:
-    """A `StreamTaker`: clients end their side of an error stream at once, and write nothing on it."""
+    """A `StreamTaker`: clients close their side of an error stream at once, and send nothing on it."""
 
     def __init__(self, pair: _Pair) -> None:
         self._pair = pair

@@ -1,4 +1,4 @@
-"""Port-forward over WebSocket: the old channel form, and the SPDY connection inside a WebSocket."""
+"""Port-forward over WebSocket: the old protocol with channels, and SPDY inside a WebSocket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROTOCOLS = (TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "")
 
 
 class WebSocketForward:
-    """A `MessageTaker`: port i has channel 2i for its one connection and 2i + 1 for errors."""
+    """A `MessageTaker`: port i has channel 2i for its only connection and 2i + 1 for errors."""
 
     def __init__(
         self, pending: PendingForward, protocol: str, link: Link, socket: WebSocket, settings: Settings
@@ -35,7 +35,7 @@ class WebSocketForward:
 
     def begin(self) -> None:
         if not self._ports:
-            self._socket.finish(CloseReason.POLICY_VIOLATION, "no ports were asked for")
+            self._socket.finish(CloseReason.POLICY_VIOLATION, "no ports were requested")
             return
         for port in self._ports:
             port.greet()
@@ -96,7 +96,7 @@ class _Port:
         self._whole.send(self._channel, chunk)
 
     def end(self) -> None:
-        """A channel has no end of its own: the client can send nothing that would matter any more."""
+        """Ignored: a channel cannot be half-closed."""
         self.forward.take_end()
 
     def close(self, error: str) -> None:
@@ -106,7 +106,7 @@ class _Port:
 
 
 class Tunnel:
-    """A `MessageTaker` and a `Link`: messages are pieces of a SPDY connection, cut anywhere."""
+    """A `MessageTaker` and a `Link`: messages are pieces of a SPDY connection, split anywhere."""
 
     def __init__(self, link: Link, socket: WebSocket) -> None:
         self._link = link

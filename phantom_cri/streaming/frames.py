@@ -1,4 +1,4 @@
-"""SPDY/3.1 frames as Kubernetes' clients speak them: no flow control, streams opened by the client only.
+"""SPDY/3.1 frames as used by Kubernetes' clients: no flow control, streams opened by the client only.
 
 Source: the SPDY draft 3.1 and the behaviour of moby/spdystream. Integers are big endian.
 """
@@ -15,16 +15,16 @@ FIN = 0x01
 UNIDIRECTIONAL = 0x02
 
 PROTOCOL_ERROR, INVALID_STREAM, REFUSED_STREAM, CANCEL, ALREADY_CLOSED = 1, 2, 3, 5, 9
-"""What a RST_STREAM says."""
+"""Status codes of RST_STREAM."""
 
 GOAWAY_OK, GOAWAY_PROTOCOL_ERROR = 0, 1
 
 DATA_LIMIT = (1 << 24) - 1
 CONTROL_LIMIT = 16 << 10
-"""Clients send a handful of headers per stream; a bigger control frame is an attack, not a request."""
+"""Limit of control frames in bytes: clients send only a few headers per stream."""
 
 HEADERS_LIMIT = 64 << 10
-"""What a header block may become when it is inflated."""
+"""Limit of an inflated header block in bytes."""
 
 _FRAME = struct.Struct(">II")
 _CONTROL_BIT = 0x8000_0000
@@ -54,16 +54,16 @@ def _words() -> list[str]:
 
 
 DICTIONARY = b"".join(struct.pack(">I", len(word)) + word.encode() for word in _words()) + _TAIL.encode()
-"""What both ends' zlib streams start with, SPDY draft 3.1, section 2.6.10.1."""
+"""The dictionary of both zlib streams, SPDY draft 3.1, section 2.6.10.1."""
 
 
 class ProtocolViolation(Exception):
-    """The peer broke the protocol in a way that leaves the connection unusable."""
+    """The peer violated the protocol; the connection cannot be used any more."""
 
 
 class FrameTaker(Protocol):
     def take_data(self, stream_id: int, chunk: memoryview) -> None:
-        """A part of a DATA frame, as big as it came; good until this returns."""
+        """A part of a DATA frame, of any size; valid until this returns."""
         ...
 
     def take_end(self, stream_id: int) -> None:
@@ -74,7 +74,7 @@ class FrameTaker(Protocol):
 
 
 class FrameReader:
-    """Cuts a byte stream into frames. Holds at most one control frame; data passes through unheld."""
+    """Splits a byte stream into frames. Buffers at most one control frame, and no data."""
 
     def __init__(self, taker: FrameTaker) -> None:
         self._taker = taker
@@ -84,7 +84,7 @@ class FrameReader:
         self._fin = False
 
     def feed(self, chunk: memoryview) -> None:
-        """Raises ProtocolViolation; nothing may be fed after that."""
+        """Raises ProtocolViolation; must not be called again after that."""
         at, end = 0, len(chunk)
         while at < end:
             if self._data_left:
@@ -111,7 +111,7 @@ class FrameReader:
             self._taker.take_end(self._stream_id)
 
     def _collect(self, chunk: memoryview, at: int) -> int:
-        """Gathers a header cut in two, or a control frame, up to its end; answers where it stopped."""
+        """Collects a split header, or a control frame, up to its end; returns the offset after it."""
         held = self._partial
         need = 8 if len(held) < 8 else 8 + _control_length(held)
         until = min(len(chunk), at + need - len(held))
@@ -140,13 +140,13 @@ def _control_length(header: bytearray) -> int:
 
 
 class HeaderReader:
-    """One direction's header blocks, which share one zlib stream: every block must pass, in order."""
+    """One direction's header blocks. They share a zlib stream, so every block has to be read, in order."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(zdict=DICTIONARY)
 
     def read(self, block: bytes) -> dict[str, str]:
-        """Lower-case names. Raises ProtocolViolation for anything but a whole block of a sane size."""
+        """Headers with lower-case names. Raises ProtocolViolation for an incomplete or too large block."""
         try:
             raw = self._zlib.decompress(block, HEADERS_LIMIT + 1)
         except zlib.error as error:
@@ -175,7 +175,7 @@ def _headers(raw: bytes) -> dict[str, str]:
 
 
 class HeaderWriter:
-    """Our direction's header blocks. We never have anything to say in them."""
+    """Our direction's header blocks, which are always empty."""
 
     def __init__(self) -> None:
         self._zlib = zlib.compressobj(zdict=DICTIONARY)
@@ -189,7 +189,7 @@ def control(kind: int, payload: bytes, flags: int = 0) -> bytes:
 
 
 def data_header(stream_id: int, length: int, flags: int = 0) -> bytes:
-    """What goes before `length` (at most DATA_LIMIT) bytes of data."""
+    """The header for `length` (at most DATA_LIMIT) bytes of data."""
     return _FRAME.pack(stream_id, flags << 24 | length)
 
 

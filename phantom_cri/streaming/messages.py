@@ -1,4 +1,4 @@
-"""Messages of the WebSocket channel protocols: a channel's number, then bytes, or both as base64 text."""
+"""Messages of the WebSocket channel protocols: a channel number, then bytes, or both as base64 text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def encode(channel: int, chunk: memoryview, base64: bool) -> bytes | str:
 
 
 class ChannelReader:
-    """Takes messages apart, whose parts may be cut anywhere."""
+    """Decodes messages, which may be split anywhere."""
 
     def __init__(self, base64: bool) -> None:
         self._base64 = base64
@@ -20,7 +20,7 @@ class ChannelReader:
         self._rest = b""
 
     def read(self, part: bytes, first: bool, last: bool) -> tuple[int, bytes]:
-        """The channel (-1: not known yet) and what there is for it. ValueError: it is no base64."""
+        """The channel (-1: not known yet) and its bytes. Raises ValueError for invalid base64."""
         if first:
             self._channel, self._rest = -1, b""
         if self._channel < 0 and part:

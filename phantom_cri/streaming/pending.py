@@ -1,4 +1,4 @@
-"""Streams that wait for their client: each URL is good once, and for a short time."""
+"""Streams that wait for their client: each URL can be used once, and for a short time."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from phantom_cri.errors import ResourceExhausted
 from phantom_cri.streaming.session import Dial, OpenSession
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
-"""Channels of exec and attach, numbered as the WebSocket protocols do."""
+"""Channels of exec and attach, numbered as in the WebSocket protocols."""
 
 LIFETIME_S = 60.0
 MAX_WAITING = 1000
 
 Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
-"""Runs something that the server waits for before it is closed."""
+"""Starts background work that the server waits for when it is closed."""
 
 
 class Settings(NamedTuple):
-    """What holds for every connection of a server."""
+    """Settings of all connections of a server."""
 
     spawn: Spawn
     creation_timeout_s: float
 
 
 class PendingStdio(NamedTuple):
-    """An exec or attach, as the CRI request said."""
+    """An exec or attach, as requested by CRI."""
 
     open_session: OpenSession
     tty: bool
@@ -40,7 +40,7 @@ class PendingStdio(NamedTuple):
 
     @property
     def outputs(self) -> list[int]:
-        """The channels of output, of which a terminal has but one."""
+        """The output channels; a terminal has only one."""
         asked = {STDOUT: self.stdout, STDERR: self.stderr and not self.tty}
         return [channel for channel, wanted in asked.items() if wanted]
 
@@ -55,7 +55,7 @@ PendingStream = PendingStdio | PendingForward
 
 
 class PendingStreams:
-    """Offers that wait for their client, under tokens that cannot be guessed."""
+    """Streams that wait for their client, under unguessable tokens."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[float, PendingStream]] = {}  # in the order in which they expire
@@ -64,16 +64,16 @@ class PendingStreams:
         return len(self._waiting)
 
     def add(self, path: str, pending: PendingStream) -> str:
-        """The URL path that leads to it. Raises ResourceExhausted."""
+        """Returns its URL path. Raises ResourceExhausted."""
         self._forget_expired()
         if len(self._waiting) >= MAX_WAITING:
-            raise ResourceExhausted(f"streaming: {MAX_WAITING} URLs wait to be used, no more are given")
+            raise ResourceExhausted(f"streaming: limit reached, {MAX_WAITING} URLs are not used yet")
         whole = f"/{path}/{secrets.token_urlsafe(16)}"
         self._waiting[whole] = time.monotonic() + LIFETIME_S, pending
         return whole
 
     def take(self, path: str) -> PendingStream | None:
-        """None for a path that was never given, was used, or is too old."""
+        """None for a path that is unknown, used, or expired."""
         self._forget_expired()
         found = self._waiting.pop(path, None)
         return found[1] if found else None

@@ -1,4 +1,4 @@
-"""The streaming server: URLs for the kubelet, each good for one connection, and the connections."""
+"""The streaming server: URLs for the kubelet, each valid for one connection, and the connections."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from phantom_cri.streaming.session import Dial, OpenSession
 from phantom_cri.streaming.upgrade import UpgradeHandler
 
 MAX_UNASKED = 256
-"""Connections that have not sent their request yet. One more closes the one that has waited longest."""
+"""Most connections without a request yet. Another one closes the oldest of them."""
 
 GOODBYE_S = 2.0
-"""How long clients may take to hear that the server ends."""
+"""Seconds to notify clients that the server stops."""
 
 
 class StreamStatistics(Record, frozen=True):
-    """`urls`: given out and not used yet; `connections`: of clients; `unasked`: those of them whose request
-    has not come yet.
+    """`urls`: not used yet; `connections`: of clients; `unasked`: those of them that have not sent a request
+    yet.
     """
 
     urls: int
@@ -40,11 +40,11 @@ class StreamStatistics(Record, frozen=True):
 
 
 class StreamServer:
-    """Listens at `address`:`port` (0: any free port) and serves what was offered.
+    """Listens at `address`:`port` (0: any free port) and serves the offered streams.
 
-    `tls`: paths of a PEM certificate and of its key. `idle_timeout_s`: a connection on which nothing moves
-    for so long is closed. `creation_timeout_s`: a client that has not made all of its streams by then is
-    dropped. `base_url`: what clients are told instead of the address listened at, as
+    `tls`: paths of a PEM certificate and of its key. `idle_timeout_s`: a connection without data for this
+    time is closed. `creation_timeout_s`: a client that has not created all of its streams by then is
+    disconnected. `base_url`: used in URLs instead of the listening address, as
     `https://node.example:10010`.
     """
 
@@ -73,7 +73,7 @@ class StreamServer:
         self._quiet = asyncio.Event()
 
     async def start(self) -> None:
-        """Raises FailedPrecondition naming the address or the TLS files that cannot be used."""
+        """Raises FailedPrecondition naming an address or TLS files that cannot be used."""
         context = _server_context(*self._tls) if self._tls else None
         timeout_s = self._settings.creation_timeout_s if context else None
         loop = asyncio.get_running_loop()
@@ -90,7 +90,7 @@ class StreamServer:
         self._url = self._base_url or f"{scheme}://{_reachable(self._address)}:{port}"
 
     async def close(self) -> None:
-        """Ends every connection, tells clients so, and waits until all sessions are closed."""
+        """Ends every connection, notifies clients, and waits until all sessions are closed."""
         if self._server is None:
             return
         self._server.close()
@@ -109,18 +109,18 @@ class StreamServer:
     def offer_exec(
         self, open_session: OpenSession, *, tty: bool, stdin: bool, stdout: bool, stderr: bool
     ) -> str:
-        """A URL at which the client gets its exec's streams, once and within a minute.
+        """A URL for the streams of an exec, valid once and for a minute.
 
-        `open_session` is called when the client has all its streams; it is cancelled, or what it opened
-        is closed, when the client goes away. Raises ResourceExhausted when 1000 URLs wait to be used, and
-        Unavailable when the server is not running.
+        `open_session` is called when the client has created all its streams; when the client disconnects, it
+        is cancelled, or its session closed. Raises ResourceExhausted if 1000 URLs are not used yet, and
+        Unavailable if the server is not running.
         """
         return self._add_pending("exec", PendingStdio(open_session, tty, stdin, stdout, stderr, attach=False))
 
     def offer_attach(
         self, open_session: OpenSession, *, tty: bool, stdin: bool, stdout: bool, stderr: bool
     ) -> str:
-        """As `offer_exec`; the client is told success at the end whatever the exit code is."""
+        """As `offer_exec`; at the end success is reported to the client, whatever the exit code is."""
         return self._add_pending(
             "attach", PendingStdio(open_session, tty, stdin, stdout, stderr, attach=True)
         )
@@ -128,8 +128,8 @@ class StreamServer:
     def offer_port_forward(self, dial: Dial, *, ports: Sequence[int] = (), pod_label: str) -> str:
         """A URL for any number of connections to ports of a pod.
 
-        `ports` matter to the old WebSocket form only, which has no other way to name them. `pod_label` stands
-        in the errors that the client reads, as `pod ID, uid : …` has it. Raises as `offer_exec`.
+        `ports`: only used by the old WebSocket protocol, whose clients cannot name them. `pod_label`: used in
+        errors for the client, as `pod ID, uid : …`. Raises as `offer_exec`.
         """
         return self._add_pending("portforward", PendingForward(dial, tuple(ports), pod_label))
 
@@ -174,13 +174,13 @@ def _server_context(certificate: str, key: str) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         raise FailedPrecondition(f"streaming: TLS files {certificate}, {key}: {error}") from None
     return context
 
 
 def _reachable(address: str) -> str:
-    """As it stands in a URL that is used on this node."""
+    """The address for a URL that is used on this node."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What this room asks of those who know containers: a running session's descriptors and its end."""
+"""The interface to containers: a running session's descriptors and its end."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Protocol
 class Session(Protocol):
     """An exec's process, or a container that a client is attached to.
 
-    Descriptors are non-blocking and -1 where the stream was not asked for. They belong to the session:
-    `close` closes what is still open. With a terminal `stdin` and `stdout` lead to it and `stderr` is -1.
+    Descriptors are non-blocking, and -1 for streams that were not requested. The session owns them: `close`
+    closes those still open. With a terminal `stdin` and `stdout` are its master and `stderr` is -1.
     """
 
     stdin: int
     stdout: int
     stderr: int
     is_lossy: bool
-    """Who writes the outputs never waits: they are read at once, and kept for a client that is slow."""
+    """Whether the writer of the outputs never waits: they are read at once and buffered for slow clients."""
 
     def resize(self, width: int, height: int) -> None:
-        """New size of the terminal, in characters; of no effect without one."""
+        """New size of the terminal, in characters; ignored without one."""
         ...
 
     def end_input(self) -> None:
@@ -28,23 +28,23 @@ class Session(Protocol):
         ...
 
     async def wait(self) -> int:
-        """Until the process has ended, or the attach: its exit code (128 + signal when killed).
+        """Wait for the end of the process, or of the attach; returns its exit code (128 + signal if killed).
 
-        What can be read from stdout and stderr then without waiting is all that there is: a child left behind
-        may hold them open for ever. Raises PhantomError.
+        Afterwards only output that can be read without waiting is used: a remaining child may keep stdout and
+        stderr open. Raises PhantomError.
         """
         ...
 
     async def close(self) -> None:
-        """The client is gone or served: kills an exec's processes, leaves a container running."""
+        """The session is over: kills an exec's processes, but not a container's."""
         ...
 
 
 OpenSession = Callable[[], Awaitable[Session]]
-"""Starts the exec, or attaches; called once all of the client's streams are there. Raises PhantomError."""
+"""Starts the exec, or attaches; called when the client has created all its streams. Raises PhantomError."""
 
 Dial = Callable[[int], Awaitable[int]]
 """Port number → a connected, non-blocking TCP socket's fd inside the pod, owned by the caller.
 
-Raises PhantomError saying why not.
+Raises PhantomError with the reason.
 """

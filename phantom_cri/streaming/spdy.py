@@ -1,4 +1,4 @@
-"""A SPDY/3.1 connection, server side: streams, pings, resets and the goodbye."""
+"""A SPDY/3.1 connection, server side: streams, pings, resets and GOAWAY."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from phantom_cri.streaming import frames
 from phantom_cri.streaming.client_connection import Link
 
 MAX_STREAMS = 1024
-"""Open at once on one connection; more are refused."""
+"""Most open streams of one connection; more are refused."""
 
 _CLIENT_ID_LIMIT = 0x7FFF_FFFF
 
 
 class Stream:
-    """One of the client's streams. `taker` gets what the client sends on it."""
+    """One of the client's streams. `taker` gets the client's data."""
 
     __slots__ = ("id", "local_ended", "remote_ended", "taker")
 
@@ -30,23 +30,23 @@ class StreamTaker(Protocol):
     def take(self, chunk: memoryview) -> None: ...
 
     def take_end(self) -> None:
-        """The client has ended its side of the stream."""
+        """The client has closed its side of the stream."""
         ...
 
     def take_reset(self) -> None:
-        """The client has given up the stream in both directions."""
+        """The client has reset the stream, in both directions."""
         ...
 
 
 class Conversation(Protocol):
-    """What the streams of a connection are about."""
+    """Handles the streams of a connection."""
 
     def opened(self, stream: Stream, headers: dict[str, str]) -> bool:
-        """False refuses the stream. The client sends on it only after it was told that it is accepted."""
+        """False refuses the stream. The client only sends data after the stream was accepted."""
         ...
 
     def accepted(self, stream: Stream) -> None:
-        """The client has been told."""
+        """The client was notified of the acceptance."""
         ...
 
     def gone(self) -> None: ...
@@ -59,7 +59,7 @@ class Conversation(Protocol):
 
 
 class Spdy:
-    """Speaks for a link, on behalf of a conversation. A `Speaker`."""
+    """The `ProtocolHandler` of a link, for a conversation."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -72,7 +72,7 @@ class Spdy:
         self._over = False
         self.conversation: Conversation
 
-    # a Speaker for its link
+    # ProtocolHandler of its link
 
     def receive(self, chunk: memoryview) -> None:
         try:
@@ -103,7 +103,7 @@ class Spdy:
             self._link.write(frames.data_header(stream.id, len(chunk)), chunk)
 
     def end(self, stream: Stream, last: bytes = b"") -> None:
-        """Ends our side of the stream, after `last`."""
+        """Closes our side of the stream, after `last`."""
         if not stream.local_ended:
             stream.local_ended = True
             self._link.write(frames.data_header(stream.id, len(last), frames.FIN) + last)
@@ -115,10 +115,10 @@ class Spdy:
             self._link.reply(frames.reset(stream.id, status))
 
     def finish(self) -> None:
-        """Resets what is still open, says goodbye and closes the link."""
+        """Resets open streams, sends GOAWAY and closes the link."""
         self._end(frames.GOAWAY_OK)
 
-    # a FrameTaker for its reader
+    # FrameTaker of its reader
 
     def take_data(self, stream_id: int, chunk: memoryview) -> None:
         stream = self._streams.get(stream_id)
@@ -152,7 +152,7 @@ class Spdy:
                 self._going_away = True
                 self._leave_if_idle()
             elif kind in (frames.HEADERS, frames.SYN_REPLY):
-                self._headers_in.read(payload[4:])  # of no use, but the zlib stream must not miss it
+                self._headers_in.read(payload[4:])  # ignored, but the zlib stream needs every block
         except struct.error:
             raise frames.ProtocolViolation(f"control frame {kind} of {len(payload)} bytes") from None
 
@@ -179,7 +179,7 @@ class Spdy:
         self.conversation.accepted(stream)
 
     def _refuse(self, stream_id: int, status: int) -> None:
-        """An id that was used before, or a stream that we could not answer on."""
+        """Refuses a reused id, or a stream on which we cannot answer."""
         stream = self._streams.get(stream_id)
         if stream:
             self._drop(stream, status)
@@ -211,7 +211,7 @@ class Spdy:
             self._leave_if_idle()
 
     def _leave_if_idle(self) -> None:
-        """A client that has said goodbye and given up its streams wants nothing more."""
+        """Closes the connection after the client sent GOAWAY and reset its streams."""
         if self._going_away and not self._streams and not self._over:
             self._end(frames.GOAWAY_OK)
             self.conversation.gone()

@@ -1,10 +1,10 @@
-"""How a session ended, as a client reads it: a Kubernetes Status (v4, v5) or plain text (before)."""
+"""The end of a session as reported to clients: a Kubernetes Status (v4, v5) or plain text (before)."""
 
 from __future__ import annotations
 
 from phantom_cri.codec import to_json
 
-STOPPED = "the container runtime was stopped: its clients have to come again"
+STOPPED = "the container runtime was stopped: connect again"
 
 
 class Ending:
@@ -23,7 +23,7 @@ def success() -> Ending:
 
 
 def exited(code: int) -> Ending:
-    """`code` 0 is success; clients read others from the cause's message."""
+    """`code` 0 is success; clients read other codes from the cause's message."""
     if code == 0:
         return success()
     text = f"command terminated with non-zero exit code: exit code {code}"

@@ -1,4 +1,4 @@
-"""Exec and attach, whatever the wire: a session's descriptors, its terminal's size and how it ended."""
+"""Exec and attach for all protocols: a session's descriptors, its terminal's size and its end."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class StdioWire(Protocol):
     def send(self, channel: int, chunk: memoryview) -> None: ...
 
     def end(self, channel: int) -> None:
-        """No more output on this channel."""
+        """The end of output on this channel."""
         ...
 
     def finish(self, ending: status.Ending) -> None:
-        """Tells how it ended, then closes the link."""
+        """Reports the end, then closes the link."""
         ...
 
 
 class Stdio:
-    """Between a wire that a client speaks on and the session that is opened for it."""
+    """Connects a client's wire with its session."""
 
     def __init__(self, pending: PendingStdio, wire: StdioWire, link: Link) -> None:
         self._pending = pending
@@ -53,7 +53,7 @@ class Stdio:
     # the wire's side
 
     def begin(self, spawn: Spawn) -> None:
-        """All of the client's streams are there."""
+        """The client has created all its streams."""
         self._task = spawn(self._serve())
 
     def take_input(self, chunk: memoryview) -> None:
@@ -63,7 +63,7 @@ class Stdio:
         self._inflow.end(self._tell_end_of_input)
 
     def take_size(self, chunk: bytes | memoryview) -> None:
-        """JSON objects one after the other, cut anywhere. What is no size is ignored."""
+        """Concatenated JSON objects, split anywhere. Invalid sizes are ignored."""
         self._size_text += chunk
         if len(self._size_text) > _RESIZE_LIMIT:
             self._size_text.clear()
@@ -72,7 +72,7 @@ class Stdio:
                 text = self._size_text.decode("latin-1").lstrip()
                 size, end = _decode(text)
             except (ValueError, RecursionError):
-                return  # not all of it is there yet
+                return  # incomplete
             self._size_text = bytearray(text[end:].lstrip().encode("latin-1"))
             self._resize(size)
 
@@ -87,7 +87,7 @@ class Stdio:
             flow.resume()
 
     def gone(self) -> None:
-        """The client has left: the session is closed."""
+        """The client has disconnected: closes the session."""
         self._disconnect()
         if self._task:
             self._task.cancel()
@@ -107,7 +107,7 @@ class Stdio:
         try:
             return await self._run()
         except PhantomError as error:
-            # In front as the kubelet's other runtimes have it: people search for these words.
+            # The prefix of other runtimes, which users search for.
             doing = "attaching to container" if self._pending.attach else "executing command in container"
             return status.failed(f"error {doing}: {error}")
         except Exception:
@@ -139,7 +139,7 @@ class Stdio:
         self._inflow.connect(session.stdin if self._pending.stdin else -1)
 
     def _takers(self, channel: int) -> tuple[Callable[[memoryview], None], Callable[[], None]]:
-        """Of what comes out of a session for this channel, and of its end."""
+        """The functions for a session's output on this channel, and for its end."""
 
         def ended() -> None:
             self._wire.end(channel)
@@ -161,7 +161,7 @@ class Stdio:
             try:
                 await session.close()
             except PhantomError as error:
-                log.warning("streaming: closing a session: %s", error)
+                log.warning("streaming: failed to close a session: %s", error)
 
     def _tell_end_of_input(self) -> None:
         if self._session:

@@ -1,4 +1,4 @@
-"""Exec and attach over SPDY: one stream per channel, `error` among them."""
+"""Exec and attach over SPDY: one stream per channel, including `error`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phantom_cri.streaming.spdy import Spdy, Stream
 from phantom_cri.streaming.stdio import Stdio
 
 PROTOCOLS = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
-"""What is spoken here, newest first: v2 lets the client end its input, v3 resizes, v4 has a JSON status."""
+"""Supported protocols, newest first: v2 lets the client end its input, v3 resizes, v4 has a JSON status."""
 
 _CHANNELS = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR, "error": ERROR, "resize": RESIZE}
 
@@ -44,7 +44,7 @@ class SpdyStdio:
         if channel is not None:
             self._streams[channel] = stream
             stream.taker = _Channel(channel, self._stdio, self._lost)
-        return True  # a stream of a kind we don't know hurts nobody
+        return True  # a stream of an unknown kind is ignored
 
     def accepted(self, stream: Stream) -> None:
         if self._version == 1 and stream is self._streams.get(STDIN):
@@ -65,7 +65,7 @@ class SpdyStdio:
         self._stdio.resume_output()
 
     def shut_down(self) -> None:
-        # Clients take an error stream that just ends for success.
+        # An empty error stream means success to clients.
         if ERROR in self._streams:
             self.finish(status.failed(status.STOPPED))
         else:
@@ -91,14 +91,14 @@ class SpdyStdio:
         self._spdy.finish()
 
     def _lost(self) -> None:
-        """A client that has given up all its streams waits for nothing."""
+        """Closes the session if the client has reset all its streams."""
         if all(stream.local_ended and stream.remote_ended for stream in self._streams.values()):
             self._spdy.finish()
             self.gone()
 
 
 class _Channel:
-    """A `StreamTaker`: what the client sends on one of its streams."""
+    """A `StreamTaker` for one of the client's streams."""
 
     def __init__(self, channel: int, stdio: Stdio, lost: Callable[[], None]) -> None:
         self._stdio = stdio

@@ -1,4 +1,4 @@
-"""Exec and attach over WebSocket: a channel's number goes before each message's bytes."""
+"""Exec and attach over WebSocket: each message begins with its channel number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROTOCOLS = (
     "base64.channel.k8s.io",
     "",
 )
-"""v5 lets the client end its input; v4 has a JSON status. The empty name: the client asked for none."""
+"""v5 lets the client end its input; v4 has a JSON status. The empty name: the client requested none."""
 
 _END_OF_CHANNEL = 255
 
@@ -42,7 +42,7 @@ class WebSocketStdio:
     # a MessageTaker
 
     def begin(self) -> None:
-        self.send([*self._pending.outputs, ERROR][0], memoryview(b""))  # clients wait for a sign of life
+        self.send([*self._pending.outputs, ERROR][0], memoryview(b""))  # clients wait for a first message
         self._stdio.begin(self._spawn)
 
     def take(self, part: bytes, first: bool, last: bool) -> None:
@@ -74,7 +74,7 @@ class WebSocketStdio:
         self._socket.send(encode(channel, chunk, self._base64))
 
     def end(self, channel: int) -> None:
-        """Only the close of the connection says so here."""
+        """Does nothing: a channel cannot be closed, only the connection."""
 
     def finish(self, ending: status.Ending, reason: CloseReason = CloseReason.NORMAL_CLOSURE) -> None:
         text = ending.to_json() if self._has_status else ending.text.encode()

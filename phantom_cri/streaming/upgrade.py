@@ -1,4 +1,4 @@
-"""The HTTP/1.1 request in front of every stream: which pending stream it is for, and in which protocol."""
+"""The HTTP/1.1 request of every stream: looks up the pending stream, and negotiates the protocol."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Refusal(Exception):
-    """An answer that is not 101."""
+    """An error response, instead of status 101."""
 
     def __init__(self, code: int, reason: str, headers: Headers | None = None) -> None:
         super().__init__(reason)
@@ -30,7 +30,7 @@ class Refusal(Exception):
 
 
 class UpgradeHandler:
-    """A line's first speaker. `opened` is told when another speaker has taken over."""
+    """A connection's first handler. `opened` is called when another handler has taken over."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class UpgradeHandler:
             raise Refusal(
                 HTTPStatus.METHOD_NOT_ALLOWED, "the method must be GET or POST", [(b"allow", b"GET, POST")]
             )
-        # The query, as every header that is not read below, says nothing that the CRI request has not said.
+        # The query, and headers that are not read below, only repeat the CRI request.
         path = request.target.decode("ascii").partition("?")[0]
         pending = self._pending.take(path)
         if pending is None:
@@ -129,20 +129,20 @@ class UpgradeHandler:
 
     def _to_websocket(self, request: h11.Request, pending: PendingStream) -> None:
         if request.method != b"GET":
-            raise Refusal(HTTPStatus.BAD_REQUEST, "a WebSocket begins with GET")
+            raise Refusal(HTTPStatus.BAD_REQUEST, "a WebSocket needs the method GET")
         forwards = isinstance(pending, PendingForward)
         spoken = forward_websocket.PROTOCOLS if forwards else stdio_websocket.PROTOCOLS
         protocol = _first_common(_values(request, b"sec-websocket-protocol") or [""], spoken)
         if protocol is None:
-            raise Refusal(HTTPStatus.FORBIDDEN, "no protocol of Sec-WebSocket-Protocol is spoken here")
+            raise Refusal(HTTPStatus.FORBIDDEN, "no protocol of Sec-WebSocket-Protocol is supported")
         connection = WSConnection(ConnectionType.SERVER)
         try:
             connection.initiate_upgrade_connection(list(request.headers), request.target)
         except RemoteProtocolError as error:
             raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
-        except ValueError:  # a Host that is no host name
+        except ValueError:  # an invalid Host
             raise Refusal(HTTPStatus.BAD_REQUEST, "malformed header") from None
-        list(connection.events())  # the request, which we have read already
+        list(connection.events())  # the request, which was already read
         self._connection.write(connection.send(AcceptConnection(subprotocol=protocol or None)))
         socket = WebSocket(self._connection, connection)
         socket.taker = self._taker(pending, protocol, socket)
@@ -161,7 +161,7 @@ class UpgradeHandler:
         return tunnel
 
     def _hand_over(self, handler: ProtocolHandler) -> None:
-        """What the client sent right behind its request belongs to the new protocol."""
+        """Data that the client sent after its request belongs to the new protocol."""
         self._connection.handler = handler
         self._opened(self._connection)
         if isinstance(handler, WebSocket):
@@ -180,7 +180,7 @@ class UpgradeHandler:
         ]
         reason = HTTPStatus(refusal.code).phrase.encode()
         answer = h11.Response(status_code=refusal.code, reason=reason, headers=headers)
-        # A state of its own: the one that read the request may have seen an error, or no request at all.
+        # A new state: the one that read the request may have seen an error, or no request at all.
         http = h11.Connection(h11.SERVER)
         parts = (http.send(answer), http.send(h11.Data(data=body)), http.send(h11.EndOfMessage()))
         self._connection.write(b"".join(part or b"" for part in parts))
@@ -188,7 +188,7 @@ class UpgradeHandler:
 
 
 def _values(request: h11.Request, name: bytes) -> list[str]:
-    """All values of a header that may be given several times, and with several values each."""
+    """All values of a header that may be repeated, and have several values each."""
     texts = [value.decode("latin-1") for key, value in request.headers if key == name]
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
 
@@ -198,6 +198,6 @@ def _tokens(request: h11.Request, name: bytes) -> list[str]:
 
 
 def _first_common(asked: Sequence[str], spoken: Sequence[str]) -> str | None:
-    """The client's first choice that is spoken here."""
+    """The client's first choice that is supported."""
     by_name = {name.lower(): name for name in spoken}
     return next((by_name[name.lower()] for name in asked if name.lower() in by_name), None)

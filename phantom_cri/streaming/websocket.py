@@ -1,4 +1,4 @@
-"""A WebSocket connection (RFC 6455), server side: messages in parts of any size, pings, and the goodbye."""
+"""A WebSocket connection (RFC 6455), server side: messages in parts of any size, pings, and close."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from phantom_cri.streaming.client_connection import Link
 
 
 class MessageTaker(Protocol):
-    """What the messages of a connection are about."""
+    """Handles the messages of a connection."""
 
     def begin(self) -> None:
-        """The client has been told that the connection is a WebSocket."""
+        """The handshake is complete."""
         ...
 
     def take(self, part: bytes, first: bool, last: bool) -> None:
-        """A part of a message; text comes as UTF-8."""
+        """A part of a message; text as UTF-8."""
         ...
 
     def gone(self) -> None: ...
@@ -33,7 +33,7 @@ class MessageTaker(Protocol):
 
 
 class WebSocket:
-    """Speaks for a link, on behalf of a taker. A `Speaker`. `accepted`: after its handshake."""
+    """The `ProtocolHandler` of a link, for a taker. `accepted`: after its handshake."""
 
     def __init__(self, link: Link, accepted: WSConnection) -> None:
         self._link = link
@@ -45,7 +45,7 @@ class WebSocket:
     def receive(self, chunk: memoryview) -> None:
         if self._over:
             return
-        self._protocol.receive_data(chunk)  # type: ignore[arg-type]  # it is appended to a bytearray
+        self._protocol.receive_data(chunk)  # type: ignore[arg-type]  # appended to a bytearray
         for event in self._protocol.events():
             if isinstance(event, BytesMessage):
                 self._take(bytes(event.data), event.message_finished)
@@ -54,7 +54,8 @@ class WebSocket:
             elif isinstance(event, Ping):
                 self._link.reply(self._protocol.send(event.response()))
             elif isinstance(event, CloseConnection):
-                # The client's goodbye, or wsproto's verdict on a malformed frame: both are answered in kind.
+                # The client's close, or wsproto's code for a malformed frame: both are answered with the same
+                # code.
                 self.finish(event.code)
                 self.taker.gone()
             if self._over:
@@ -80,7 +81,7 @@ class WebSocket:
             self._link.write(self._protocol.send(event))
 
     def reply(self, message: bytes) -> None:
-        """As `send`, for answers that a client can ask for without end."""
+        """As `send`, for answers of which a client can request any number."""
         if not self._over:
             self._link.reply(self._protocol.send(BytesMessage(data=message)))
 

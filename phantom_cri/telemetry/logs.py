@@ -1,8 +1,8 @@
-"""Log lines on stderr, as text or JSON, with the ids of what they are about.
+"""Log lines on stderr, as text or JSON, with the ids of pod and container.
 
-`about(sandbox_id=…)` marks the running task: every later line of it, and of tasks it starts,
-carries the ids. `extra={"container_id": …}` does so for one line. `extra={"lines": […]}` is the body of a
-record that has one: lines below it as text, a list in JSON.
+`about(sandbox_id=…)` adds the ids to every later line of the running task and of tasks it starts.
+`extra={"container_id": …}` does so for one line. `extra={"lines": […]}` is a record's body: further lines as
+text, a list in JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CONTEXT: dict[str, ContextVar[str]] = {name: ContextVar(name, default="") for n
 
 
 def about(*, method: str = "", sandbox_id: str = "", container_id: str = "") -> None:
-    """Give the current task's log lines these fields; an empty one stays as it was."""
+    """Give the current task's log lines these fields; an empty one does not change it."""
     for name, value in (("method", method), ("sandbox_id", sandbox_id), ("container_id", container_id)):
         if value:
             _CONTEXT[name].set(value)
@@ -40,7 +40,7 @@ def configure(
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
-    """The ids of one line: its own `extra` before the task's."""
+    """The ids of one line: its own `extra` overrides the task's."""
     found = {}
     for name, variable in _CONTEXT.items():
         if value := getattr(record, name, None) or variable.get():
@@ -49,7 +49,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
 
 
 def body_of(record: logging.LogRecord) -> list[str]:
-    """The lines below a record's first."""
+    """The lines of a record after the first."""
     return [printable(line) for line in getattr(record, "lines", ())]
 
 
@@ -58,7 +58,7 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text that UTF-8 can carry: the surrogates of undecodable bytes become \\udc80 and the like."""
+    """`text` as valid UTF-8: surrogates of undecodable bytes become escapes like \\udc80."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -81,7 +81,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """`time level logger: message key=value…`; what a caller wrote cannot start a line of its own."""
+    """`time level logger: message key=value…`; text from callers cannot start a new line."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = one_line(printable(record.getMessage()))

@@ -1,8 +1,8 @@
-"""What a node operator can see: one registry per daemon, served for Prometheus.
+"""The daemon's metrics: one registry, served for Prometheus.
 
-Every name is explained in docs/metrics.md, which a test compares with this module. Base units
-(seconds, bytes); labels take few values, never an id. The methods look labels up once and keep
-the child, since prometheus_client's own look-up costs more than the observation.
+Every name is explained in docs/metrics.md, which a test compares with this module. Base units (seconds,
+bytes); labels have few values, never an id. The methods look up labels once and keep the child, since
+prometheus_client's look-up costs more than the observation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prometheus_client import (
 
 from phantom_cri.errors import ConfigError
 
-# 0.1 ms to 30 s: a warm stage takes parts of a millisecond, a pull of a big image half a minute.
+# 0.1 ms to 30 s: a warm stage takes less than a millisecond, a pull of a big image half a minute.
 BUCKETS = (
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01,
     0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0, 10.0, 30.0,
@@ -34,7 +34,7 @@ Start = Literal["warm", "cold"]
 
 
 class Metrics:
-    """All metrics of one daemon. Cheap enough for the way of a pod: see `rpc_done`, `pod_stage`."""
+    """All metrics of one daemon. Cheap enough for each stage of a pod's start: `rpc_done`, `pod_stage`."""
 
     def __init__(self, version: str = "") -> None:
         registry = self.registry = CollectorRegistry()
@@ -60,10 +60,10 @@ class Metrics:
         )
         self._durable = Gauge(
             "phantom_records_durable",
-            "1 while records of pods and containers would outlive a reboot",
+            "1 if records of pods and containers would survive a reboot",
             registry=registry,
         )
-        self._policy = Info("phantom_policy", "A policy that is loaded", ["policy"], registry=registry)
+        self._policy = Info("phantom_policy", "A loaded policy", ["policy"], registry=registry)
         self._policies_seen: set[str] = set()
         self._declare_pools(registry)
         self._declare_images(registry)
@@ -94,20 +94,16 @@ class Metrics:
         self._pull_bytes = Counter(
             "phantom_image_pull_bytes", "Compressed bytes fetched from registries", registry=registry
         )
-        self._pulls_in_flight = Gauge(
-            "phantom_image_pulls_in_flight", "Pulls that somebody waits for now", registry=registry
-        )
+        self._pulls_in_flight = Gauge("phantom_image_pulls_in_flight", "Pulls in progress", registry=registry)
 
     def _declare_streams(self, registry: CollectorRegistry) -> None:
-        self._sessions = Gauge(
-            "phantom_streaming_sessions", "Clients that are served now", ["kind"], registry=registry
-        )
+        self._sessions = Gauge("phantom_streaming_sessions", "Connected clients", ["kind"], registry=registry)
         self._port_forwards = Counter(
             "phantom_port_forwards", "Connections to ports of pods", ["result"], registry=registry
         )
 
     def rpc_done(self, method: str, code: str, seconds: float) -> None:
-        """One RPC ended with a gRPC code's name."""
+        """One RPC ended with this gRPC code."""
         timer = self._rpc_timers.get(method)
         if timer is None:
             timer = self._rpc_timers[method] = self._rpc_seconds.labels(method)
@@ -116,7 +112,7 @@ class Metrics:
             self._rpc_errors.labels(method, code).inc()
 
     def pod_stage(self, stage: str, start: Start, seconds: float) -> None:
-        """One stage of a pod's start took `seconds`; `start` tells warm from cold."""
+        """One stage of a pod's start took `seconds`; `start`: warm or cold."""
         timer = self._stage_timers.get((stage, start))
         if timer is None:
             timer = self._stage_timers[stage, start] = self._pod_start_seconds.labels(stage, start)
@@ -129,7 +125,7 @@ class Metrics:
         claims.inc()
 
     def cold_start(self, reason: str) -> None:
-        """`reason` is one of few words, not a text."""
+        """`reason`: one of a few words, since it is a label."""
         self._cold_starts.labels(reason).inc()
 
     def fragment_retired(self, pool: str, reason: str) -> None:
@@ -151,11 +147,11 @@ class Metrics:
         self._durable.set(durable)
 
     def policy_loaded(self, name: str, digest: str, is_default: bool) -> None:
-        """`digest`: of what the policy says."""
+        """`digest`: of the policy's content."""
         self._policy.labels(name).info({"digest": digest, "default": str(is_default).lower()})
 
     def policy_containers(self, by_policy: Mapping[str, int]) -> None:
-        """A policy that was named before, and is no more, holds none."""
+        """Set the gauges; a policy that is missing now gets 0."""
         self._policies_seen.update(by_policy)
         for policy in self._policies_seen:
             self._policy_containers.labels(policy).set(by_policy.get(policy, 0))
@@ -174,18 +170,18 @@ class Metrics:
         self._pulls_in_flight.inc()
 
     def image_bytes_pulled(self, count: int) -> None:
-        """So many more; told while a pull is under way."""
+        """`count` more bytes; called during a pull."""
         self._pull_bytes.inc(count)
 
     def image_pulled(self, result: str, seconds: float) -> None:
-        """A pull that began has ended. `result`: "ok" or the gRPC code's name."""
+        """A pull has ended. `result`: "ok" or the gRPC code's name."""
         self._pulls_in_flight.dec()
         self._pulls.labels(result).inc()
         self._pull_seconds.observe(seconds)
 
 
 class MetricsServer:
-    """The page at http://ADDRESS/metrics, served by a thread of prometheus_client."""
+    """http://ADDRESS/metrics, served by a thread of prometheus_client."""
 
     def __init__(self, server: WSGIServer, thread: Thread) -> None:
         self._server, self._thread = server, thread

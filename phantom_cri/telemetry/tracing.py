@@ -1,8 +1,8 @@
-"""OpenTelemetry spans under the caller's context; off, and never imported, unless OTEL_* asks.
+"""OpenTelemetry spans in the caller's context; disabled, and not imported, unless OTEL_* is set.
 
 The variables are the standard ones (OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_ENDPOINT,
 OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_SDK_DISABLED …);
-the SDK itself reads all but the choice of the exporter.
+the SDK itself reads all except the choice of the exporter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
-# What a kubelet sends: strings, and bytes for keys that end in -bin.
+# As the kubelet sends it: strings, and bytes for keys that end in -bin.
 Metadata = Iterable[tuple[str, str | bytes]]
 
 _OFF: AbstractContextManager[Any] = nullcontext()
@@ -48,12 +48,12 @@ class Tracing:
         return self._tracer.start_as_current_span(name)
 
     def close(self) -> None:
-        """Send what is left; waits for the exporter."""
+        """Send the remaining spans; waits for the exporter."""
         self._provider.shutdown()
 
 
 class NoTracing:
-    """The same interface when tracing is off."""
+    """The same interface, doing nothing."""
 
     def call(self, method: str, metadata: Metadata) -> AbstractContextManager[Any]:
         return _OFF

@@ -1,4 +1,4 @@
-"""What pods and containers share: enums, namespaces, resources, profiles, ids."""
+"""Conversions for both pods and containers: enums, namespaces, resources, profiles, ids."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CONTAINER_STATES: dict[ContainerState, pb.ContainerState] = {
 }
 CGROUP_DRIVERS: dict[CgroupDriver, pb.CgroupDriver] = {"systemd": pb.SYSTEMD, "cgroupfs": pb.CGROUPFS}
 
-# (uid_t) -1 means "leave as it is" to setresuid(2) and chown(2): never an id.
+# (uid_t) -1 means "do not change" in setresuid(2) and chown(2): never an id.
 HIGHEST_ID = 2**31 - 1
 
 
@@ -53,7 +53,7 @@ _MODE_WORDS = words_by_value(NAMESPACE_MODES)
 
 
 def word_of(words: Mapping[int, Word], value: int, field: str) -> Word:
-    """The word for an enum's value; proto3 lets any number through."""
+    """The word for an enum's value; proto3 accepts any number."""
     try:
         return words[value]
     except KeyError:
@@ -61,7 +61,7 @@ def word_of(words: Mapping[int, Word], value: int, field: str) -> Word:
 
 
 def refuse_nul(texts: Mapping[str, Iterable[str]]) -> None:
-    """`texts`: field → values that end up as C strings, which a NUL would cut short."""
+    """`texts`: field → values that become C strings, which a NUL would truncate."""
     for field, values in texts.items():
         if "\0" in "".join(values):
             raise InvalidArgument(f"{field}: contains a NUL byte")
@@ -80,7 +80,7 @@ def container_id_from(value: str) -> str:
 
 
 def command_from(words: Iterable[str]) -> tuple[str, ...]:
-    """Of an exec; a container's own may be the image's."""
+    """An exec's command; unlike a container's, it cannot come from the image."""
     command = tuple(words)
     if not command:
         raise InvalidArgument("cmd: must not be empty")
@@ -184,7 +184,7 @@ def selinux_from(message: pb.SELinuxOption) -> SelinuxOptions:
 def seccomp_from(
     context: pb.LinuxSandboxSecurityContext | pb.LinuxContainerSecurityContext, field: str
 ) -> SecurityProfile | None:
-    """The message wins over the deprecated text; neither of them: unconfined."""
+    """The message wins over the deprecated text; without both: unconfined."""
     if context.HasField("seccomp"):
         return _profile_from(context.seccomp, f"{field}.seccomp")
     return _profile_from_text(context.seccomp_profile_path, None, f"{field}.seccomp_profile_path")
@@ -193,7 +193,7 @@ def seccomp_from(
 def apparmor_from(
     context: pb.LinuxSandboxSecurityContext | pb.LinuxContainerSecurityContext, field: str
 ) -> SecurityProfile:
-    """As seccomp, but here neither of them means the runtime's default."""
+    """As seccomp, but without both the runtime's default is used."""
     default = SecurityProfile()
     if context.HasField("apparmor"):
         return _profile_from(context.apparmor, f"{field}.apparmor")
@@ -213,7 +213,7 @@ def _profile_from(message: pb.SecurityProfile, field: str) -> SecurityProfile:
 
 
 def _profile_from_text(text: str, absent: SecurityProfile | None, field: str) -> SecurityProfile | None:
-    """The spellings of before 1.20: `runtime/default`, `unconfined`, `localhost/NAME`."""
+    """The format before Kubernetes 1.20: `runtime/default`, `unconfined`, `localhost/NAME`."""
     if not text:
         return absent
     if text in ("runtime/default", "docker/default"):
@@ -226,7 +226,7 @@ def _profile_from_text(text: str, absent: SecurityProfile | None, field: str) ->
 
 
 def _localhost_profile(reference: str, field: str) -> SecurityProfile:
-    """Callers write an AppArmor name with and without the prefix `localhost/`."""
+    """Callers send an AppArmor name with or without the prefix `localhost/`."""
     name = reference.removeprefix("localhost/")
     if not name:
         raise InvalidArgument(f"{field}: a localhost profile needs a name")
@@ -245,7 +245,7 @@ def image_spec_from(message: pb.ImageSpec) -> ImageSpec:
 
 
 def image_spec_message(spec: ImageSpec, image: str = "") -> pb.ImageSpec:
-    """`image` takes the place of the name that was asked for."""
+    """`image` replaces the requested name."""
     return pb.ImageSpec(
         image=image or spec.image,
         annotations=spec.annotations,

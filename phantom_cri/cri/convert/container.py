@@ -106,7 +106,7 @@ def _mount_from(message: pb.Mount, field: str) -> Mount:
 
 
 def _mount_messages(record: ContainerRecord) -> list[pb.Mount]:
-    """As requested; that of an image says by `image_ref` which one it was when it was mounted."""
+    """As requested; a mount of an image has the mounted image's id in `image_ref`."""
     images = iter(record.image_mounts)
     found = [mount_message(mount) for mount in record.config.mounts]
     for message in found:
@@ -181,14 +181,14 @@ def _user_and_group_from(
     )
     name = message.run_as_username
     if user is not None and name:
-        raise InvalidArgument(f"{field}.run_as_username: {name!r} beside run_as_user {user}")
+        raise InvalidArgument(f"{field}.run_as_username: {name!r} cannot be combined with run_as_user {user}")
     if group is not None and user is None and not name:
         raise InvalidArgument(f"{field}.run_as_group: {group} needs run_as_user or run_as_username")
     return user, group
 
 
 def container_state_from(message: pb.ContainerFilter) -> ContainerState | None:
-    """A wrapper that is absent asks for every state; a present 0 for CREATED."""
+    """An absent wrapper means every state; a present 0 means CREATED."""
     if not message.HasField("state"):
         return None
     return word_of(_STATE_WORDS, message.state.state, "filter.state")
@@ -201,7 +201,7 @@ def container_message(record: ContainerRecord) -> pb.Container:
         pod_sandbox_id=record.sandbox_id,
         metadata=pb.ContainerMetadata(name=config.metadata.name, attempt=config.metadata.attempt),
         image=image_spec_message(config.image, record.image_name),
-        # A list names the image by its id, as containerd does; the status has the digest to pull it by.
+        # In a list the image is its id, as in containerd; the status has the digest for a pull.
         image_ref=record.image_id,
         state=CONTAINER_STATES[record.state],
         created_at=record.created_at,

@@ -1,8 +1,8 @@
-"""What verbose answers add under `info`, for people and scripts (`crictl inspect`, `inspectp`, `inspecti`).
+"""The `info` of verbose answers (`crictl inspect`, `inspectp`, `inspecti`).
 
-The keys are those that containerd gives them, so that scripts written for it find the pid, the request under
-`config` and the namespaces' paths under `runtimeSpec`. No OCI runtime is involved: `runtimeSpec` holds those
-parts of such a spec that say something about a pod or container here.
+The keys are containerd's, so that scripts written for it find the pid, the request under `config` and the
+namespaces' paths under `runtimeSpec`. No OCI runtime is used: `runtimeSpec` only has the applicable parts of
+such a spec.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def sandbox_details(record: SandboxRecord) -> dict[str, str]:
 
 
 def container_details(record: ContainerRecord) -> dict[str, str]:
-    """Values of environment variables are left out: they carry secrets, and this lands in bug reports."""
+    """Without values of environment variables: they may be secrets, and this is copied to bug reports."""
     pid = _running_pid(record.process) if record.state == "running" else 0
     user = record.user
     return {
@@ -111,7 +111,7 @@ def _running_pid(process: ProcessRef | None) -> int:
 
 
 def _namespaces(pid: int) -> list[dict[str, str]]:
-    """Where each namespace can be entered; none of a process that has ended."""
+    """The path of each namespace; empty for a process that has ended."""
     return [{"type": kind, "path": f"/proc/{pid}/ns/{file}"} for kind, file in _NAMESPACES.items() if pid]
 
 
@@ -126,9 +126,9 @@ def _oci_mount(mount: Mount) -> dict[str, Any]:
 
 
 def plain(message: Any) -> dict[str, Any]:
-    """A message as CRI's Go types print themselves: .proto names, numbers as numbers, defaults left out.
+    """A message as printed by CRI's Go types: .proto names, numbers as numbers, defaults omitted.
 
-    Empty parts are left out too: our records do not tell whether the request had them.
+    Empty parts are omitted too: our records do not show whether the request had them.
     """
     found: dict[str, Any] = {}
     for field, value in message.ListFields():
@@ -191,7 +191,7 @@ def _sandbox_security_message(security: SandboxSecurity) -> pb.LinuxSandboxSecur
 
 
 def _container_config_message(config: ContainerConfig) -> pb.ContainerConfig:
-    """The names of environment variables are there, their values are not."""
+    """With the names of environment variables, without their values."""
     return pb.ContainerConfig(
         metadata=pb.ContainerMetadata(name=config.metadata.name, attempt=config.metadata.attempt),
         image=pb.ImageSpec(
@@ -249,7 +249,7 @@ def _container_security_message(security: ContainerSecurity) -> pb.LinuxContaine
 
 
 def _namespaces_message(options: NamespaceOptions) -> pb.NamespaceOption:
-    """As requested: the node's user namespace is what a request means that says nothing of it."""
+    """As requested; without a user namespace in the request it is the node's."""
     message = namespaces_message(options)
     if options.user == "node":
         message.ClearField("userns_options")

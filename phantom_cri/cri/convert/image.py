@@ -45,7 +45,7 @@ def image_messages(images: Iterable[Image]) -> list[pb.Image]:
 
 
 def _user_of(image: Image) -> tuple[int | None, str]:
-    """A numeric user as uid, any other as username, its group left out: runAsNonRoot reads them."""
+    """A numeric user as uid, any other as username, without its group: used by runAsNonRoot."""
     user = image.config.user.partition(":")[0]
     if user.isascii() and user.isdigit() and len(user) <= 10 and int(user) <= HIGHEST_ID:
         return int(user), ""

@@ -112,7 +112,7 @@ def _security_from(message: pb.LinuxSandboxSecurityContext, field: str) -> Sandb
 
 
 def sandbox_state_from(message: pb.PodSandboxFilter) -> SandboxState | None:
-    """A wrapper that is absent asks for every state; a present 0 for READY."""
+    """An absent wrapper means every state; a present 0 means READY."""
     if not message.HasField("state"):
         return None
     return word_of(_STATE_WORDS, message.state.state, "filter.state")
@@ -136,7 +136,7 @@ def sandbox_messages(records: Iterable[SandboxRecord]) -> list[pb.PodSandbox]:
 
 def sandbox_status_message(record: SandboxRecord) -> pb.PodSandboxStatus:
     namespaces = namespaces_message(record.config.security.namespaces)
-    # A pod that has stopped has given its addresses back: another one may have them by now.
+    # A stopped pod has released its addresses: they may be another pod's by now.
     has_own = record.state == "ready" and record.config.security.namespaces.network != "node"
     ips = record.ips if has_own else ()
     return pb.PodSandboxStatus(

@@ -9,14 +9,14 @@ from phantom_cri.errors import InvalidArgument
 
 
 def _word(name: str) -> str:
-    """`SIGRTMINPLUS3` → `SIGRTMIN+3`, as OCI images and signal(7) write it."""
+    """`SIGRTMINPLUS3` → `SIGRTMIN+3`, as in OCI images and signal(7)."""
     return name.replace("PLUS", "+").replace("MINUS", "-")
 
 
 _WORDS = {value: _word(name) for name, value in pb.Signal.items()} | {int(pb.RUNTIME_DEFAULT): ""}
 _VALUES = {_word(name): value for name, value in pb.Signal.items()}
 
-# The real-time signals have two spellings (SIGRTMIN is 34, SIGRTMAX 64); CRI lists only one of each.
+# Real-time signals have two names (SIGRTMIN is 34, SIGRTMAX 64); CRI has only one of each.
 _VALUES |= {f"SIGRTMIN+{n}": _VALUES[f"SIGRTMAX-{30 - n}"] for n in range(16, 30)}
 _VALUES |= {f"SIGRTMAX-{n}": _VALUES[f"SIGRTMIN+{30 - n}"] for n in range(15, 30)}
 _VALUES |= {"SIGRTMIN+30": _VALUES["SIGRTMAX"], "SIGRTMAX-30": _VALUES["SIGRTMIN"]}
@@ -31,5 +31,5 @@ def signal_from(value: int, field: str) -> str:
 
 
 def signal_value(name: str) -> pb.Signal:
-    """The index for a name; a signal that CRI has no name for is RUNTIME_DEFAULT."""
+    """The index for a name; RUNTIME_DEFAULT for a signal that CRI does not have."""
     return cast(pb.Signal, _VALUES.get(name, 0))  # the enum has no constructor: it is an int at run time

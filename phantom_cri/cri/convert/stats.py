@@ -1,7 +1,7 @@
-"""Usage out: ContainerStats, PodSandboxStats, metrics.
+"""Converts usage to ContainerStats, PodSandboxStats, metrics.
 
-The kubelet dereferences without looking: attributes and their metadata, a pod's `linux`, and a network's
-`default_interface` are always set, or the message around them is not there at all.
+The kubelet dereferences without checks: attributes and their metadata, a pod's `linux`, and a network's
+`default_interface` are always set, or the enclosing message is absent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _number(value: int) -> pb.UInt64Value:
 
 
 def container_stats_message(usage: ContainerUsage) -> pb.ContainerStats:
-    """A container that does not run has attributes, and its writable layer where that is known."""
+    """A container that does not run only has attributes, and its writable layer if known."""
     record, cgroup = usage.record, usage.cgroup
     config = record.config
     message = pb.ContainerStats(
@@ -83,7 +83,7 @@ def _cpu_message(cgroup: CgroupUsage, nano_cores: int | None) -> pb.CpuUsage:
 
 
 def _memory_message(memory: MemoryUsage, timestamp: int) -> pb.MemoryUsage:
-    """Without a limit there is no telling what is available."""
+    """Available memory is unknown without a limit."""
     available = max(0, memory.limit - memory.working_set)
     return pb.MemoryUsage(
         timestamp=timestamp,
@@ -98,7 +98,7 @@ def _memory_message(memory: MemoryUsage, timestamp: int) -> pb.MemoryUsage:
 
 
 def _swap_message(memory: MemoryUsage, timestamp: int) -> pb.SwapUsage:
-    """Available is what the limits on memory and on both together leave for swap alone."""
+    """Available swap is the difference of the two limits, less the usage."""
     swap_limit = (memory.swap_limit or 0) - memory.limit if memory.limit else 0
     return pb.SwapUsage(
         timestamp=timestamp,

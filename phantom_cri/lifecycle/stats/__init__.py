@@ -1,1 +1,1 @@
-"""What containers and pods use: read off the event loop, summed up, and told as stats and metrics."""
+"""Resource usage of containers and pods: read on a thread, summed up, returned as stats and metrics."""

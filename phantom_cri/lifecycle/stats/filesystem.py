@@ -1,4 +1,4 @@
-"""The filesystem that writable layers are on: its device and its room."""
+"""The filesystem of the writable layers: its device and free space."""
 
 from __future__ import annotations
 

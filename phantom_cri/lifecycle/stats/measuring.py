@@ -1,8 +1,8 @@
-"""What containers and pods use now, read from the kernel on one thread of its own.
+"""Reads the current usage of containers and pods from the kernel, on one dedicated thread.
 
-A node may have 1000 pods at some 0.1 to 0.3 ms each: too much for the event loop, so the loop only notes
-which records there are (they are immutable: one consistent view), and the thread reads. Clients that ask at
-the same time wait for one another, not for threads that the way of a pod needs.
+A node may have 1000 pods, at some 0.1 to 0.3 ms each: too much for the event loop. So the loop only collects
+the records (they are immutable, so this is a consistent view), and the thread reads. Concurrent requests wait
+for each other, and do not use threads that pod starts need.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from phantom_cri.network.counters import read_interfaces
 from phantom_cri.usage import CgroupUsage, ContainerUsage, InterfaceUsage, PodUsage
 
 PATIENCE_S = 0.2
-"""How long a request may wait for writable layers that were never counted before."""
+"""Seconds that a request waits for writable layers that were never measured before."""
 
 T = TypeVar("T")
 
 
 class Subject(NamedTuple):
-    """A pod as it was when it was asked about; `ended`: those exited whose cgroup is still there."""
+    """A pod at the time of the request; `ended`: exited containers whose cgroup still exists."""
 
     record: SandboxRecord
     containers: tuple[ContainerRecord, ...]
@@ -46,12 +46,12 @@ class Measuring:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage")
 
     async def containers(self, chosen: Iterable[Container]) -> list[ContainerUsage]:
-        """One that does not run has its writable layer alone, which counts towards its pod's disk."""
+        """A container that does not run only has its writable layer, which counts towards the pod's disk."""
         records = [container.record for container in chosen]
         return await self._on_thread(partial(self._read_containers, records, detailed=False))
 
     async def pods(self, chosen: Iterable[Pod], *, detailed: bool = False) -> list[PodUsage]:
-        """Of each whose fragment is still there when its turn comes. `everything`: what only metrics tell."""
+        """Usage of each pod whose fragment still runs then. `detailed`: also what only metrics need."""
         subjects = [_subject(pod) for pod in chosen]
         return await self._on_thread(partial(self._read_pods, subjects, detailed))
 
@@ -107,11 +107,11 @@ class Measuring:
             timestamp = time.time_ns()
             proc_stat = fragments.read_proc_stat(record.fragment.pid)
         except OSError as error:
-            if error.errno in SHORTAGES:  # ours, and no word about the pod
+            if error.errno in SHORTAGES:  # a shortage in this process, not an error of the pod
                 raise kernel_error(f"stats of pod sandbox {record.id}", error.errno or 0) from error
             return None
         if proc_stat.start_time != record.fragment.start_time:
-            return None  # the pid is another's by now, and so were the interfaces
+            return None  # the pid was reused, so the interfaces were not the pod's
         cgroup = self._own_cgroup(record) or self._sum(subject, containers, of_process(proc_stat))
         rate = self._rates.rate(record.id, cgroup.timestamp, cgroup.cpu.usage_ns)
         return PodUsage(record, cgroup, rate, timestamp, interfaces, containers)
@@ -121,7 +121,7 @@ class Measuring:
             return None
         try:
             return self._runtime.cgroups.usage(record.cgroup_parent)
-        except NotFound:  # nothing was ever run in it
+        except NotFound:  # no process was ever started in it
             return None
 
     def _sum(
@@ -142,9 +142,9 @@ def _subject(pod: Pod) -> Subject:
 
 
 def has_own_cgroup(record: SandboxRecord) -> bool:
-    """Whether `cgroup_parent` is this pod's alone: named `pod<uid>`, as the kubelet does for either driver.
+    """Whether `cgroup_parent` is only this pod's: named `pod<uid>`, as by the kubelet for either driver.
 
-    In a slice's name a dash stands for a level, so there the uid is spelled with underscores.
+    In a slice's name dashes separate levels, so there the uid has underscores.
     """
     uid = record.config.metadata.uid
     name = record.cgroup_parent.rstrip("/").rpartition("/")[2]

@@ -1,8 +1,8 @@
-"""The metrics that take the place of cAdvisor's: names, labels, and where each value comes from.
+"""The metrics that replace cAdvisor's: names, labels, and the source of each value.
 
-Names and labels are cAdvisor's (docs/storage/prometheus.md there), which dashboards and alerts know. CRI
-carries whole numbers only (Metric.value is a UInt64Value), so seconds are rounded down. A family that needs
-a number which this kernel does not keep is neither announced nor sent.
+Names and labels are cAdvisor's (its docs/storage/prometheus.md), which dashboards and alerts use. CRI only
+has whole numbers (Metric.value is a UInt64Value), so seconds are rounded down. A family whose number the
+kernel does not have is neither announced nor sent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from phantom_cri.usage import (
 
 BASE_LABELS = ("container", "id", "image", "name", "namespace", "pod")
 POD_CONTAINER = "POD"
-"""Value of the label `container` where a metric is the pod's, as cAdvisor has it."""
+"""Value of the label `container` for a metric of the pod, as in cAdvisor."""
 
 _SECOND = 1_000_000_000
 _DEFAULT_CPU_PERIOD = 100_000  # microseconds; kernel/sched/core.c
@@ -37,7 +37,7 @@ Values = Iterable[tuple[tuple[str, ...], int]]
 
 
 class Source(NamedTuple):
-    """What the metrics of one container are made from."""
+    """The sources of one container's metrics."""
 
     usage: ContainerUsage
     cgroup: CgroupUsage
@@ -48,7 +48,7 @@ class Source(NamedTuple):
 class Family(NamedTuple):
     metric: Metric
     read: Callable[[Source], Values]
-    kept: Callable[[CgroupUsage], bool]  # whether this kernel keeps the number
+    kept: Callable[[CgroupUsage], bool]  # whether the kernel has the number
 
 
 def _always(cgroup: CgroupUsage) -> bool:
@@ -112,7 +112,7 @@ def _cpu() -> Iterator[Family]:
     )
     yield _counter(
         "cpu_cfs_periods_total",
-        "Periods of the CPU quota in which there was something to run.",
+        "Periods of the CPU quota with runnable tasks.",
         lambda source: source.cgroup.cpu.periods,
     )
     yield _counter(
@@ -132,32 +132,32 @@ def _memory() -> Iterator[Family]:
         ("memory_usage_bytes", "Memory in use, caches included.", lambda memory: memory.usage),
         (
             "memory_working_set_bytes",
-            "Memory in use without inactive file cache: what eviction goes by.",
+            "Memory in use without inactive file cache, as used for eviction.",
             lambda memory: memory.working_set,
         ),
         ("memory_rss", "Anonymous memory.", lambda memory: memory.rss),
         ("memory_cache", "Page cache.", lambda memory: memory.cache),
         ("memory_mapped_file", "Page cache that is mapped.", lambda memory: memory.mapped_file),
-        ("memory_kernel_usage", "Memory of the kernel on behalf of it.", lambda memory: memory.kernel),
+        ("memory_kernel_usage", "Kernel memory.", lambda memory: memory.kernel),
         ("memory_swap", "Swap in use.", lambda memory: memory.swap),
     )
     for name, help_text, read in gauges:
         yield _gauge(name, help_text, _of_memory(read), _has_memory)
     yield _gauge(
         "memory_max_usage_bytes",
-        "Most memory that was ever in use.",
+        "Highest memory use.",
         _of_memory(lambda memory: memory.most or 0),
         lambda cgroup: cgroup.memory is not None and cgroup.memory.most is not None,
     )
     yield _counter(
         "memory_failcnt",
-        "How often memory use hit the limit.",
+        "Times that memory use hit the limit.",
         _of_memory(lambda memory: memory.limit_hits or 0),
         lambda cgroup: cgroup.memory is not None and cgroup.memory.limit_hits is not None,
     )
     yield _counter(
         "oom_events_total",
-        "Processes killed for want of memory.",
+        "Processes killed by the OOM killer.",
         _of_memory(lambda memory: memory.oom_kills),
         _has_memory,
     )
@@ -176,7 +176,7 @@ def _of_memory(read: Callable[[MemoryUsage], int]) -> Callable[[Source], int]:
 
 
 def _memory_failures(source: Source) -> Values:
-    """A container's cgroup has none below it but those of execs, which count towards it."""
+    """The only cgroups below a container's are those of execs, which are included."""
     for scope in ("container", "hierarchy"):
         yield ("pgfault", scope), source.memory.page_faults
         yield ("pgmajfault", scope), source.memory.major_page_faults
@@ -202,7 +202,7 @@ def _io() -> Iterator[Family]:
 
 
 def _devices(source: Source) -> tuple[DeviceIo, ...]:
-    """The kernel lists no device before its first use: 0 for the one below the writable layer then."""
+    """Before the first I/O the kernel lists no device: then the writable layer's device with 0."""
     filesystem = source.filesystem
     nothing = DeviceIo(filesystem.major, filesystem.minor, 0, 0, 0, 0)
     return source.cgroup.io.devices or (nothing,)
@@ -249,7 +249,7 @@ def _huge_pages() -> Iterator[Family]:
     )
     yield _family(
         "hugetlb_max_usage_bytes",
-        "Most huge pages that were ever in use, in bytes.",
+        "Highest use of huge pages, in bytes.",
         "gauge",
         lambda source: [((pages.page_size,), pages.most or 0) for pages in source.cgroup.huge_pages],
         lambda cgroup: any(pages.most is not None for pages in cgroup.huge_pages),
@@ -288,7 +288,7 @@ def _has_stalls(stalls: Callable[[CgroupUsage], Stalls | None]) -> Callable[[Cgr
 def _tasks() -> Iterator[Family]:
     yield _gauge("processes", "Processes.", lambda source: source.cgroup.tasks.processes or 0)
     yield _gauge("threads", "Threads.", lambda source: source.cgroup.tasks.tasks)
-    yield _gauge("threads_max", "Most threads there may be; 0: any number.", lambda s: s.cgroup.tasks.limit)
+    yield _gauge("threads_max", "Limit of threads; 0: none.", lambda s: s.cgroup.tasks.limit)
     yield _gauge("file_descriptors", "Open files.", lambda source: source.cgroup.tasks.files or 0)
     yield _gauge("sockets", "Open sockets.", lambda source: source.cgroup.tasks.sockets or 0)
     yield _family(
@@ -305,15 +305,15 @@ def _tasks() -> Iterator[Family]:
 
 
 def _specification() -> Iterator[Family]:
-    """What was asked for, rather than what uses it."""
+    """Metrics of the request instead of the usage."""
     yield _gauge(
         "last_seen",
-        "When it was last seen, in seconds since the epoch.",
+        "Time of this reading, in seconds since the epoch.",
         lambda s: s.cgroup.timestamp // _SECOND,
     )
     yield _gauge(
         "start_time_seconds",
-        "When it was started, in seconds since the epoch.",
+        "Start time, in seconds since the epoch.",
         lambda source: source.usage.record.started_at // _SECOND,
     )
     yield _gauge(
@@ -341,7 +341,7 @@ def _specification() -> Iterator[Family]:
     )
     yield _gauge(
         "spec_memory_reservation_limit_bytes",
-        "Memory that reclaim spares; 0: none.",
+        "Memory protected from reclaim; 0: none.",
         lambda source: source.memory.soft_limit,
         _has_memory,
     )
@@ -366,7 +366,7 @@ FAMILIES = (
 
 @cache
 def _network_metrics() -> tuple[tuple[Metric, str], ...]:
-    """With the field of `InterfaceUsage` that each one tells."""
+    """Each with its field of `InterfaceUsage`."""
     words = (("receive", "rx", "received"), ("transmit", "tx", "sent"))
     return tuple(
         (
@@ -389,14 +389,14 @@ def _network_metrics() -> tuple[tuple[Metric, str], ...]:
 
 
 def announced(example: CgroupUsage) -> list[Metric]:
-    """The metrics of a kernel, as any cgroup of it shows, read whole."""
+    """The metrics that this kernel supports, from a detailed reading of any cgroup."""
     return [family.metric for family in FAMILIES if family.kept(example)] + [
         metric for metric, _ in _network_metrics()
     ]
 
 
 def samples_of(pod: PodUsage, filesystem: Filesystem) -> PodMetrics:
-    """Of the pod: its network. Of each container: all the rest."""
+    """The pod's network metrics, and all others for each container."""
     return PodMetrics(
         sandbox_id=pod.record.id,
         samples=tuple(_network_samples(pod)),

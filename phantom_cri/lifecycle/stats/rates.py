@@ -8,10 +8,10 @@ from typing import NamedTuple
 _SECOND = 1_000_000_000
 
 SHORTEST_NS = _SECOND
-"""Two readings closer than this say more about chance than about use: the earlier rate is told again."""
+"""Readings closer than this are too inaccurate: the previous rate is reported again."""
 
 LONGEST_NS = 120 * _SECOND
-"""A reading older than this belongs to another time: the rate begins anew."""
+"""A reading older than this is not used: the rate starts again."""
 
 
 class _Reading(NamedTuple):
@@ -25,7 +25,7 @@ class Rates:
         self._last: dict[str, _Reading] = {}
 
     def rate(self, object_id: str, timestamp: int, usage_ns: int) -> int | None:
-        """Nanocores since an earlier reading; None for the first one, so that a client may use its own."""
+        """Nanocores since an earlier reading; None for the first one: clients may compute their own."""
         last = self._last.get(object_id)
         if last is not None and timestamp < last.timestamp:
             last = None  # the node's clock was set back
@@ -41,5 +41,5 @@ class Rates:
         return len(self._last)
 
     def keep(self, known: Collection[str]) -> None:
-        """Drop the readings of all others."""
+        """Drop the readings of all objects except these."""
         self._last = {key: value for key, value in self._last.items() if key in known}

@@ -1,4 +1,4 @@
-"""A pod's numbers where it has no cgroup of its own: its containers' and its fragment's together."""
+"""Usage of a pod without its own cgroup: the sum of its containers and its fragment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def of_process(proc_stat: ProcStat) -> CgroupUsage:
 
 
 def time_only(usage: CgroupUsage) -> CgroupUsage:
-    """What an ended container still counts for: its CPU time and its faults."""
+    """What an exited container adds to its pod: its CPU time and page faults."""
     memory = usage.memory and MemoryUsage(
         usage=0,
         working_set=0,
@@ -39,7 +39,7 @@ def time_only(usage: CgroupUsage) -> CgroupUsage:
 
 
 def add(one: CgroupUsage, other: CgroupUsage) -> CgroupUsage:
-    """Pressure cannot be added up (two may be stalled at one time), nor can limits: they are left out."""
+    """Pressure cannot be summed (stalls may overlap), nor can limits: both are omitted."""
     return CgroupUsage(
         timestamp=max(one.timestamp, other.timestamp),
         cpu=CpuUsage(

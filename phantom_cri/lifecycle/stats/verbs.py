@@ -1,4 +1,4 @@
-"""Stats and metrics: `phantom_cri.cri.stats_service.StatsVerbs` over one node."""
+"""Stats and metrics: implements `phantom_cri.cri.stats_service.StatsVerbs`."""
 
 from __future__ import annotations
 

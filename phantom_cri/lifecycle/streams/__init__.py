@@ -1,1 +1,1 @@
-"""What stands behind a streaming URL: an exec's process, a container's copied output, a pod's ports."""
+"""The sessions of streaming URLs: an exec's process, a container's output and input, a pod's ports."""

@@ -1,4 +1,4 @@
-"""Attach: a client at the input and output of a container's own process."""
+"""Attach: connects a client to the input and output of a container's first process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Streams
 
 DEATH_TIMEOUT = 1.0
-"""Seconds within which a fragment that hung up turns out to have died, its containers with it."""
+"""Seconds to wait for the death of a fragment that closed its connection."""
 
 
 class AttachSession(ClientPipes):
-    """`phantom_cri.streaming.Session` of one attached client. The container goes on without it.
+    """`phantom_cri.streaming.Session` of one attached client. The container does not depend on it.
 
-    Its output comes in sockets that the fragment copies to and never waits for. The streaming server empties
-    them at once; a client that is behind by more than it keeps, and a socket's room, is detached, and told.
+    The fragment copies the output to sockets without ever waiting. The streaming server empties them at once;
+    a client that falls behind by more than its backlog and the socket's buffer is detached with an error.
     """
 
     is_lossy = True
@@ -55,7 +55,7 @@ class AttachSession(ClientPipes):
             self.stdin = console
 
     def end_input(self) -> None:
-        """As containerd has it: input that is there only once ends for the container, else for the client."""
+        """As containerd: with stdin_once it closes the container's stdin, else only the client's."""
         config = self.container.record.config
         if config.stdin_once and not config.tty:
             self.close_stdin()
@@ -63,9 +63,9 @@ class AttachSession(ClientPipes):
             self._left.set_result(None)
 
     async def wait(self) -> int:
-        """Until there is no more output, or for a client without output until the container has ended.
+        """Wait for the end of output, or for a client without output for the container's end.
 
-        Raises ResourceExhausted when the client was too slow.
+        Raises ResourceExhausted if the client was too slow.
         """
         exited = asyncio.ensure_future(self.container.exited.wait())
         end = self._detached if self.outputs() else exited
@@ -97,7 +97,7 @@ class AttachSession(ClientPipes):
 
 
 async def open_attach(runtime: Runtime, container_id: str, streams: Streams) -> AttachSession:
-    """Attach to a running container, or to one that is about to start: its client then misses nothing.
+    """Attach to a running container, or to a created one: the client then gets all its output.
 
     Raises NotFound, FailedPrecondition, ResourceExhausted (too many).
     """
@@ -114,7 +114,7 @@ async def open_attach(runtime: Runtime, container_id: str, streams: Streams) -> 
 
 
 async def _join_before_start(runtime: Runtime, session: AttachSession, streams: Streams) -> None:
-    """A start that is asked for meanwhile waits for the lock, and so for the client."""
+    """A concurrent start waits for the lock, and so for this attach."""
     container = session.container
     async with container.lock:
         if container.preparation is not None:

@@ -1,4 +1,4 @@
-"""The descriptors of a client's session: made together, closed together."""
+"""The descriptors of a client's session, closed together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from phantom_cri import fragments
 _SO_SNDBUFFORCE = 32  # include/uapi/asm-generic/socket.h
 
 ROOM = 32 << 20
-"""Bytes that may lie between a writer that does not wait and this process, which may not run for a while."""
+"""Buffer, in bytes, between a writer that never waits and this process, which may be delayed."""
 
 
 class ClientPipes:
@@ -31,13 +31,13 @@ class ClientPipes:
         self.on_close: Callable[[], None] = _nothing
 
     def make_stdin(self) -> int:
-        """The reading end, for the caller to close."""
+        """The read end; the caller closes it."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self.stdin = _ours(writer, reader)
         return reader
 
     def make_stdout(self) -> int:
-        """The writing end, for the caller to close."""
+        """The write end; the caller closes it."""
         self.stdout, writer = _output()
         return writer
 
@@ -46,7 +46,7 @@ class ClientPipes:
         return writer
 
     def make_roomy_stdout(self) -> int:
-        """As `make_stdout`, for a writer that does not wait."""
+        """As `make_stdout`, for a writer that never waits."""
         self.stdout, writer = _roomy_output()
         return writer
 
@@ -58,7 +58,7 @@ class ClientPipes:
         return [fd for fd in (self.stdout, self.stderr) if fd >= 0]
 
     def take_terminal(self, master: int, *, stdin: bool, stdout: bool) -> None:
-        """Takes over a pty's master, for input and output as asked, and always for its size."""
+        """Takes ownership of a pty's master, for input and output as requested, and for its size."""
         self.terminal = fragments.moved_up(master)
         if stdin:
             self.stdin = fragments.moved_up(os.dup(self.terminal))
@@ -67,7 +67,7 @@ class ClientPipes:
 
     def resize(self, width: int, height: int) -> None:
         if self.terminal >= 0:
-            with contextlib.suppress(OSError):  # it has ended meanwhile
+            with contextlib.suppress(OSError):  # the process has ended
                 fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("4H", height, width, 0, 0))
 
     def close_stdin(self) -> None:
@@ -94,8 +94,8 @@ def _output() -> tuple[int, int]:
 
 
 def _roomy_output() -> tuple[int, int]:
-    """A pair of sockets: beyond a pipe's usual sizes one has to have CAP_SYS_RESOURCE, which a node's
-    service may lack, while a socket's is forced with the CAP_NET_ADMIN that the network takes, socket(7).
+    """A pair of sockets with large buffers: for a large pipe the daemon would need CAP_SYS_RESOURCE, which a
+    service may lack; for a socket CAP_NET_ADMIN, which the network needs anyway (socket(7)).
     """
     reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with reader, writer:
@@ -107,7 +107,7 @@ def _roomy_output() -> tuple[int, int]:
 
 
 def _ours(fd: int, other: int) -> int:
-    """Out of the low numbers: there may be many sessions, and they may last. What fails closes both."""
+    """Move `fd` to a high number, as many sessions may be open for long. On failure closes both."""
     try:
         os.set_blocking(fd, False)
     except BaseException:
@@ -118,10 +118,10 @@ def _ours(fd: int, other: int) -> int:
 
 
 async def all_hung_up(fds: Iterable[int], seconds: float) -> bool:
-    """Whether nobody is left who could write to what these fds read, waited for at most `seconds`.
+    """Whether all writers of these fds' pipes have closed them, waiting at most `seconds`.
 
-    Does not read, and may be asked while somebody else does: by an epoll of its own, which tells of EPOLLHUP
-    whether or not it is asked to (epoll_ctl(2)).
+    Does not read, so it can be used beside a reader: it has its own epoll, which always reports EPOLLHUP
+    (epoll_ctl(2)).
     """
     loop, left = asyncio.get_running_loop(), set(fds)
     done: asyncio.Future[None] = loop.create_future()

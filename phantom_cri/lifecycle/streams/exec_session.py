@@ -1,4 +1,4 @@
-"""Exec: a command in a running container with a client at its other end."""
+"""Exec: a command in a running container, connected to a client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from phantom_cri.model import Streams
 
 
 class ExecSession(ClientPipes):
-    """`phantom_cri.streaming.Session` of an exec, which ends with all its children when its client leaves."""
+    """`phantom_cri.streaming.Session` of an exec, killed with its children when its client disconnects."""
 
     def __init__(
         self, runtime: Runtime, container: Container, exec_id: str, exits: asyncio.Future[Exit]
@@ -26,22 +26,22 @@ class ExecSession(ClientPipes):
         self._runtime, self._container, self._id, self._exits = runtime, container, exec_id, exits
 
     def end_input(self) -> None:
-        """A terminal's input has no end: its user types one."""
+        """A terminal has no end of input: the user types it."""
         if self.terminal < 0:
             self.close_stdin()
 
     async def wait(self) -> int:
-        """Until the command has ended and nobody writes to its output, or the time for that is up."""
+        """Wait until the command has ended and its output is closed, or exec.drain_timeout has passed."""
         exit = await asyncio.shield(self._exits)
         if not await all_hung_up(self.outputs(), self._runtime.config.exec.drain_timeout_seconds):
-            log.info("a child of an exec keeps its output open: what it writes from now on is lost")
+            log.info("a child of an exec keeps its output open: further output is ignored")
         return exit.code
 
     async def close(self) -> None:
         self.close_all()
         if not self._exits.cancel():
             if not self._exits.cancelled():
-                self._exits.exception()  # told by `wait`, if anybody waited
+                self._exits.exception()  # marks it as retrieved: reported by `wait`, if it was called
             leave_exec(self._runtime, self._container, self._id)
             return
         await self._runtime.cgroups.end_exec_child(self._container.record.cgroup, self._id)
@@ -50,7 +50,7 @@ class ExecSession(ClientPipes):
 async def open_exec(
     runtime: Runtime, container_id: str, command: Sequence[str], streams: Streams
 ) -> ExecSession:
-    """Start `command`. Raises ExecError when it is not there; nothing is left then."""
+    """Start `command`. Raises ExecError if it cannot be executed; nothing is left then."""
     target = running(runtime, container_id, "exec")
     exec_id = new_exec_id()
     async with Undo("Exec") as undo:

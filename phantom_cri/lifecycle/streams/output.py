@@ -1,4 +1,4 @@
-"""What a command writes to one of its streams, up to a limit."""
+"""Collects the output of a command, up to a limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CHUNK = 1 << 16  # a pipe's whole capacity, pipe(7)
 
 
 class Output:
-    """A pipe whose writing end is given away. Keeps the first `limit` bytes and drains the rest."""
+    """A pipe; the command gets the write end. Keeps the first `limit` bytes and drains the rest."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -27,7 +27,7 @@ class Output:
             raise
 
     def take_writer(self) -> int:
-        """The writing end; the caller closes it."""
+        """The write end; the caller closes it."""
         writer, self._writer = self._writer, -1
         return writer
 

@@ -15,7 +15,7 @@ from phantom_cri.lifecycle.runtime import Runtime
 LOCALHOST = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds that a server in the pod gets to take a connection."""
+"""Seconds for a server in the pod to accept a connection."""
 
 
 def ready_pod(runtime: Runtime, sandbox_id: str) -> tuple[Pod, FragmentHandle]:
@@ -28,10 +28,10 @@ def ready_pod(runtime: Runtime, sandbox_id: str) -> tuple[Pod, FragmentHandle]:
 
 
 async def dial(runtime: Runtime, sandbox_id: str, port: int) -> int:
-    """Connect to `port` of the pod's localhost; the socket is non-blocking and the caller's.
+    """Connect to `port` of the pod's localhost; returns a non-blocking socket, which the caller closes.
 
-    The fragment makes the socket, and with that decides for ever whose network it is in. Raises Unavailable
-    with what each address answered.
+    The fragment creates the socket, so it is in the pod's network namespace. Raises Unavailable with the
+    error for each address.
     """
     _, fragment = ready_pod(runtime, sandbox_id)
     refusals = []
@@ -42,7 +42,7 @@ async def dial(runtime: Runtime, sandbox_id: str, port: int) -> int:
             refusals.append(f"{address}: no answer within {CONNECT_TIMEOUT:.0f} s")
         except OSError as error:
             refusals.append(f"{address}: {os.strerror(error.errno or 0)}")
-        except LaunchError as error:  # no IPv6 here
+        except LaunchError as error:  # no IPv6 on this node
             refusals.append(f"{address}: {os.strerror(error.number)}")
     raise Unavailable(f"failed to connect to localhost:{port} inside the pod ({', '.join(refusals)})")
 

@@ -1,4 +1,4 @@
-"""Exec, Attach and PortForward: what is asked for is checked now, and done when the client has come."""
+"""Exec, Attach and PortForward: the request is checked now, and executed when the client connects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from phantom_cri.model import Streams
 
 
 class StreamingVerbs:
-    """`phantom_cri.cri.streaming_service.StreamingVerbs` over one node."""
+    """Implements `phantom_cri.cri.streaming_service.StreamingVerbs`."""
 
     _runtime: Runtime
 
@@ -65,6 +65,6 @@ class StreamingVerbs:
 
 
 def count(runtime: Runtime, kind: Literal["exec", "attach"], session: ClientPipes) -> None:
-    """In the gauge of open sessions, until it is closed."""
+    """Count it in the gauge of open sessions until it is closed."""
     runtime.metrics.session_opened(kind)
     session.on_close = partial(runtime.metrics.session_closed, kind)

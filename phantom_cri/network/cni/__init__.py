@@ -1,1 +1,1 @@
-"""The CNI driver: pods on whatever network the administrator's plugins make (CNI spec 1.1.0)."""
+"""The CNI driver: pods on the network made by the administrator's plugins (CNI spec 1.1.0)."""

@@ -1,5 +1,5 @@
-"""What was asked of which plugins, on disk: so that it can be undone after a crash, and whatever becomes of
-the configuration meanwhile (CNI spec, section 3, "Adding an attachment").
+"""Attachments on disk, with the requests to plugins: so that they can be deleted after a crash, and after a
+change of the configuration (CNI spec, section 3, "Adding an attachment").
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from phantom_cri import codec, errors, native
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".json"
-_HALF = ".tmp"  # what `write_atomically` had not renamed yet
+_HALF = ".tmp"  # a temporary file of `write_atomically`
 
 
 class Attachment(codec.Stored, frozen=True):
     """One sandbox on one network; written before the first plugin is called.
 
-    network: the whole configuration, as `conflist.Network.document` gives it; version: the one that plugins
-    were spoken to in; args: CNI_ARGS; capabilities: by name, before each plugin gets those it declares;
-    results: what each plugin answered to ADD, in their order; none until all have.
-    netns: the namespace's path; netns_id: its inode, since a path below /proc is another process's one day;
-    boot_id: the boot that both are of, since the next one gives the same numbers to others. "": not known.
+    network: the whole configuration, as in `conflist.Network.document`; version: the one used with plugins;
+    args: CNI_ARGS; capabilities: all by name, of which each plugin gets those it declares; results: of each
+    plugin's ADD, in order; empty until all have succeeded.
+    netns: the namespace's path; netns_id: its inode, since a path below /proc can be reused; boot_id: the
+    boot of both, since inodes are reused after a reboot. "": not known.
     """
 
     sandbox_id: str
@@ -43,22 +43,22 @@ class Attachment(codec.Stored, frozen=True):
 
 
 class Cache:
-    """One file for each attachment. Survives a reboot, as what plugins keep on disk does."""
+    """One file for each attachment. Survives a reboot, as the files of plugins do."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.newer: dict[str, str] = {}  # sandboxes whose record has a newer schema, and which
+        self.newer: dict[str, str] = {}  # sandbox id → its record's newer schema
         self.boot_id = native.boot_id()
 
     def read(self) -> Iterator[Attachment]:
-        """All attachments but those in `newer`; leftovers of a crash are removed. Raises Internal."""
+        """All attachments except those in `newer`; removes temporary files of a crash. Raises Internal."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for path in sorted(self._folder.iterdir()):
                 try:
                     attachment = _read(path)
                 except codec.NewerSchema as error:
-                    log.error("%s is left as it is: %s", path, error)
+                    log.error("%s is ignored and not changed: %s", path, error)
                     self.newer[path.stem] = str(error)
                     continue
                 if attachment is not None:
@@ -90,6 +90,6 @@ def _read(path: Path) -> Attachment | None:
     try:
         return codec.from_stored(path.read_bytes(), Attachment)
     except (codec.DecodeError, RecursionError) as error:
-        log.error("%s cannot be read, its plugins' resources may be left behind: %s", path, error)
+        log.error("%s cannot be read, resources of its plugins may leak: %s", path, error)
         path.rename(path.with_suffix(".unreadable"))
         return None

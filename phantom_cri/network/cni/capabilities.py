@@ -1,4 +1,4 @@
-"""What a plugin may be told of a pod: capability arguments (CNI CONVENTIONS.md) and CNI_ARGS."""
+"""What plugins get of a pod: capability arguments (CNI CONVENTIONS.md) and CNI_ARGS."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from phantom_cri.model import PortMapping, SandboxConfig
 Arguments = Mapping[str, Any]
 
 OF_EVERY_POD = frozenset({"dns", "cgroupPath", "io.kubernetes.cri.pod-annotations"})
-"""Capabilities that say something of any pod, so that nothing can be done before it is known."""
+"""Capabilities that every pod has, so that plugins with them need to know the pod."""
 
 _INGRESS = "kubernetes.io/ingress-bandwidth"
 _EGRESS = "kubernetes.io/egress-bandwidth"
-_BURST = (1 << 31) - 1  # bits; as good as no limit, and what the kubelet itself once passed
+_BURST = (1 << 31) - 1  # bits; practically no limit, and the value that the kubelet once used
 _LEAST, _MOST = Decimal(1000), Decimal(10) ** 15  # bits per second (Kubernetes' util/bandwidth)
 
 _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d{1,3}|)", re.ASCII)
@@ -29,29 +29,31 @@ _ARGUMENT = re.compile(r"[^;=\0\n]*")
 
 
 def generic_args(sandbox_id: str) -> str:
-    """CNI_ARGS of a namespace that no pod has yet."""
+    """CNI_ARGS of a namespace without a pod."""
     return f"IgnoreUnknown=1;K8S_POD_INFRA_CONTAINER_ID={sandbox_id}"
 
 
 def pod_args(sandbox_id: str, pod: SandboxConfig) -> str:
-    """CNI_ARGS of a pod, as containerd gives them. Raises InvalidArgument for what would end an argument."""
-    told = {"namespace": pod.metadata.namespace, "name": pod.metadata.name, "uid": pod.metadata.uid}
-    for field, value in told.items():
+    """CNI_ARGS of a pod, as in containerd. Raises InvalidArgument for a value with a separator."""
+    values = {"namespace": pod.metadata.namespace, "name": pod.metadata.name, "uid": pod.metadata.uid}
+    for field, value in values.items():
         if not _ARGUMENT.fullmatch(value):
-            raise errors.InvalidArgument(f"config.metadata.{field}: {value!r} cannot be told to a CNI plugin")
+            raise errors.InvalidArgument(
+                f"config.metadata.{field}: {value!r} cannot be passed to a CNI plugin"
+            )
     return (
-        f"IgnoreUnknown=1;K8S_POD_NAMESPACE={told['namespace']};K8S_POD_NAME={told['name']};"
-        f"K8S_POD_INFRA_CONTAINER_ID={sandbox_id};K8S_POD_UID={told['uid']}"
+        f"IgnoreUnknown=1;K8S_POD_NAMESPACE={values['namespace']};K8S_POD_NAME={values['name']};"
+        f"K8S_POD_INFRA_CONTAINER_ID={sandbox_id};K8S_POD_UID={values['uid']}"
     )
 
 
 def of_node(ranges: Sequence[str]) -> dict[str, Any]:
-    """What is the same for every pod. ranges: the node's pod CIDRs, one pool of addresses for each."""
+    """Capabilities that are the same for every pod. ranges: the node's pod CIDRs, one address pool each."""
     return {"ipRanges": [[{"subnet": cidr}] for cidr in ranges]} if ranges else {}
 
 
 def of_pod(pod: SandboxConfig) -> dict[str, Any]:
-    """What the pod asks for; a capability that it has no use for is left out. Raises InvalidArgument."""
+    """Capabilities requested by the pod; others are omitted. Raises InvalidArgument."""
     found: dict[str, Any] = {}
     ports = [_port(mapping) for mapping in pod.port_mappings if mapping.host_port]
     if ports:
@@ -109,7 +111,7 @@ def _rate(key: str, text: str) -> int:
 
 
 def quantity(text: str) -> Decimal | None:
-    """A Kubernetes quantity (`10M`, `1.5Gi`, `2e6`), None for what is none."""
+    """A Kubernetes quantity (`10M`, `1.5Gi`, `2e6`), None if it is invalid."""
     match = _QUANTITY.fullmatch(text) if len(text) <= 64 else None
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""A network's plugins as one: in order to add and to check, backwards to delete (CNI spec, section 3)."""
+"""Calls all plugins of a network: in order for ADD and CHECK, in reverse for DEL (CNI spec, section 3)."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Iterable
 
 from phantom_cri import errors
 from phantom_cri.network.cni.conflist import Fields, Network
-from phantom_cri.network.cni.protocol import INTERFACE, Call, Caller, result_of, told_to, where
+from phantom_cri.network.cni.protocol import INTERFACE, Call, Caller, arguments_for, result_of, where
 
 _QUICK_S = 10.0
-"""The longest that VERSION and STATUS may take: a kubelet waits for the answer."""
+"""Timeout of VERSION and STATUS in seconds: a kubelet waits for the answer."""
 
 _FIRST_WITH_CHECK = "0.4.0"
 _FIRST_WITH_STATUS_AND_GC = "1.1.0"
 
 
 class Chain:
-    """Errors are those of `Caller.call`; each names its plugin and network."""
+    """Raises the errors of `Caller.call`; each names its plugin and network."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
     async def version(self, network: Network) -> str:
-        """The newest version that the network, its plugins and we know.
+        """The newest version supported by the network, its plugins and us.
 
-        A plugin that does not tell is taken to know any. Raises FailedPrecondition.
+        A plugin that does not report versions is assumed to support any. Raises FailedPrecondition.
         """
         common = network.versions
         for plugin in network.plugins:
@@ -34,7 +34,7 @@ class Chain:
             if not common:
                 raise errors.FailedPrecondition(
                     f"network: CNI plugin {plugin.type!r} of network {network.name!r} ({network.origin}) "
-                    f"speaks {', '.join(sorted(spoken))}, not {', '.join(network.versions)} as it should"
+                    f"supports {', '.join(sorted(spoken))}, but {', '.join(network.versions)} is needed"
                 )
         return common[-1]
 
@@ -52,7 +52,7 @@ class Chain:
     async def delete(
         self, network: Network, version: str, call: Call, result: Fields | None, first: int = 0
     ) -> None:
-        """Undo the plugins from the last to number `first`. result: what ADD came to, None if it failed."""
+        """DEL with the plugins from the last to number `first`. result: ADD's result, None if it failed."""
         for plugin in reversed(network.plugins[first:]):
             await self._caller.call("DEL", network, plugin, version, call, previous=result)
 
@@ -63,7 +63,7 @@ class Chain:
             await self._caller.call("CHECK", network, plugin, version, call, previous=result)
 
     async def status(self, network: Network, version: str) -> None:
-        """Raises what a plugin says that cannot take another pod; nothing before version 1.1.0."""
+        """Raises the error of a plugin that cannot accept another pod; does nothing before version 1.1.0."""
         for plugin in network.plugins:
             self._caller.find(plugin.type)
             if version >= _FIRST_WITH_STATUS_AND_GC:
@@ -72,14 +72,14 @@ class Chain:
     async def collect_garbage(
         self, network: Network, version: str, valid: Iterable[str]
     ) -> list[errors.PhantomError]:
-        """Have plugins drop what belongs to none of the sandboxes in `valid`; returns what went wrong.
+        """Let plugins delete resources of sandboxes that are not in `valid`; returns errors.
 
-        No ADD or DEL may run meanwhile.
+        No ADD or DEL may run at the same time.
         """
         if network.disable_gc or version < _FIRST_WITH_STATUS_AND_GC:
             return []
         attachments = [{"containerID": sandbox_id, "ifname": INTERFACE} for sandbox_id in valid]
-        # the second key is what plugins built with libcni 1.2.0 to 1.2.2 read
+        # the second key is for plugins built with libcni 1.2.0 to 1.2.2
         extra = {"cni.dev/valid-attachments": attachments, "cni.dev/attachments": attachments}
         problems = []
         for plugin in network.plugins:
@@ -91,8 +91,8 @@ class Chain:
 
 
 def first_difference(network: Network, given: Fields, wanted: Fields) -> int:
-    """Number of the first plugin that is to be told something else than it was; if none, of all."""
+    """Index of the first plugin whose capability arguments changed; the number of plugins if none did."""
     for number, plugin in enumerate(network.plugins):
-        if told_to(plugin, given) != told_to(plugin, wanted):
+        if arguments_for(plugin, given) != arguments_for(plugin, wanted):
             return number
     return len(network.plugins)

@@ -1,4 +1,4 @@
-"""Network configurations as CNI defines them (spec 1.1.0, section 1), and the folder they are found in."""
+"""CNI network configurations (spec 1.1.0, section 1), and their folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from phantom_cri import codec
 log = logging.getLogger(__name__)
 
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-"""The versions of the specification that we speak, oldest first."""
+"""The supported versions of the specification, oldest first."""
 
 SUFFIXES = (".conf", ".conflist", ".json")
 MAX_BYTES = 1 << 20
@@ -27,12 +27,12 @@ Fields = dict[str, Any]
 
 
 class Refused(ValueError):
-    """A configuration that cannot be used; names the file and what is wrong with it."""
+    """A configuration that cannot be used; names the file and the mistake."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plugin:
-    """One plugin configuration object. `fields`: all of it, as the administrator wrote it."""
+    """One plugin configuration object. `fields`: the whole object, unchanged."""
 
     type: str
     fields: Fields
@@ -40,14 +40,14 @@ class Plugin:
 
     @property
     def delegate(self) -> str:
-        """The IPAM plugin that it calls itself, "" for none."""
+        """The IPAM plugin that it calls, "" for none."""
         ipam = self.fields.get("ipam")
         return str(ipam.get("type", "")) if isinstance(ipam, dict) else ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Network:
-    """A checked configuration. `versions`: those that it and we know, oldest first; `origin`: its file."""
+    """A checked configuration. `versions`: those that it and we support, oldest first; `origin`: its file."""
 
     name: str
     versions: tuple[str, ...]
@@ -57,7 +57,7 @@ class Network:
     disable_gc: bool = False
 
     def document(self) -> Fields:
-        """What `parse` takes to make the same network, whatever has become of the file."""
+        """A document from which `parse` makes the same network, even if the file has changed."""
         return {
             "cniVersion": self.versions[-1],
             "cniVersions": list(self.versions),
@@ -71,7 +71,7 @@ class Network:
 def parse(document: object, origin: str, *, folder: Path | None = None) -> Network:
     """A list, or (before version 1.0.0) a single plugin's configuration.
 
-    folder: where a folder named as the network may hold more plugins (`loadOnlyInlinedPlugins`).
+    folder: may contain a folder named as the network with more plugins (`loadOnlyInlinedPlugins`).
     Raises Refused.
     """
     if not isinstance(document, dict):
@@ -79,7 +79,7 @@ def parse(document: object, origin: str, *, folder: Path | None = None) -> Netwo
     name = _text(document, "name", origin)
     if not _NAME.fullmatch(name):
         raise Refused(
-            f"{origin}: name: {name!r} must be letters, digits, _ . - and begin with one of the first"
+            f"{origin}: name: {name!r} must be letters, digits, _ . - and begin with a letter or digit"
         )
     versions = _versions(document, origin)
     if "plugins" not in document and "type" in document:
@@ -89,7 +89,7 @@ def parse(document: object, origin: str, *, folder: Path | None = None) -> Netwo
     else:
         plugins = list(_plugins(document, name, origin, folder))
     if not plugins:
-        raise Refused(f"{origin}: plugins: there are none")
+        raise Refused(f"{origin}: plugins: the list is empty")
     return Network(
         name,
         versions,
@@ -103,12 +103,12 @@ def parse(document: object, origin: str, *, folder: Path | None = None) -> Netwo
 def _versions(document: Fields, origin: str) -> tuple[str, ...]:
     several = document.get("cniVersions", [])
     if not isinstance(several, list) or not all(isinstance(version, str) for version in several):
-        raise Refused(f"{origin}: cniVersions: must be a list of texts")
-    # a configuration without a version is one of 0.1.0 (libcni)
+        raise Refused(f"{origin}: cniVersions: must be a list of strings")
+    # without a version it is 0.1.0 (libcni)
     asked = [document.get("cniVersion", "0.1.0"), *several]
     known = tuple(version for version in VERSIONS if version in asked)
     if not known:
-        raise Refused(f"{origin}: cniVersion: {asked[0]!r} is not known here, only {', '.join(VERSIONS)}")
+        raise Refused(f"{origin}: cniVersion: {asked[0]!r} is not supported, only {', '.join(VERSIONS)}")
     return known
 
 
@@ -118,7 +118,7 @@ def _plugins(document: Fields, name: str, origin: str, folder: Path | None) -> I
         raise Refused(f"{origin}: plugins: must be a list")
     only_inlined = _flag(document, "loadOnlyInlinedPlugins", origin)
     if only_inlined and "plugins" not in document:
-        raise Refused(f"{origin}: loadOnlyInlinedPlugins: there is no list of plugins")
+        raise Refused(f"{origin}: loadOnlyInlinedPlugins: needs a list of plugins")
     for index, fields in enumerate(inlined):
         yield _plugin(fields, f"{origin}: plugins[{index}]")
     if folder is not None and not only_inlined:
@@ -131,7 +131,7 @@ def _plugin(fields: object, where: str) -> Plugin:
         raise Refused(f"{where}: must be an object")
     kind = _text(fields, "type", where)
     if "/" in kind or kind in (".", "..") or "\0" in kind:
-        raise Refused(f"{where}: type: {kind!r} is not a file's name")
+        raise Refused(f"{where}: type: {kind!r} is not a file name")
     capabilities = fields.get("capabilities", {})
     if not isinstance(capabilities, dict):
         raise Refused(f"{where}: capabilities: must be an object")
@@ -142,13 +142,13 @@ def _plugin(fields: object, where: str) -> Plugin:
 def _text(document: Fields, key: str, where: str) -> str:
     value = document.get(key)
     if not isinstance(value, str) or not value:
-        raise Refused(f"{where}: {key}: must be a text")
+        raise Refused(f"{where}: {key}: must be a string")
     return value
 
 
 def _flag(document: Fields, key: str, where: str) -> bool:
     value = document.get(key, False)
-    if isinstance(value, str) and value.lower() in ("true", "false"):  # libcni takes these too
+    if isinstance(value, str) and value.lower() in ("true", "false"):  # libcni accepts these too
         return value.lower() == "true"
     if not isinstance(value, bool):
         raise Refused(f"{where}: {key}: must be true or false")
@@ -178,7 +178,7 @@ def plugin_files(folder: Path) -> list[Path]:
 
 
 def network_files(folder: Path) -> list[Path]:
-    """All that may be a network's file, in lexical order. Raises OSError when the folder cannot be read."""
+    """All possible network files, in lexical order. Raises OSError if the folder cannot be read."""
     try:
         return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
     except (FileNotFoundError, NotADirectoryError):
@@ -186,9 +186,9 @@ def network_files(folder: Path) -> list[Path]:
 
 
 class ConfFolder:
-    """The folder's first network, read again whenever a file has changed.
+    """The folder's first network, read again when a file has changed.
 
-    It is looked at when it matters (a pod, a status), which takes some 30 µs: nothing has to be watched.
+    The folder is checked when needed (a pod, a status), which takes some 30 µs, instead of being watched.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -201,7 +201,7 @@ class ConfFolder:
     def network(self) -> Network | None:
         """The network that new pods get.
 
-        A file that cannot be used leaves the last good one in force; without any file there is none.
+        If the file cannot be used, the last good one stays in use; without any file there is no network.
         """
         try:
             files = network_files(self._folder)
@@ -211,7 +211,7 @@ class ConfFolder:
             return self._network
         if seen != self._seen:
             self._load(files)
-            self._seen = self._signature(files)  # again: the network's name tells of another folder
+            self._seen = self._signature(files)  # again: the network's name may add another folder
         return self._network
 
     def _load(self, files: list[Path]) -> None:
@@ -222,10 +222,10 @@ class ConfFolder:
         try:
             network = parse(_read(files[0]), str(files[0]), folder=self._folder)
         except Refused as error:
-            kept = f"; network {self._network.name!r} stays as it was" if self._network else ""
+            kept = f"; network {self._network.name!r} stays in use unchanged" if self._network else ""
             self._complain(f"{error}{kept}")
             return
-        log.info("CNI network %r is read from %s", network.name, network.origin)
+        log.info("CNI network %r loaded from %s", network.name, network.origin)
         self._network, self.complaint = network, ""
 
     def _complain(self, why: str) -> None:

@@ -1,6 +1,7 @@
-"""The CNI network driver: a `NetworkDriver` that has plugins do the work.
+"""The CNI network driver: a `NetworkDriver` that calls plugins.
 
-Its records outlive the daemon and the configuration: each attachment is deleted the way it was added.
+Its records persist across restarts and configuration changes: each attachment is deleted with the
+configuration with which it was added.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ log = logging.getLogger(__name__)
 NOT_READY = "NetworkPluginNotReady"
 
 _START_PATIENCE_S = 20.0
-"""What earlier pods left is undone before the first request, unless it takes longer than this."""
+"""Seconds that the daemon's start waits for the cleanup after earlier pods, which then continues."""
 
 _RETRY_S = (5.0, 15.0, 60.0, 300.0)
-"""Waits between attempts to delete what could not be deleted; the last one repeats."""
+"""Seconds between retries of a failed DEL; the last one repeats."""
 
 
 class CniNetwork:
     """A `NetworkDriver`. All methods are called in one event loop."""
 
     def __init__(self, config: CniConfig, root: Path, state: Path) -> None:
-        """root: of the daemon, for what was asked of plugins, unless `config` names another folder.
+        """root: the daemon's, for attachments, unless `config` names another folder.
 
-        state: the daemon's state directory; keeps the node's pod ranges, which the kubelet tells once.
+        state: the daemon's state directory; stores the node's pod ranges, which the kubelet sends only once.
         """
         self._config = config
         self._folder = ConfFolder(Path(config.conf_dir))
@@ -57,7 +58,7 @@ class CniNetwork:
     async def start(self, live: Mapping[str, tuple[str, ...]]) -> None:
         self._ranges = self._read_ranges()
         for attachment in self._cache.read():
-            wiring = Wiring.found(self._cache, self._chain, self._told_by_node, attachment)
+            wiring = Wiring.found(self._cache, self._chain, self._node_capabilities, attachment)
             self._wirings[attachment.sandbox_id] = wiring
         self._unwell.update(self._cache.newer)
         kept = [wiring for wiring in self._wirings.values() if wiring.sandbox_id in live]
@@ -68,17 +69,19 @@ class CniNetwork:
         if cleared.done():
             await self._collect_garbage(kept)
         else:
-            log.warning("CNI: plugins are slow to undo what earlier pods left; they go on while pods start")
+            log.warning(
+                "CNI: plugins are slow to clean up after earlier pods; this continues while pods start"
+            )
         self._tasks.start(self._check(kept), "CNI: check what is kept")
 
     async def _clear(self, gone: Sequence[Wiring]) -> None:
         for outcome in await asyncio.gather(*map(self._let_go, gone), return_exceptions=True):
             if isinstance(outcome, BaseException):
-                log.error("an attachment of an earlier pod is left behind for now: %s", outcome)
+                log.error("failed to delete an attachment of an earlier pod, retrying later: %s", outcome)
 
     async def _collect_garbage(self, kept: Sequence[Wiring]) -> None:
         network = self._folder.network()
-        if network is None or self._cache.newer:  # plugins would take what those hold for garbage
+        if network is None or self._cache.newer:  # plugins would delete the resources of these
             return
         try:
             version = await self._chain.version(network)
@@ -92,23 +95,23 @@ class CniNetwork:
                     log.warning("%s", problem)
         except TimeoutError:
             log.warning(
-                "CNI: plugins are slow to collect garbage: they are stopped, and asked again another time"
+                "CNI: plugins are slow to collect garbage: stopped, will be retried at the next start"
             )
 
     async def _check(self, kept: Sequence[Wiring]) -> None:
-        """A pod whose network was damaged while no daemon looked is named in the log and in `features`."""
+        """Report pods whose network was damaged while no daemon ran, in the log and in `features`."""
         for wiring in kept:
             try:
                 async with wiring.lock:
                     await wiring.check()
             except errors.PhantomError as error:
                 self._unwell[wiring.sandbox_id] = str(error)
-                log.error("the network of sandbox %s is not as it was made: %s", wiring.sandbox_id, error)
+                log.error("the network of sandbox %s failed its CHECK: %s", wiring.sandbox_id, error)
 
     async def attach(self, sandbox_id: str, netns: str, *, ahead: bool) -> Attachment:
         if sandbox_id in self._wirings:
-            raise errors.AlreadyExists(f"sandbox {sandbox_id} is attached already")
-        wiring = Wiring(self._cache, self._chain, self._told_by_node, sandbox_id, netns)
+            raise errors.AlreadyExists(f"sandbox {sandbox_id} is already attached")
+        wiring = Wiring(self._cache, self._chain, self._node_capabilities, sandbox_id, netns)
         wiring.hold()
         self._wirings[sandbox_id] = wiring
         network = self._folder.network()
@@ -116,10 +119,13 @@ class CniNetwork:
             try:
                 async with wiring.lock:
                     args = capabilities.generic_args(sandbox_id)
-                    await wiring.add(network, args, declared(network, self._told_by_node()))
-            except errors.PhantomError as error:  # a pod that asks for this namespace will be told
-                log.warning("a namespace stays without network for now: %s", error)
-        # the addresses are the pod's once it has joined: until then plugins may still be asked anew
+                    await wiring.add(network, args, declared(network, self._node_capabilities()))
+            except errors.PhantomError as error:  # the pod that claims it retries, and gets the error
+                log.warning(
+                    "failed to attach a namespace in advance, it will be retried when a pod claims it: %s",
+                    error,
+                )
+        # addresses are only known after `join`, which may call plugins again
         return Attachment((), links.raise_loopback())
 
     async def join(self, sandbox_id: str, pod: SandboxConfig) -> tuple[str, ...]:
@@ -130,9 +136,9 @@ class CniNetwork:
         if network is None:
             raise errors.FailedPrecondition(f"network: {self._uninitialized()}")
         args = capabilities.pod_args(sandbox_id, pod)
-        told = self._told_by_node() | capabilities.of_pod(pod)
+        arguments = self._node_capabilities() | capabilities.of_pod(pod)
         async with wiring.lock:
-            return await wiring.change(network, args, declared(network, told))
+            return await wiring.change(network, args, declared(network, arguments))
 
     async def release(self, sandbox_id: str) -> None:
         wiring = self._wirings.get(sandbox_id)
@@ -172,7 +178,7 @@ class CniNetwork:
             self._ranges_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             codec.write_atomically(self._ranges_path, codec.to_json(self._ranges))
 
-    def _told_by_node(self) -> Fields:
+    def _node_capabilities(self) -> Fields:
         return capabilities.of_node(self._ranges)
 
     def _read_ranges(self) -> tuple[str, ...]:
@@ -182,17 +188,17 @@ class CniNetwork:
             return ()
         except (OSError, codec.DecodeError) as error:
             log.warning(
-                "%s cannot be read: the kubelet has to tell the pod ranges again: %s",
+                "%s cannot be read, pod ranges are unknown until the kubelet sends them again: %s",
                 self._ranges_path,
                 error,
             )
             return ()
 
     async def dismantle(self) -> None:
-        """Nothing: what pods shared was made by plugins, which have no verb to take it away."""
+        """Does nothing: the shared setup is made by plugins, which have no verb to remove it."""
 
     async def close(self) -> None:
-        """Stop trying; pods stay attached."""
+        """Stop retries; pods stay attached."""
         self._tasks.cancel()
         await self._tasks.wait()
         for wiring in self._wirings.values():
@@ -207,16 +213,16 @@ class CniNetwork:
         if network is None:
             return {"network": f"off: {self._folder.complaint}"}
         why = prewire.unavailable_reason(self._config.prewire, network)
-        told = {
+        found = {
             "network": f"on: CNI network {network.name}, {network.origin}",
             "prewire": f"off: {why}" if why else "on",
             "attachments": "on",
         }
         if self._folder.complaint:
-            told["configuration"] = f"off: {self._folder.complaint}"
+            found["configuration"] = f"off: {self._folder.complaint}"
         if self._unwell:
-            told["attachments"] = f"off: {'; '.join(self._unwell.values())}"
-        return told
+            found["attachments"] = f"off: {'; '.join(self._unwell.values())}"
+        return found
 
     async def ready(self) -> tuple[bool, str, str]:
         network = self._folder.network()
@@ -233,10 +239,10 @@ class CniNetwork:
         return f"cni plugin not initialized: {self._folder.complaint}"
 
 
-def declared(network: Network, told: Fields) -> Fields:
-    """What at least one plugin asked to be told: the rest need not be kept."""
+def declared(network: Network, arguments: Fields) -> Fields:
+    """The arguments that at least one plugin declares; others are not stored."""
     asked = frozenset[str]().union(*(plugin.capabilities for plugin in network.plugins))
-    return {name: value for name, value in told.items() if name in asked}
+    return {name: value for name, value in arguments.items() if name in asked}
 
 
 def _waits() -> Iterator[float]:

@@ -1,4 +1,4 @@
-"""Plugins that outlived the daemon that called them: they would go on to add while they are being undone."""
+"""Plugins that still run after their daemon has ended: their ADD must not run concurrently with DEL."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _VARIABLE = b"CNI_CONTAINERID="
 
 
 def end_orphans(sandbox_ids: Set[str]) -> None:
-    """Kill every process that a plugin's environment gives one of these ids, delegates included, and wait.
+    """Kill every plugin process with one of these ids in its environment, delegates included, and wait.
 
     Blocks: some 20 µs for each process of the node, none without ids.
     """
     if not sandbox_ids:
         return
     wanted = {_VARIABLE + sandbox_id.encode() for sandbox_id in sandbox_ids}
-    # from the caller to the called, as pids grow: a killed caller calls nobody any more
+    # by increasing pid, callers before their delegates: a killed caller starts no new ones
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-        if pid != os.getpid() and _is_told(pid, wanted):
+        if pid != os.getpid() and _has_id(pid, wanted):
             _end(pid, wanted)
 
 
-def _is_told(pid: int, wanted: Set[bytes]) -> bool:
+def _has_id(pid: int, wanted: Set[bytes]) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return not wanted.isdisjoint(file.read().split(b"\0"))
-    except OSError:  # it has ended, or is none of ours to read
+    except OSError:  # it has ended, or access is denied
         return False
 
 
@@ -42,14 +42,14 @@ def _end(pid: int, wanted: Set[bytes]) -> None:
     except ProcessLookupError:
         return
     try:
-        if not _is_told(pid, wanted):  # the pid was another's when it was looked at
+        if not _has_id(pid, wanted):  # the pid was reused
             return
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        poll = select.poll()  # select(2) takes no descriptor above 1023
+        poll = select.poll()  # select(2) cannot use descriptors above 1023
         poll.register(pidfd, select.POLLIN)
         ended = poll.poll(1000 * _PATIENCE_S)
         log.warning(
-            "a CNI plugin of an earlier daemon is ended: pid %d%s", pid, "" if ended else ", it hangs"
+            "CNI plugin of an earlier daemon killed: pid %d%s", pid, "" if ended else ", but it hangs"
         )
     except ProcessLookupError:
         pass

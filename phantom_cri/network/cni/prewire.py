@@ -1,4 +1,4 @@
-"""Whether a namespace can be attached before anybody knows whose it will be."""
+"""Whether a namespace can be attached before its pod is known."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ INDIFFERENT = frozenset(
         *("portmap", "bandwidth", "tuning", "firewall", "sbr", "vrf"),
     }
 )
-"""Plugins of containernetworking that do the same for every pod, but for what capabilities tell them.
+"""Plugins of containernetworking that do the same for every pod, except for capability arguments.
 
-Not among them: `static` and `host-device`, which have one address or device to give; `dhcp`, which may send
-the pod's name; and everybody else's, which as a rule ask the API server for the pod named in CNI_ARGS.
+Not included: `static` and `host-device`, which have only one address or device; `dhcp`, which may send the
+pod's name; and those of others, which usually query the API server for the pod named in CNI_ARGS.
 """
 
 
 def unavailable_reason(mode: Prewire, network: Network) -> str:
-    """Why the pod has to be known first, "" when it has not."""
+    """Why the pod has to be known first; "" if it need not be."""
     if mode == "never":
         return "network.cni.prewire is never"
     if mode == "always":
@@ -29,8 +29,8 @@ def unavailable_reason(mode: Prewire, network: Network) -> str:
     for plugin in network.plugins:
         for kind in (plugin.type, plugin.delegate):
             if kind and kind not in INDIFFERENT:
-                return f"plugin {kind!r} may do something else for each pod"
-        told = sorted(plugin.capabilities & OF_EVERY_POD)
-        if told:
-            return f"plugin {plugin.type!r} is told each pod's {told[0]}"
+                return f"plugin {kind!r} may depend on the pod"
+        depends_on = sorted(plugin.capabilities & OF_EVERY_POD)
+        if depends_on:
+            return f"plugin {plugin.type!r} needs each pod's {depends_on[0]}"
     return ""

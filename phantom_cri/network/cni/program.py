@@ -1,6 +1,6 @@
-"""Running a plugin: a program that is asked on stdin and answers on stdout, in limited time and space.
+"""Runs a plugin: a program with its request on stdin and its answer on stdout, with limits of time and size.
 
-posix_spawn, so that nothing of this process is copied and no fork handler runs (gRPC does not survive one).
+By posix_spawn, so that this process is not copied and no fork handler runs (gRPC does not support fork).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import NamedTuple
 from phantom_cri import codec, errors
 
 OUTPUT_LIMIT = 1 << 20
-"""Bytes of stdout. A result of a thousand routes takes a tenth of it."""
+"""Limit of stdout in bytes. A result with a thousand routes has a tenth of it."""
 
 COMPLAINT_LIMIT = 64 << 10
-"""Bytes of stderr that are kept; the rest is read and dropped."""
+"""Bytes of stderr that are kept; more is read and dropped."""
 
 _CHUNK = 64 << 10
-_GRACE = 1.0  # seconds for what has ended to close its output: a child that it left may hold that open
+_GRACE = 1.0  # seconds to wait for the end of output: a child may keep it open
 _KILL_GRACE = 5.0
-_DEFAULT_AGAIN = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these, and that would be inherited
+_DEFAULT_AGAIN = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python, which would be inherited
 
 
 class Outcome(NamedTuple):
-    """`status`: exit code, or the negative number of the signal that ended it."""
+    """`status`: exit code, or the negative number of the signal that killed it."""
 
     status: int
     stdout: bytes
@@ -36,10 +36,10 @@ class Outcome(NamedTuple):
 
 
 async def run(path: str, environment: Mapping[str, str], stdin: bytes, timeout_s: float) -> Outcome:
-    """Run the program at `path` to its end. A cancelled caller has it killed, with all that it started.
+    """Run the program at `path` to its end. If the caller is cancelled, it is killed with all its children.
 
-    Raises Unavailable when it takes longer, Internal when it says too much (killed in both cases) or the
-    kernel refuses it, ResourceExhausted.
+    Raises Unavailable after the timeout, Internal if its output is too large (killed in both cases) or it
+    cannot be started, ResourceExhausted.
     """
     try:
         with _file_of(stdin) as source, _Sink(OUTPUT_LIMIT) as out, _Sink(COMPLAINT_LIMIT) as err:
@@ -69,7 +69,7 @@ async def _wait(path: str, program: _Program, out: _Sink, timeout_s: float) -> N
 
 
 class _Program:
-    """A running program, the leader of a session of its own."""
+    """A running program, the leader of its own session."""
 
     def __init__(self, path: str, environment: Mapping[str, str], stdin: int, out: int, err: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -113,13 +113,13 @@ class _Program:
             result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         finally:
             os.close(self._pidfd)
-        if result is None:  # it hangs in the kernel: killed, but nobody can tell when it goes
+        if result is None:  # it hangs in the kernel: killed, but not exited yet
             return -signal.SIGKILL
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
 
 class _Sink:
-    """The reading end of a pipe, emptied as the loop turns."""
+    """The read end of a pipe, read by the event loop."""
 
     def __init__(self, limit: int) -> None:
         self.content = bytearray()
@@ -133,7 +133,7 @@ class _Sink:
         return self
 
     def listen(self) -> None:
-        """From now on only the program holds the writing end."""
+        """Start reading, after the program got the write end."""
         os.close(self.entry)
         self.entry = -1
         os.set_blocking(self._exit, False)
@@ -164,7 +164,7 @@ class _Sink:
 
 @contextlib.contextmanager
 def _file_of(content: bytes) -> Iterator[int]:
-    """A file in memory, to be read from its start: a pipe would have to be fed."""
+    """A file in memory; unlike a pipe it needs no writer."""
     fd = os.memfd_create("cni-request", os.MFD_CLOEXEC)
     try:
         codec.write_all(fd, content)

@@ -1,4 +1,4 @@
-"""One call of one plugin: what it is asked, and what its answer means (CNI spec, sections 2, 3, 5)."""
+"""One call of one plugin: its request and its answer (CNI spec, sections 2, 3, 5)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ INTERFACE = "eth0"
 
 _TRY_AGAIN = 11
 _UNAVAILABLE = (50, 51)
-_SHOWN = 400  # characters of what a plugin says
+_SHOWN = 400  # characters of a plugin's message
 
 
 class Call(NamedTuple):
-    """What is the same for all plugins of a network. netns: a path, "" when the namespace is gone."""
+    """The parameters common to all plugins of a network. netns: a path, "" if the namespace is gone."""
 
     sandbox_id: str = ""
     netns: str = ""
@@ -53,7 +53,7 @@ class _Result(Document, frozen=True):
 
 
 class Caller:
-    """Finds and calls plugins. timeout_s: seconds that one call may take."""
+    """Finds and calls plugins. timeout_s: seconds for one call."""
 
     def __init__(self, bin_dirs: Sequence[Path], timeout_s: float) -> None:
         self._bin_dirs = tuple(bin_dirs)
@@ -62,7 +62,7 @@ class Caller:
         self._spoken: dict[tuple[str, int, int], frozenset[str]] = {}
 
     def find(self, kind: str) -> str:
-        """The plugin's path. Raises FailedPrecondition naming the folders that lack it."""
+        """The plugin's path. Raises FailedPrecondition naming the searched folders."""
         for folder in self._bin_dirs:
             path = folder / kind
             if path.is_file() and os.access(path, os.X_OK):
@@ -82,15 +82,15 @@ class Caller:
         extra: Fields | None = None,
         timeout_s: float | None = None,
     ) -> bytes:
-        """What the plugin wrote to stdout; its stderr is dropped then.
+        """Call the plugin; returns its stdout, and drops its stderr.
 
-        Raises FailedPrecondition without the plugin, Unavailable when it asks to be tried again or hangs,
-        Internal with its own words.
+        Raises FailedPrecondition if the plugin is missing, Unavailable if it requests a retry or hangs,
+        Internal with its message.
         """
         path = self.find(plugin.type)
         request = derive(network, plugin, version, call.capabilities, previous, extra)
         try:
-            async with self._slots:  # a node that comes up starts a hundred pods at once
+            async with self._slots:  # after a node's boot a hundred pods start at once
                 environment = self._environment(command, call)
                 outcome = await program.run(path, environment, request, timeout_s or self._timeout_s)
         except errors.PhantomError as error:
@@ -100,7 +100,7 @@ class Caller:
         return outcome.stdout
 
     async def versions(self, plugin: Plugin, timeout_s: float) -> frozenset[str]:
-        """The versions that a plugin speaks, none when it does not tell; asked once for each file it is."""
+        """The versions that a plugin supports, empty if it does not report them; cached for each file."""
         path = self.find(plugin.type)
         status = os.stat(path)
         key = (path, status.st_ino, status.st_mtime_ns)
@@ -111,7 +111,7 @@ class Caller:
         return self._spoken[key]
 
     def _environment(self, command: str, call: Call) -> dict[str, str]:
-        """Ours, for PATH and proxies, and the protocol's own."""
+        """The daemon's environment, for PATH and proxies, and the protocol's variables."""
         protocol = {"CNI_COMMAND": command, "CNI_PATH": ":".join(str(folder) for folder in self._bin_dirs)}
         if call.sandbox_id:
             protocol |= {
@@ -132,36 +132,36 @@ def derive(
     previous: Fields | None,
     extra: Fields | None = None,
 ) -> bytes:
-    """The request for one plugin: its configuration with what the runtime adds (section 3)."""
+    """The request to one plugin: its configuration with the runtime's additions (section 3)."""
     request = dict(plugin.fields)
     for key in ("capabilities", "runtimeConfig", "prevResult"):
         request.pop(key, None)
     request |= {"cniVersion": version, "name": network.name}
-    told = told_to(plugin, capabilities)
-    if told:
-        request["runtimeConfig"] = told
+    arguments = arguments_for(plugin, capabilities)
+    if arguments:
+        request["runtimeConfig"] = arguments
     if previous is not None:
         request["prevResult"] = previous
     return codec.to_json(request | (extra or {}))
 
 
-def told_to(plugin: Plugin, capabilities: Arguments) -> Fields:
-    """Those capability arguments that the plugin declares."""
+def arguments_for(plugin: Plugin, capabilities: Arguments) -> Fields:
+    """The capability arguments that the plugin declares."""
     return {name: value for name, value in capabilities.items() if name in plugin.capabilities}
 
 
 def result_of(place: str, stdout: bytes) -> Fields:
-    """A result as its plugin wrote it, checked as far as we read it. Raises Internal."""
+    """A plugin's unchanged result; only the fields that we use are checked. Raises Internal."""
     try:
         result = codec.from_json(stdout, dict[str, Any])
         codec.convert(result, _Result)
     except (codec.DecodeError, RecursionError) as error:
-        raise errors.Internal(f"{place}: {_shown(stdout)} is no result: {error}") from error
+        raise errors.Internal(f"{place}: {_shown(stdout)} is not a valid result: {error}") from error
     return result
 
 
 def addresses(place: str, result: Fields) -> tuple[str, ...]:
-    """The addresses of the pod's own interface, in the result's order. Raises Internal when there is none."""
+    """The addresses of the pod's own interface, in the result's order. Raises Internal if it has none."""
     known = codec.convert(result, _Result)
     found = []
     for entry in known.ips:
@@ -172,12 +172,12 @@ def addresses(place: str, result: Fields) -> tuple[str, ...]:
         except ValueError as error:
             raise errors.Internal(f"{place}: ips: {entry.address!r} is not an address") from error
     if not found:
-        raise errors.Internal(f"{place}: {INTERFACE} was given no address")
+        raise errors.Internal(f"{place}: {INTERFACE} got no address")
     return tuple(dict.fromkeys(found))
 
 
 def _is_ours(result: _Result, index: int | None) -> bool:
-    """An address that names no interface is the asked one's (as libcni's users take it)."""
+    """An address without an interface belongs to the requested one (as other users of libcni assume)."""
     if index is None:
         return True
     if not 0 <= index < len(result.interfaces):
@@ -187,7 +187,7 @@ def _is_ours(result: _Result, index: int | None) -> bool:
 
 
 def refusal(place: str, outcome: program.Outcome) -> errors.PhantomError:
-    """What a plugin that failed says, as one of our errors."""
+    """The message of a failed plugin as one of our errors."""
     said = _plugin_error(outcome.stdout) or _plugin_error(outcome.stderr)
     if said is None:
         ended = f"exit code {outcome.status}" if outcome.status > 0 else f"signal {-outcome.status}"
@@ -209,10 +209,10 @@ def _plugin_error(text: bytes) -> PluginError | None:
 
 def _supported(answer: bytes) -> frozenset[str]:
     try:
-        told = codec.from_json(answer, dict[str, Any]).get("supportedVersions")
+        versions = codec.from_json(answer, dict[str, Any]).get("supportedVersions")
     except (codec.DecodeError, RecursionError):
         return frozenset()
-    return frozenset(map(str, told)) if isinstance(told, list) else frozenset()
+    return frozenset(map(str, versions)) if isinstance(versions, list) else frozenset()
 
 
 def where(command: str, network: Network, plugin: Plugin) -> str:
@@ -225,7 +225,7 @@ def _shown(text: bytes) -> str:
 
 
 def _plain(text: str) -> str:
-    """Foreign words, made fit for one line of an error."""
+    """A message of a plugin, shortened to one printable line."""
     words = " ".join(text[: 4 * _SHOWN].split())
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words[:_SHOWN]

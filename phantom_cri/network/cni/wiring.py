@@ -1,4 +1,4 @@
-"""One sandbox's way onto a network and off it again."""
+"""Attaches one sandbox to a network and detaches it."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from phantom_cri.network.cni.protocol import Call, addresses
 
 
 class Wiring:
-    """A sandbox's namespace and what plugins did to it. One operation at a time, as CNI asks (`lock`).
+    """A sandbox's namespace and its attachment. One operation at a time, as CNI requires (`lock`).
 
-    The namespace is kept open until the last DEL: a plugin can then clean up inside it whoever died before.
+    The namespace is kept open until the last DEL: so plugins can clean up inside it after the fragment's
+    death.
     """
 
     def __init__(
-        self, cache: Cache, chain: Chain, told_by_node: Callable[[], Fields], sandbox_id: str, netns: str
+        self, cache: Cache, chain: Chain, node_capabilities: Callable[[], Fields], sandbox_id: str, netns: str
     ) -> None:
-        """netns: a path that stays the same while the sandbox's fragment lives."""
+        """netns: a path that is valid while the sandbox's fragment lives."""
         self.sandbox_id = sandbox_id
         self.lock = asyncio.Lock()
-        self.network: Network | None = None  # None too when an earlier daemon attached it
+        self.network: Network | None = None  # also None if an earlier daemon attached it
         self.attachment: Attachment | None = None
-        self._cache, self._chain, self._told_by_node = cache, chain, told_by_node
+        self._cache, self._chain, self._node_capabilities = cache, chain, node_capabilities
         self._netns = netns
         self._netns_fd = -1
 
     @classmethod
     def found(
-        cls, cache: Cache, chain: Chain, told_by_node: Callable[[], Fields], attachment: Attachment
+        cls, cache: Cache, chain: Chain, node_capabilities: Callable[[], Fields], attachment: Attachment
     ) -> Wiring:
-        """Of an earlier daemon. Its namespace is held if it is still there."""
-        wiring = cls(cache, chain, told_by_node, attachment.sandbox_id, attachment.netns)
+        """From an earlier daemon's attachment. Its namespace is opened if it still exists."""
+        wiring = cls(cache, chain, node_capabilities, attachment.sandbox_id, attachment.netns)
         wiring.attachment = attachment
         if attachment.boot_id not in ("", cache.boot_id):
             return wiring
@@ -45,7 +46,7 @@ class Wiring:
             wiring.hold()
         except errors.PhantomError:
             return wiring
-        if os.fstat(wiring._netns_fd).st_ino != attachment.netns_id:  # another process has this pid now
+        if os.fstat(wiring._netns_fd).st_ino != attachment.netns_id:  # the pid was reused
             wiring.let_go()
         return wiring
 
@@ -82,8 +83,8 @@ class Wiring:
         return await self._add_from(network, attachment, ())
 
     async def change(self, network: Network, args: str, capabilities: Fields) -> tuple[str, ...]:
-        """Tell plugins what only the pod knows. The first that is told anything new, and those after it, are
-        deleted and added again: the ones before keep what they made, links and addresses most of all.
+        """Pass the pod's arguments to plugins. The first one with changed arguments, and those after it, are
+        deleted and added again; those before it keep their links and addresses.
         """
         before = self.attachment
         if before is None or not before.results or not _is_same(self.network, network):
@@ -114,14 +115,14 @@ class Wiring:
         return ips
 
     async def _undo(self, reason: BaseException) -> None:
-        """DEL after a failed ADD: what cannot be deleted now stays recorded. `reason` is what counts."""
+        """DEL after a failed ADD; if it fails too, the attachment stays recorded. `reason`: ADD's error."""
         try:
             await to_the_end(self.delete())
         except errors.PhantomError as error:
             reason.add_note(f"and DEL failed too: {error}")
 
     async def delete(self) -> None:
-        """DEL with the configuration that ADD was given; idempotent. After an error it can be tried again."""
+        """DEL with ADD's configuration; idempotent. Can be retried after an error."""
         attachment = self.attachment
         if attachment is None:
             return
@@ -132,7 +133,7 @@ class Wiring:
         self.attachment = self.network = None
 
     async def check(self) -> None:
-        """CHECK. Raises what the first plugin says that does not find what it made."""
+        """CHECK. Raises the error of the first plugin that fails."""
         attachment = self.attachment
         if attachment is None or not attachment.results or self._netns_fd < 0:
             return
@@ -141,13 +142,13 @@ class Wiring:
         await self._chain.check(network, attachment.version, call, attachment.results[-1])
 
     def _call(self, attachment: Attachment, netns: str | None = None) -> Call:
-        """Without `netns` the namespace goes by our own descriptor, which outlives the fragment."""
+        """Without `netns` the path is our own descriptor's, which is valid after the fragment's death."""
         held = f"/proc/{os.getpid()}/fd/{self._netns_fd}" if self._netns_fd >= 0 else ""
         path = held if netns is None else netns
-        told = attachment.capabilities
-        if not attachment.results:  # ADD may have failed for want of what is known by now: so would DEL
-            told = self._told_by_node() | told
-        return Call(attachment.sandbox_id, path, attachment.args, told)
+        capabilities = attachment.capabilities
+        if not attachment.results:  # ADD may have failed for missing arguments; DEL needs them too
+            capabilities = self._node_capabilities() | capabilities
+        return Call(attachment.sandbox_id, path, attachment.args, capabilities)
 
 
 def _is_same(one: Network | None, other: Network) -> bool:

@@ -63,7 +63,7 @@ def test_a_configuration_that_comes_and_goes_needs_no_restart(make_node: NodeMak
 
     path.write_text("{")
     found = condition(cri)
-    assert found.status and "stays as it was" in found.message
+    assert found.status and "stays in use unchanged" in found.message
     more = pod_of(cri, node).run_sandbox()
     assert more.ip in node.addresses()
 
@@ -225,14 +225,14 @@ def test_a_configuration_that_is_gone_when_the_daemon_comes_back(node: CniNode) 
         ),
         ("sys.exit('Traceback: \\x1b[31m oops')", grpc.StatusCode.INTERNAL, "exit code 1: 'Traceback: "),
         ("os.kill(os.getpid(), 11)", grpc.StatusCode.INTERNAL, "signal 11"),
-        ("print('no JSON at all')", grpc.StatusCode.INTERNAL, "'no JSON at all' is no result"),
-        ("print('[' * 100000)", grpc.StatusCode.INTERNAL, "is no result"),
+        ("print('no JSON at all')", grpc.StatusCode.INTERNAL, "'no JSON at all' is not a valid result"),
+        ("print('[' * 100000)", grpc.StatusCode.INTERNAL, "is not a valid result"),
         (
             "[sys.stdout.write('x' * 65536) for _ in range(100)]",
             grpc.StatusCode.INTERNAL,
             "wrote more than 1048576 bytes and was killed",
         ),
-        ("print('{}')", grpc.StatusCode.INTERNAL, "eth0 was given no address"),
+        ("print('{}')", grpc.StatusCode.INTERNAL, "eth0 got no address"),
         (
             "os.fork() or time.sleep(100); time.sleep(100)",
             grpc.StatusCode.UNAVAILABLE,
@@ -251,7 +251,7 @@ def test_a_plugin_that_fails_is_named_and_what_others_made_goes(
     refused, message = refusal(lambda: pod_of(cri, node).run_sandbox())
     assert refused == code
     assert words in message
-    if "eth0 was given" not in words:
+    if "eth0 got" not in words:
         assert (
             f"CNI ADD by plugin 'broken' of network '{node.name}' ({node.conf_dir}/10-net.conflist)"
             in message

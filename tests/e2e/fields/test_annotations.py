@@ -22,7 +22,7 @@ KEPT = {"": "empty", "io.kubernetes.container.hash": "1", "a/b": "\n\0\u202e", "
 def test_those_without_effect_are_told_of_once(node: Daemon, make_pod: PodMaker) -> None:
     pod = make_pod(annotations={**UNMET, "kubernetes.io/egress-bandwidth": "1M"})
     container = pod.create("true", annotations=UNMET)
-    told = [line for line in node.log_text().splitlines() if "annotations without effect here" in line]
+    told = [line for line in node.log_text().splitlines() if "unsupported annotations ignored" in line]
     ours = [line for line in told if pod.id in line or container.id in line]
     assert len(ours) == 2
     for line in ours:
@@ -36,5 +36,5 @@ def test_the_usual_ones_are_not_told_of(node: Daemon, make_pod: PodMaker) -> Non
     container = pod.create("true", annotations=KEPT, labels=KEPT)
     for status in (pod.status, container.status):
         assert (dict(status.annotations), dict(status.labels)) == (KEPT, KEPT)
-    told = [line for line in node.log_text().splitlines() if "without effect" in line]
+    told = [line for line in node.log_text().splitlines() if "unsupported annotations" in line]
     assert not [line for line in told if pod.id in line or container.id in line]

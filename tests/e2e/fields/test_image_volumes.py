@@ -58,7 +58,7 @@ def at_volume(image: str, sub_path: str = "", **fields: Any) -> list[pb.Mount]:
     ("fields", "code", "words"),
     [
         ({"readonly": False}, grpc.StatusCode.INVALID_ARGUMENT, "must be read-only"),
-        ({"host_path": "/etc"}, grpc.StatusCode.INVALID_ARGUMENT, "beside an image"),
+        ({"host_path": "/etc"}, grpc.StatusCode.INVALID_ARGUMENT, "cannot be combined with an image"),
         ({"sub_path": "/etc"}, grpc.StatusCode.INVALID_ARGUMENT, "image_sub_path"),
         ({"sub_path": "data/../etc"}, grpc.StatusCode.INVALID_ARGUMENT, "image_sub_path"),
         ({"sub_path": "missing"}, grpc.StatusCode.NOT_FOUND, "'missing' does not exist"),

@@ -217,7 +217,7 @@ def test_bytes_that_are_no_message(method: MethodDescriptor, cri: Cri) -> None:
         code, text = refusal(partial(caller, body, timeout=CALL_SECONDS))
         assert (code, text) == (
             grpc.StatusCode.INVALID_ARGUMENT,
-            f"request: these bytes are no {method.input_type.full_name}",
+            f"request: not a valid {method.input_type.full_name}",
         )
 
 

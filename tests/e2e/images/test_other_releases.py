@@ -68,7 +68,7 @@ async def test_a_newer_schema_is_left_as_it_is_with_all_that_it_may_need(
 
     service = await start(resumable_for_s=0.0)
     assert service.list() == ()
-    assert "is not used and left as it is: it has schema 2 of a newer phantom-cri" in caplog.text
+    assert "is ignored and not changed: it has schema 2 of a newer phantom-cri" in caplog.text
     other = await service.pull(ImageSpec(image=image(spec_registry, "two", "b")))
     await service.remove(other)
     service = await start(resumable_for_s=0.0)

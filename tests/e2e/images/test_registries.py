@@ -391,7 +391,7 @@ async def test_an_encoding_nobody_asked_for(
     )
     error = await refused(await start(), name)
     assert error.code == "FAILED_PRECONDITION"
-    assert f"layer {layer}: Content-Encoding 'br', which nobody asked for" in str(error)
+    assert f"layer {layer}: Content-Encoding 'br', which was not requested" in str(error)
 
 
 async def test_a_small_answer_that_unpacks_to_a_huge_one(

@@ -147,7 +147,7 @@ def test_a_refused_pod_names_the_field_and_leaves_nothing(cri: Cri, make_pod: Po
 def test_a_handler_that_is_not_there(cri: Cri, make_pod: PodMaker) -> None:
     code, text = refusal(lambda: make_pod(handler="nonsense"))
     assert code in (Code.NOT_FOUND, Code.INVALID_ARGUMENT)
-    assert "no handler 'nonsense'; there are '', 'phantom' (configuration: handlers)" in text
+    assert "no handler 'nonsense'; known are '', 'phantom' (configuration: handlers)" in text
 
 
 BAD_CONTAINERS: dict[str, tuple[str, Any]] = {

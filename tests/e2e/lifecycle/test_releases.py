@@ -68,7 +68,9 @@ def test_a_fragment_of_another_version_is_left_alone(
     wait_until(lambda: (daemon.state / "pods" / pod.id / "exits" / away.id).exists(), "an exit record")
     replace(daemon, cri)
 
-    assert f"pod sandbox {pod.id} runs on but can only be stopped and removed: {BOTH}" in daemon.log_text()
+    assert (
+        f"pod sandbox {pod.id} keeps running but can only be stopped and removed: {BOTH}" in daemon.log_text()
+    )
     assert pod.status.state == pb.SANDBOX_READY
     assert running.status.state == pb.CONTAINER_RUNNING
     assert created.status.state == pb.CONTAINER_CREATED

@@ -266,7 +266,9 @@ def test_without_libnftables_only_host_ports_are_refused(node: Node, monkeypatch
         (one, one_ips), (_, two_ips) = await wired(network, node, "one"), await wired(network, node, "two")
         ping(one, two_ips[0])
         await network.expose("one", one_ips, [PortMapping("tcp", 80, 0)])
-        with pytest.raises(errors.FailedPrecondition, match="no host ports here: libnftables-of-nobody"):
+        with pytest.raises(
+            errors.FailedPrecondition, match="no host ports on this node: libnftables-of-nobody"
+        ):
             await network.expose("one", one_ips, [WEB])
         await network.release("one")
 

@@ -85,7 +85,7 @@ def test_pods_of_a_handler_that_is_gone_run_on_and_get_no_new_containers(
     restart(daemon, cri, [])
     code, text = refusal(lambda: pod.create("true"))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert "runtime handler 'hostile' is not there any more" in text and "(configuration: handlers)" in text
+    assert "runtime handler 'hostile' was removed" in text and "(configuration: handlers)" in text
     assert b"Operation not permitted" in container.exec(DENIED_BY_STRICT).stderr
     waiting.start()
     waiting.wait_exited()
@@ -133,7 +133,7 @@ def test_phantom_run_takes_the_paths_of_its_handlers_policy(
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        ({"policy": "stirct"}, "handlers[0].policy: there is no policy 'stirct', only default, strict"),
+        ({"policy": "stirct"}, "handlers[0].policy: unknown policy 'stirct', known are default, strict"),
         ({"driver": "wasm"}, "handlers[0].driver: must be the name of a driver: native, got 'wasm'"),
     ],
 )

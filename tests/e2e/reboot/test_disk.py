@@ -61,12 +61,12 @@ def test_a_full_disk(make_daemon: DaemonMaker, busybox_image: str, tmp_path: Pat
             pod.remove()
         kept = cri.pod(tmp_path).run_sandbox()
         ended = kept.run("exit 9")
-        assert daemon.log_text().count("would not outlive a reboot") == 1
+        assert daemon.log_text().count("would not survive a reboot") == 1
 
         (daemon.root / "records/filler").unlink()
         wait_until(lambda: is_durable(daemon), "it to be made good")
         assert told(daemon) == "on"
-        assert daemon.log_text().count("would outlive a reboot again") == 1
+        assert daemon.log_text().count("records of pods are written to disk again") == 1
         known = ended.status
         go_down(daemon)
         daemon.start()
@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_read(daemon: Daemon, cri: Cri, tmp_path: Path, ki
     daemon.start()
     cri.wait_served()
     wait_until(aside.exists, "the file to be set aside")
-    assert f"{file} cannot be read and is set aside in {aside.parent}" in daemon.log_text()
+    assert f"{file} cannot be read and was moved to {aside.parent}" in daemon.log_text()
     wait_until(lambda: is_durable(daemon) and file.exists(), "a new file")
     reboot(daemon, cri)
     assert ended.status == known
@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_read(daemon: Daemon, cri: Cri, tmp_path: Path, ki
     daemon.start()
     cri.wait_served()
     assert (cri.pods(), cri.containers()) == (set(), set())
-    assert daemon.log_text().count("is set aside in") == 2
+    assert daemon.log_text().count("was moved to") == 2
     assert cri.pod(tmp_path).run_sandbox().run("echo well").output == "well"
     upper = daemon.root / "containers" / ended.id
     wait_until(lambda: not upper.exists(), "what nobody knows any more to go")
@@ -147,7 +147,7 @@ def test_a_file_of_a_newer_release(daemon: Daemon, cri: Cri, tmp_path: Path) -> 
     cri.wait_served()
     wait_until(lambda: not is_durable(daemon), "it to be seen")
     assert told(daemon) == "off: it has schema 99 of a newer phantom-cri, this one knows 1"
-    assert f"{file} is left as it is" in daemon.log_text()
+    assert f"{file} is ignored and not changed" in daemon.log_text()
     assert ended.status == known
     assert pod.run("echo well").output == "well"
 

@@ -169,7 +169,7 @@ def test_the_hosts_other_namespaces_do_not_go_with_it(make_pod: PodMaker, kind: 
 def test_impossible_containers(user_pod: Pod, pod: Pod) -> None:
     for made, asked, words in (
         (user_pod, linux(), "NODE, but the pod has POD"),
-        (user_pod, inside(user_namespace(5000)), "not those of the pod"),
+        (user_pod, inside(user_namespace(5000)), "differ from the pod"),
         (pod, inside(), "POD, but the pod has NODE"),
         (user_pod, inside(run_as_user=pb.Int64Value(value=COUNT)), f"user {COUNT}"),
         (user_pod, inside(supplemental_groups=[COUNT]), f"group {COUNT}"),

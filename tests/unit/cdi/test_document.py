@@ -42,7 +42,7 @@ def test_what_does_not_decode(fields: dict[str, Any], words: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"cdiVersion": "0.9.0"}, "cdiVersion: '0.9.0' is not known"),
+        ({"cdiVersion": "0.9.0"}, "cdiVersion: '0.9.0' is not supported"),
         ({"cdiVersion": ""}, "cdiVersion"),
         ({"cdiVersion": "1.0"}, "cdiVersion"),
         ({"cdiVersion": "1.0.0-rc1"}, "cdiVersion"),
@@ -51,11 +51,11 @@ def test_what_does_not_decode(fields: dict[str, Any], words: str) -> None:
         ({"kind": "1vendor/gpu"}, "kind"),
         ({"kind": "vendor/gpu-"}, "kind"),
         ({"kind": "vendor/a/b"}, "kind"),
-        ({"devices": []}, "devices: there is none"),
+        ({"devices": []}, "devices: the list is empty"),
         ({"devices": [{"name": "-a", "containerEdits": {"env": ["A=b"]}}]}, r"devices\[0\].name: '-a'"),
         (
             {"devices": [{"name": "a", "containerEdits": {"env": ["A=b"]}}] * 2},
-            r"devices\[1\].name: 'a' is there twice",
+            r"devices\[1\].name: 'a' appears twice",
         ),
         ({"edits": {}}, r"devices\[0\].containerEdits: is empty"),
         ({"edits": {"env": ["A"]}}, r"env\[0\]: 'A' is not NAME=value"),

@@ -209,9 +209,9 @@ def test_all_that_a_device_adds(registry: Registry, folders: tuple[Path, Path], 
         (
             {"deviceNodes": [{"path": "/dev/x", "hostPath": "/etc"}]},
             FailedPrecondition,
-            "/etc is no such device",
+            "/etc is not such a device",
         ),
-        ({"deviceNodes": [{"path": "/dev/null", "type": "b"}]}, FailedPrecondition, "no such device node"),
+        ({"deviceNodes": [{"path": "/dev/null", "type": "b"}]}, FailedPrecondition, "not such a device node"),
         (
             {"mounts": [{"hostPath": "/not/here", "containerPath": "/a"}]},
             FailedPrecondition,

@@ -107,7 +107,7 @@ def test_pods_are_named_by_name_or_the_beginning_of_an_id() -> None:
     assert match_pod("one", pods, containers) == "aa11"
     assert match_pod("aa1", pods, containers) == "aa22"  # a whole name before the beginning of an id
     assert match_pod("cc", pods, containers) == "aa22"
-    with pytest.raises(Failure, match="aa names 2 pods: aa11, aa22"):
+    with pytest.raises(Failure, match="aa is ambiguous, it matches 2 pods: aa11, aa22"):
         match_pod("aa", pods, containers)
     for absent in ("x", ""):
         with pytest.raises(Failure, match="No such pod"):

@@ -218,7 +218,10 @@ def test_an_unknown_signal_is_refused() -> None:
         (security(run_as_user=pb.Int64Value(value=-1)), "run_as_user: -1"),
         (security(run_as_user=pb.Int64Value(value=HIGHEST_ID + 1)), "run_as_user: 2147483648"),
         (security(run_as_group=pb.Int64Value(value=5)), "run_as_group: 5 needs run_as_user"),
-        (security(run_as_user=pb.Int64Value(value=5), run_as_username="x"), "run_as_username: 'x' beside"),
+        (
+            security(run_as_user=pb.Int64Value(value=5), run_as_username="x"),
+            "run_as_username: 'x' cannot be combined",
+        ),
         (security(supplemental_groups=[2**40]), "supplemental_groups: 1099511627776"),
         (container_config(log_path="a\0b"), "config.log_path: contains a NUL"),
         (

@@ -404,7 +404,7 @@ async def test_a_socket_that_nobody_answers_is_replaced(tmp_path: Path) -> None:
 def test_a_file_in_the_way_stays(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("precious")
-    with pytest.raises(FailedPrecondition, match="exists and is no socket"):
+    with pytest.raises(FailedPrecondition, match="exists and is not a socket"):
         make_way(path)
     assert path.read_text() == "precious"
 

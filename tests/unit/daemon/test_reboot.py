@@ -127,7 +127,7 @@ def test_cut_short_at_any_write_it_is_finished_the_next_time(
 
         monkeypatch.setattr(codec, "write_atomically", cut)
         if allowed < len(STORED):
-            with pytest.raises(PhantomError, match=r"bring records back: .*ENOSPC"):
+            with pytest.raises(PhantomError, match=r"restore records: .*ENOSPC"):
                 reboot.bring_back(records, lambda: STORED)
         monkeypatch.setattr(codec, "write_atomically", real)
         reboot.bring_back(records, lambda: STORED)

@@ -24,7 +24,7 @@ def handlers(*wanted: HandlerConfig) -> dict[str, Handler]:
 
 
 def test_a_policy_that_is_not_there_is_named_with_its_key_and_with_what_there_is() -> None:
-    message = "handlers[1].policy: there is no policy 'stirct', only default, strict"
+    message = "handlers[1].policy: unknown policy 'stirct', known are default, strict"
     with pytest.raises(ConfigError, match=re.escape(message)):
         handlers(HandlerConfig("a", policy="strict"), HandlerConfig("b", policy="stirct"))
 

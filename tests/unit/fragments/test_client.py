@@ -122,7 +122,7 @@ async def test_refusals_become_errors(pair: Pair, answer: dict[str, Any], kind: 
 
 
 async def test_a_plan_without_its_fds_is_not_sent(pair: Pair) -> None:
-    with Donations() as donations, pytest.raises(Internal, match="wants fd 'log'"):
+    with Donations() as donations, pytest.raises(Internal, match="needs fd 'log'"):
         await pair.fragment.start("c1", PLAN, donations)
 
 

@@ -27,7 +27,7 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 def test_a_later_process_of_the_same_pid_is_another(child: subprocess.Popen[bytes]) -> None:
     start_time = start_time_of(child.pid)
-    with pytest.raises(NotFound, match="its pid now belongs to another"):
+    with pytest.raises(NotFound, match="its pid was reused"):
         open_process(ProcessRef(child.pid, start_time - 1))
     pidfd = open_process(ProcessRef(child.pid, start_time))
     assert identify(pidfd) == ProcessRef(child.pid, start_time)

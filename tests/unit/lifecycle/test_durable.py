@@ -129,11 +129,11 @@ def test_a_failure_is_told_once_and_made_good(
         known.append(CONTAINER)
         records.note("c1", CONTAINER)
         await settle()
-        assert caplog.text.count("would not outlive a reboot") == 1
+        assert caplog.text.count("would not survive a reboot") == 1
         os.unlink(folder)
         await settle()
         assert records.unavailable_reason == ""
-        assert "would outlive a reboot again" in caplog.text
+        assert "records of pods are written to disk again" in caplog.text
         assert file.writes[-1] == ({"p1": POD, "c1": CONTAINER}, True)
         await records.close()
 

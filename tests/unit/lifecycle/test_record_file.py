@@ -148,7 +148,7 @@ def test_a_file_that_is_none(
     write(file, POD)
     assert by_id(file.read()) == {"p1": POD}
     if content:  # an empty file is what a crash right after its making leaves
-        assert "records.db cannot be read and is set aside in" in caplog.text
+        assert "records.db cannot be read and was moved to" in caplog.text
         assert Path(f"{folder}.unreadable/records.db").read_bytes() == content
 
 
@@ -168,7 +168,7 @@ def test_spoilt_pages_do_not_take_the_rest_along(
     file = RecordFile(folder)
     found = by_id(file.read())
     assert found.items() <= by_id(records).items(), "none is wrong"
-    assert "is set aside" in caplog.text
+    assert "was moved to" in caplog.text
     write(file, *found.values(), whole=True)
     assert by_id(file.read()) == found
 
@@ -196,7 +196,7 @@ def test_a_file_of_a_newer_schema_is_left_as_it_is(
     file = RecordFile(folder)
     assert file.is_newer()
     why = f"it has schema {SCHEMA + 1} of a newer phantom-cri, this one knows {SCHEMA}"
-    assert f"records.db is left as it is, what it tells of pods is not known: {why}" in caplog.text
+    assert f"records.db is ignored and not changed, its pods are not recovered: {why}" in caplog.text
     assert file.read() == []
     for whole in (False, True):
         with pytest.raises(NewerSchema, match=why):
@@ -223,7 +223,7 @@ def test_damage_that_is_found_while_writing(
     Path(folder, "records.db").write_bytes(b"no database" * 1000)
     with pytest.raises(sqlite3.DatabaseError):
         write(file, POD)
-    assert "is set aside" in caplog.text
+    assert "was moved to" in caplog.text
     write(file, POD, whole=True)
     assert file.read() == [POD]
 

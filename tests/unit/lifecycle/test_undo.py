@@ -40,7 +40,7 @@ async def test_a_failing_undo_does_not_stop_the_others_and_is_told(caplog: pytes
             undo.push("cgroup", fail)
             raise ValueError("why")
     assert done == ["name"]
-    assert "RunPodSandbox: undoing cgroup failed" in caplog.text
+    assert "RunPodSandbox: failed to clean up cgroup" in caplog.text
 
 
 async def test_a_cancelled_verb_is_undone_whole_even_if_cancelled_twice() -> None:

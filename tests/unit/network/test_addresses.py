@@ -229,7 +229,9 @@ def test_a_record_of_a_newer_schema_is_left_as_it_is(
     assert book.held == {"p1": PodNetwork(("10.1.2.2",))}
     others = [book.subnets[0].take() for _ in range(4)]
     assert b"\x0a\x01\x02\x02" not in others
-    assert "p1.json is left as it is, host ports of its pod are closed: it has schema 2" in caplog.text
+    assert (
+        "p1.json is ignored and not changed, host ports of its pod are closed: it has schema 2" in caplog.text
+    )
     assert open_book(tmp_path, {}, "10.1.2.0/29").held == {}
     assert path.read_bytes() == before
     open_book(tmp_path, LIVE, "10.1.2.0/29").forget("p1")

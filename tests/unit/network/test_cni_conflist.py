@@ -19,27 +19,27 @@ NET: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "plugins": [{"type"
     ("document", "message"),
     [
         ([], "f: must be an object"),
-        ({}, "f: name: must be a text"),
-        (NET | {"name": 1}, "f: name: must be a text"),
+        ({}, "f: name: must be a string"),
+        (NET | {"name": 1}, "f: name: must be a string"),
         (NET | {"name": "../etc"}, "f: name: '../etc' must be letters"),
         (NET | {"name": "-net"}, "f: name: '-net' must be letters"),
-        (NET | {"cniVersion": "0.2.0"}, "f: cniVersion: '0.2.0' is not known here, only 0.3.0, 0.3.1"),
-        ({"name": "net", "plugins": []}, "f: cniVersion: '0.1.0' is not known here"),
-        (NET | {"cniVersion": 1}, "f: cniVersion: 1 is not known here"),
-        (NET | {"cniVersions": "1.0.0"}, "f: cniVersions: must be a list of texts"),
-        (NET | {"plugins": []}, "f: plugins: there are none"),
+        (NET | {"cniVersion": "0.2.0"}, "f: cniVersion: '0.2.0' is not supported, only 0.3.0, 0.3.1"),
+        ({"name": "net", "plugins": []}, "f: cniVersion: '0.1.0' is not supported"),
+        (NET | {"cniVersion": 1}, "f: cniVersion: 1 is not supported"),
+        (NET | {"cniVersions": "1.0.0"}, "f: cniVersions: must be a list of strings"),
+        (NET | {"plugins": []}, "f: plugins: the list is empty"),
         (NET | {"plugins": {}}, "f: plugins: must be a list"),
         (NET | {"plugins": [1]}, "f: plugins[0]: must be an object"),
-        (NET | {"plugins": [{"type": "a"}, {}]}, "f: plugins[1]: type: must be a text"),
-        (NET | {"plugins": [{"type": "../sh"}]}, "f: plugins[0]: type: '../sh' is not a file's name"),
-        (NET | {"plugins": [{"type": ".."}]}, "f: plugins[0]: type: '..' is not a file's name"),
+        (NET | {"plugins": [{"type": "a"}, {}]}, "f: plugins[1]: type: must be a string"),
+        (NET | {"plugins": [{"type": "../sh"}]}, "f: plugins[0]: type: '../sh' is not a file name"),
+        (NET | {"plugins": [{"type": ".."}]}, "f: plugins[0]: type: '..' is not a file name"),
         (NET | {"plugins": [{"type": "a", "capabilities": []}]}, "f: plugins[0]: capabilities: must be"),
         (NET | {"disableCheck": 1}, "f: disableCheck: must be true or false"),
         (NET | {"disableGC": "maybe"}, "f: disableGC: must be true or false"),
         ({"cniVersion": "1.0.0", "name": "n", "type": "a"}, "f: plugins: a list is needed since"),
         (
             {"cniVersion": "1.0.0", "name": "n", "loadOnlyInlinedPlugins": True},
-            "f: loadOnlyInlinedPlugins: there is no list",
+            "f: loadOnlyInlinedPlugins: needs a list",
         ),
     ],
 )
@@ -84,10 +84,10 @@ def test_what_was_used_can_be_made_again_without_the_file() -> None:
     [
         ({"type": "bridge", "ipam": {"type": "host-local"}, "capabilities": {"ipRanges": True}}, ""),
         ({"type": "portmap", "capabilities": {"portMappings": True}}, ""),
-        ({"type": "calico"}, "plugin 'calico' may do something else for each pod"),
-        ({"type": "bridge", "ipam": {"type": "dhcp"}}, "plugin 'dhcp' may do something else for each pod"),
-        ({"type": "bridge", "ipam": {"type": "static"}}, "plugin 'static' may do"),
-        ({"type": "bridge", "capabilities": {"dns": True}}, "plugin 'bridge' is told each pod's dns"),
+        ({"type": "calico"}, "plugin 'calico' may depend on the pod"),
+        ({"type": "bridge", "ipam": {"type": "dhcp"}}, "plugin 'dhcp' may depend on the pod"),
+        ({"type": "bridge", "ipam": {"type": "static"}}, "plugin 'static' may depend"),
+        ({"type": "bridge", "capabilities": {"dns": True}}, "plugin 'bridge' needs each pod's dns"),
     ],
 )
 def test_what_can_be_attached_before_its_pod_is_known(plugin: dict[str, Any], why: str) -> None:
@@ -141,7 +141,7 @@ def test_a_broken_file_leaves_the_last_good_one_in_force(tmp_path: Path, content
     assert name_of(folder.network()) == "good" and folder.complaint == ""
     path.write_bytes(content)
     assert name_of(folder.network()) == "good"
-    assert folder.complaint.endswith("network 'good' stays as it was")
+    assert folder.complaint.endswith("network 'good' stays in use unchanged")
     put(path, "better")
     assert name_of(folder.network()) == "better" and folder.complaint == ""
 

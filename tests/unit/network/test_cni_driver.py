@@ -357,7 +357,7 @@ async def test_an_attachment_of_a_newer_schema_is_left_as_it_is(
     path.write_text('{"schema": 2, "sandbox_id": {"of": "another kind"}}')
     before = path.read_bytes()
     network = await bench.start(*live)
-    assert "pod1.json is left as it is: it has schema 2" in caplog.text
+    assert "pod1.json is ignored and not changed: it has schema 2" in caplog.text
     assert network.features()["attachments"].startswith("off: it has schema 2 of a newer phantom-cri")
     await network.release("pod1")
     assert path.read_bytes() == before
@@ -460,7 +460,7 @@ async def test_the_newest_version_that_all_speak_is_spoken(bench: Bench) -> None
     await network.attach("pod1", NETNS, ahead=True)
     assert {call["request"]["cniVersion"] for call in bench.plugins.calls("ADD")} == {"1.0.0"}
     bench.configure(bench.plugins.make("old", versions=["0.2.0"]))
-    with pytest.raises(errors.FailedPrecondition, match=r"'old' .* speaks 0\.2\.0, not 1\.0\.0"):
+    with pytest.raises(errors.FailedPrecondition, match=r"'old' .* supports 0\.2\.0, but 1\.0\.0"):
         await network.join("pod1", POD)
     assert not (await network.ready())[0]
 

@@ -19,7 +19,7 @@ ETH0 = {"name": "eth0", "sandbox": "/proc/1/ns/net"}
     [b"", b"null", b"[]", b"1", b"{", b'{"ips": {}}', b'{"ips": [{}]}', b'{"interfaces": 1}', b"[" * 99999],
 )
 def test_what_is_no_result_is_shown(answer: bytes) -> None:
-    with pytest.raises(errors.Internal, match=r"^place: .* is no result: "):
+    with pytest.raises(errors.Internal, match=r"^place: .* is not a valid result: "):
         result_of("place", answer)
 
 
@@ -46,18 +46,18 @@ def test_addresses_come_in_the_results_order_once_each(
 @pytest.mark.parametrize(
     ("result", "why"),
     [
-        ({}, "eth0 was given no address"),
-        ({"ips": []}, "eth0 was given no address"),
+        ({}, "eth0 got no address"),
+        ({"ips": []}, "eth0 got no address"),
         ({"ips": [{"address": "10.0.0.300/24"}]}, "'10.0.0.300/24' is not an address"),
-        ({"ips": [{"address": "10.0.0.2/24", "interface": 0}]}, "eth0 was given no address"),
-        ({"ips": [{"address": "10.0.0.2/24", "interface": -1}], "interfaces": [ETH0]}, "eth0 was given"),
+        ({"ips": [{"address": "10.0.0.2/24", "interface": 0}]}, "eth0 got no address"),
+        ({"ips": [{"address": "10.0.0.2/24", "interface": -1}], "interfaces": [ETH0]}, "eth0 got"),
         (
             {"ips": [{"address": "10.0.0.2/24", "interface": 0}], "interfaces": [{"name": "eth0"}]},
-            "eth0 was given no address",
+            "eth0 got no address",
         ),
         (
             {"ips": [{"address": "10.0.0.2/24", "interface": 0}], "interfaces": [ETH0 | {"name": "net1"}]},
-            "eth0 was given no address",
+            "eth0 got no address",
         ),
     ],
 )

@@ -40,7 +40,7 @@ def test_the_same_name_twice() -> None:
 
 
 def test_what_a_plan_wants_and_nobody_gave() -> None:
-    with Donations() as donations, pytest.raises(Internal, match=r"wants fd 'log', donated are \[\]"):
+    with Donations() as donations, pytest.raises(Internal, match=r"needs fd 'log', donated are \[\]"):
         donations.in_order(("log",))
 
 

@@ -18,7 +18,7 @@ def test_what_is_no_option_of_a_bind(option: str) -> None:
     for type, options in (("bind", [option]), ("none", ["ro", option, "rbind"])):
         with pytest.raises(InvalidArgument) as refused:
             read_options(type, options, "mounts[3].options")
-        assert str(refused.value) == f"mounts[3].options: {option!r} is no option of a bind mount"
+        assert str(refused.value) == f"mounts[3].options: {option!r} is not an option of a bind mount"
 
 
 OVERLAY = "lowerdir=/b:/a,upperdir=/u,workdir=/w"
@@ -27,18 +27,18 @@ OVERLAY = "lowerdir=/b:/a,upperdir=/u,workdir=/w"
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "lowerdir: '' is no absolute path"),
-        ("lowerdir=", "lowerdir: '' is no absolute path"),
-        ("lowerdir=/a:", "lowerdir: '' is no absolute path"),
-        ("lowerdir=a", "lowerdir: 'a' is no absolute path"),
-        ("lowerdir=/a\\:b", "lowerdir: '/a\\\\' is no absolute path without a backslash"),
-        ("lowerdir=/a,upperdir=u,workdir=/w", "upperdir: 'u' is no absolute path"),
-        ("lowerdir=/a,upperdir=/u,workdir=w", "workdir: 'w' is no absolute path"),
+        ("", "lowerdir: '' is not an absolute path"),
+        ("lowerdir=", "lowerdir: '' is not an absolute path"),
+        ("lowerdir=/a:", "lowerdir: '' is not an absolute path"),
+        ("lowerdir=a", "lowerdir: 'a' is not an absolute path"),
+        ("lowerdir=/a\\:b", "lowerdir: '/a\\\\' is not an absolute path without a backslash"),
+        ("lowerdir=/a,upperdir=u,workdir=/w", "upperdir: 'u' is not an absolute path"),
+        ("lowerdir=/a,upperdir=/u,workdir=w", "workdir: 'w' is not an absolute path"),
         ("lowerdir=/a,workdir=/w", "upperdir='' and workdir='/w': both or neither"),
-        (f"{OVERLAY},bogus=1", "'bogus=1' is no option of overlay that is known here"),
-        (f"{OVERLAY},uidmap=0:1:2", "'uidmap=0:1:2' is no option of overlay"),
-        (f"{OVERLAY},loop", "'loop' is no option of overlay"),
-        (f"{OVERLAY},volatile=1", "'volatile=1' is no option of overlay"),
+        (f"{OVERLAY},bogus=1", "'bogus=1' is not a supported option of overlay"),
+        (f"{OVERLAY},uidmap=0:1:2", "'uidmap=0:1:2' is not a supported option of overlay"),
+        (f"{OVERLAY},loop", "'loop' is not a supported option of overlay"),
+        (f"{OVERLAY},volatile=1", "'volatile=1' is not a supported option of overlay"),
     ],
 )
 def test_what_is_no_overlay(text: str, told: str) -> None:

@@ -85,7 +85,7 @@ def test_good(tmp_path: Path) -> None:
     assert policy.capabilities == {"KILL"}
     assert policy.unmask == "never"
     assert [one.name for one in PolicyBook.load(tmp_path, "own")] == ["own"]
-    with pytest.raises(ConfigError, match=r"policy\.default: there is no policy 'other', only own"):
+    with pytest.raises(ConfigError, match=r"policy\.default: unknown policy 'other', known are own"):
         PolicyBook.load(tmp_path, "other")
 
 

@@ -76,7 +76,7 @@ def test_not_a_file(policy: Policy, tmp_path: Path) -> None:
         ({"architectures": ["SCMP_ARCH_X87"]}, "SCMP_ARCH_X87"),
         ({"flags": ["SECCOMP_FILTER_FLAG_NEW_LISTENER"]}, "NEW_LISTENER"),
         ({"listenerPath": "/run/x"}, "listenerPath"),
-        ({"syscalls": [rule()]}, r"syscalls\[0\]: names nothing"),
+        ({"syscalls": [rule()]}, r"syscalls\[0\]: names must not be empty"),
         ({"syscalls": [rule("read", action="SCMP_ACT_X")]}, "SCMP_ACT_X"),
         ({"syscalls": [rule("read", errnoRet=-1)]}, "errno -1"),
         ({"syscalls": [rule("read", args=[{"index": 6, "op": "SCMP_CMP_EQ"}])]}, "index 6"),

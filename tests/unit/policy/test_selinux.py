@@ -103,7 +103,7 @@ def test_labels_that_hold_nobody_are_fine_there(
 
 def test_a_pod_from_before_has_no_labels_to_share(selinux: Selinux) -> None:
     assert selinux.of_container(None, ContainerSecurity()) is None
-    with pytest.raises(FailedPrecondition, match="made without labels"):
+    with pytest.raises(FailedPrecondition, match="created without labels"):
         selinux.of_container(None, ContainerSecurity(selinux=SelinuxOptions(level="s0:c1,c2")))
 
 

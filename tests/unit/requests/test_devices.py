@@ -32,7 +32,7 @@ def test_impossible_devices_are_named(device: Device, words: str) -> None:
 
 
 def test_a_folder_without_devices(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgument, match="nor has any below it"):
+    with pytest.raises(InvalidArgument, match="is not a device node and contains none"):
         resolve_devices(container(devices=(Device(host_path=str(tmp_path)),)))
 
 

@@ -30,7 +30,7 @@ from tests.unit.requests.asked import container, mount
         ("/a", "/x/..//proc/self/attr", "inside /proc"),
         ("/a", "/proc", "only the host's /proc"),
         ("/a", "/proc/self/attr", "inside /proc"),
-        ("/a", "/" + "x" * 5000, "more than 4095 bytes"),
+        ("/a", "/" + "x" * 5000, "longer than 4095 bytes"),
     ],
 )
 def test_impossible_paths_are_named(source: str, target: str, words: str) -> None:
@@ -76,7 +76,7 @@ def test_a_mount_on_no_path() -> None:
     ("fields", "words"),
     [
         ({}, "readonly"),
-        ({"readonly": True, "host_path": "/a"}, "host_path: '/a' beside an image"),
+        ({"readonly": True, "host_path": "/a"}, "host_path: '/a' cannot be combined with an image"),
         ({"readonly": True, "propagation": "bidirectional"}, "propagation: 'bidirectional'"),
         ({"readonly": True, "image_sub_path": "/etc"}, "image_sub_path: '/etc' is absolute"),
         ({"readonly": True, "image_sub_path": "a/.."}, "image_sub_path: 'a/..' is absolute or has a \"..\""),

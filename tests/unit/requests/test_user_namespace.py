@@ -59,7 +59,7 @@ def position(found: list[ops.Op], kind: type[ops.Op]) -> int:
         ({"uids": ()}, r"userns_options\.uids: exactly one mapping is possible, not 0"),
         ({"gids": mappings((0, 9, 1), (1, 20, 1))}, r"userns_options\.gids: exactly one .* not 2"),
         ({"uids": mappings((1, 1000, 5))}, r"userns_options\.uids: id 0 must be mapped"),
-        ({"uids": mappings((0, 1000, 0))}, r"userns_options\.uids: a mapping of no ids"),
+        ({"uids": mappings((0, 1000, 0))}, r"userns_options\.uids: the mapping has no ids"),
         ({"gids": mappings((0, 0, 5))}, r"userns_options\.gids: host_id 0"),
         ({"uids": mappings((0, 4_294_967_290, 6))}, r"userns_options\.uids: no 6 ids follow 4294967290"),
         ({"gids": mappings((0, 100_000, 5))}, r"userns_options\.gids: 5 ids, but uids has 65536"),
@@ -91,7 +91,7 @@ def test_possible_pods() -> None:
     [
         (namespaces(), own(), "NODE, but the pod has POD"),
         (own(), namespaces(), "POD, but the pod has NODE"),
-        (own(uids=mappings((0, 1, 65_536))), own(), "not those of the pod"),
+        (own(uids=mappings((0, 1, 65_536))), own(), "differ from the pod's"),
     ],
 )
 def test_a_container_has_the_pods_ids(asked: NamespaceOptions, pod: NamespaceOptions, words: str) -> None:
@@ -104,9 +104,9 @@ def test_a_container_has_the_pods_ids(asked: NamespaceOptions, pod: NamespaceOpt
     ("pod", "fields", "words"),
     [
         (namespaces(), {"uid_mappings": USUAL, "gid_mappings": USUAL}, "the pod has no user namespace"),
-        (own(), {"uid_mappings": USUAL}, "not those of the pod"),
-        (own(), {"gid_mappings": USUAL}, "not those of the pod"),
-        (own(), {"uid_mappings": mappings((0, 5, 5)), "gid_mappings": USUAL}, "not those of the pod"),
+        (own(), {"uid_mappings": USUAL}, "differ from the pod's"),
+        (own(), {"gid_mappings": USUAL}, "differ from the pod's"),
+        (own(), {"uid_mappings": mappings((0, 5, 5)), "gid_mappings": USUAL}, "differ from the pod's"),
         (own(), {"propagation": "bidirectional"}, "BIDIRECTIONAL is not possible"),
     ],
 )
