@@ -13,7 +13,7 @@ pytestmark = pytest.mark.root
 
 HANDLERS = {"phantom": {"", "phantom"}, "containerd": {"", "runc"}}
 UNKNOWN = {
-    "phantom": "no handler 'nothing'; there are '', 'phantom' (configuration: handlers)",
+    "phantom": "no handler 'nothing'; known are '', 'phantom' (configuration: handlers)",
     "containerd": 'no runtime for "nothing" is configured',
 }
 
