@@ -5,12 +5,17 @@ C_SOURCES = $(shell git ls-files '*.c' '*.h')
 C_UNITS = $(filter %.c,$(C_SOURCES))
 WARNINGS := -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -Iphantom_cri/native
 
-.PHONY: run test check bench vm lint unit e2e native clean
+.PHONY: run cluster test check bench vm lint unit e2e native clean
 
 ## run: a pod from an image, on a daemon and a registry of its own; leaves nothing behind
 run:
 	@scripts/setup run
 	@$(PYTHON_BIN) -m harness.demo
+
+## cluster: a Kubernetes cluster of one node on phantom-cri, until Ctrl-C; CLUSTER_ARGS="--runtime containerd"
+cluster:
+	@scripts/setup test
+	@$(PYTHON_BIN) -m harness.cluster $(CLUSTER_ARGS)
 
 ## test: every everyday test
 test: check

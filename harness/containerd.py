@@ -24,6 +24,7 @@ class Choices:
     """The options of a containerd.
 
     `sandbox_image`: the image of each pod's pause container; `prefix`: put before the command.
+    `run_folder`: the path of /run/containerd, if the prefix enters a mount namespace with another /run.
     """
 
     sandbox_image: str
@@ -33,6 +34,7 @@ class Choices:
     host_ports: bool = False
     prefix: Sequence[str | Path] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    run_folder: Path = Path("/run/containerd")
 
 
 class Containerd:
@@ -46,7 +48,7 @@ class Containerd:
         self.registries = folder / "certs.d"
         self.log = folder / "daemon.log"
         self.child: Child | None = None
-        self._had_run_folder = Path("/run/containerd").exists()
+        self._had_run_folder = choices.run_folder.exists()
 
     @property
     def endpoint(self) -> str:
@@ -78,7 +80,7 @@ class Containerd:
         """
         subprocess.run(["ip", "link", "delete", self.choices.bridge], stderr=subprocess.DEVNULL, check=False)
         if not self._had_run_folder:
-            shutil.rmtree("/run/containerd", ignore_errors=True)
+            shutil.rmtree(self.choices.run_folder, ignore_errors=True)
         for group in (hierarchy / "k8s.io" for hierarchy in hierarchies()):
             with contextlib.suppress(OSError):
                 group.rmdir()

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,6 +38,7 @@ class Daemon:
     """A daemon with all its files below `folder`, a short path: a socket's path has at most 107 bytes.
 
     `config` is merged over the private paths, key by key at the top level, e.g. `{"pools": [...]}`.
+    `prefix` goes before the command, e.g. to enter other namespaces.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Daemon:
         folder: Path,
         config: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ):
         self.folder = folder
+        self.prefix = prefix
         self.socket = folder / "cri.sock"
         self.root = folder / "root"
         self.state = folder / "state"
@@ -82,7 +85,7 @@ class Daemon:
         self.registries.mkdir(parents=True, exist_ok=True)
         path = self.folder / "config.yaml"
         path.write_text(yaml.safe_dump(self.config))
-        self.child = Child([PROGRAM, "--config", path], self.log, self.environment)
+        self.child = Child([*self.prefix, PROGRAM, "--config", path], self.log, self.environment)
         return self.child
 
     def start(self) -> Daemon:

@@ -49,9 +49,9 @@ def kill_below(folder: Path) -> None:
     wait_until(gone, f"the processes that use {folder} to end")
 
 
-def mounts_below(folder: Path) -> list[str]:
-    """Mount points below `folder` in this mount namespace, in the order of their creation."""
-    points = [line.split()[4] for line in (PROC / "self/mountinfo").read_text().splitlines()]
+def mounts_below(folder: Path, pid: int | str = "self") -> list[str]:
+    """Mount points below `folder` in the mount namespace of `pid`, in the order of their creation."""
+    points = [line.split()[4] for line in (PROC / f"{pid}/mountinfo").read_text().splitlines()]
     return [point for point in points if point.startswith(f"{folder}/")]
 
 
@@ -75,10 +75,10 @@ class Snapshot:
 
         return cls(
             {
-                "mounts": count(mounts_below(folder)),
+                "mounts": count(mounts_below(folder, pid)),
                 "cgroups": count(str(group) for group in groups_below(cgroup)),
-                "links on the bridge": count(_links(bridge)),
-                "nftables": count(_nftables(bridge)),
+                "links on the bridge": count(_links(pid, bridge)),
+                "nftables": count(_nftables(pid, bridge)),
                 "processes": count(_command(one) for one in processes_below(folder)),
                 "network namespaces": Counter(namespace=len(_network_namespaces(folder))),
                 "files": count(_files(folder)),
@@ -104,16 +104,20 @@ def _blank(name: str) -> str:
     return re.sub(r"\d+", "N", re.sub(r"[0-9a-f]{12,}", "ID", name))
 
 
-def _links(bridge: str) -> list[str]:
-    done = subprocess.run(
-        ["ip", "-j", "link", "show", "master", bridge], capture_output=True, text=True, check=False
-    )
+def _in_network_of(pid: int, *command: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in the network namespace of `pid`."""
+    enter = ["nsenter", f"--target={pid}", "--net", "--"]
+    return subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
+
+
+def _links(pid: int, bridge: str) -> list[str]:
+    done = _in_network_of(pid, "ip", "-j", "link", "show", "master", bridge)
     return ["link" for _ in json.loads(done.stdout)] if done.returncode == 0 and done.stdout.strip() else []
 
 
-def _nftables(bridge: str) -> list[str]:
+def _nftables(pid: int, bridge: str) -> list[str]:
     """The lines of all tables with the bridge in their name or rules."""
-    done = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=False)
+    done = _in_network_of(pid, "nft", "list", "ruleset")
     tables = re.split(r"^(?=table )", done.stdout, flags=re.MULTILINE)
     return [
         line.strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -34,12 +34,19 @@ class Registry:
     """A registry with all its files below `folder`; `host` is `127.0.0.1:PORT` after its start.
 
     `htpasswd`: lines of `user:bcrypt-hash`; if set, every request needs basic auth.
-    `storage`: folder of images, if not below `folder`.
+    `storage`: folder of images, if not below `folder`. `prefix`: put before each command.
     """
 
-    def __init__(self, folder: Path, htpasswd: str | None = None, storage: Path | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        htpasswd: str | None = None,
+        storage: Path | None = None,
+        prefix: Sequence[str] = (),
+    ):
         self.folder = folder
         self.htpasswd = htpasswd
+        self.prefix = prefix
         self.storage = storage or folder / "storage"
         self.host = ""
         self._child: Child | None = None
@@ -52,9 +59,8 @@ class Registry:
             config += AUTH.format(htpasswd=self.folder / "htpasswd")
         (self.folder / "config.yml").write_text(config)
         log = self.folder / "registry.log"
-        self._child = Child(
-            ["docker-registry", "serve", self.folder / "config.yml"], log, {"OTEL_TRACES_EXPORTER": "none"}
-        )
+        command = [*self.prefix, "docker-registry", "serve", str(self.folder / "config.yml")]
+        self._child = Child(command, log, {"OTEL_TRACES_EXPORTER": "none"})
         self._child.wait_for(self._listening, "the registry to listen")
         return self
 
@@ -68,7 +74,8 @@ class Registry:
     def push(self, layout: Path, name: str, tag: str = "latest", credentials: str | None = None) -> str:
         """Copies the OCI layout to `name:tag` by skopeo; returns the reference `host/name:tag`."""
         reference = f"{self.host}/{name}:{tag}"
-        command = ["skopeo", "copy", "--quiet", "--all", "--preserve-digests", "--dest-tls-verify=false"]
+        command = [*self.prefix, "skopeo", "copy", "--quiet", "--all", "--preserve-digests"]
+        command += ["--dest-tls-verify=false"]
         if credentials:
             command += ["--dest-creds", credentials]
         subprocess.run([*command, f"oci:{layout}", f"docker://{reference}"], check=True)

@@ -26,7 +26,7 @@ def decide(runtime: Runtime, pod: Pod, record: ContainerRecord) -> CompiledPolic
     """
     security = record.config.security
     compiled = runtime.handler_of(pod).policy.compile(security)
-    if sees_fragment(pod, record):
+    if sees_fragment(runtime, pod, record):
         if "SYS_PTRACE" in {name.upper().removeprefix("CAP_") for name in security.capabilities.add}:
             raise InvalidArgument(
                 "capabilities.add: 'SYS_PTRACE' in the pod's shared pid namespace would give the container "
@@ -92,13 +92,30 @@ def containers_by_policy(runtime: Runtime) -> Counter[str]:
     return Counter(ref.name for ref in refs if ref is not None)
 
 
-def sees_fragment(pod: Pod, record: ContainerRecord) -> bool:
+def sees_fragment(runtime: Runtime, pod: Pod, record: ContainerRecord) -> bool:
     """Whether the container is in the pod's own pid namespace, in which the fragment is process 1."""
-    security = record.config.security
+    own = record.config.security.namespaces
     of_pod = pod.record.config.security.namespaces
     # A pod's user namespace has no access to the fragment, which is outside of it.
-    pod_has_own = of_pod.pid != "node" and of_pod.user == "node"
-    return pod_has_own and security.namespaces.pid != "container" and not security.privileged
+    if of_pod.pid == "node" or of_pod.user == "pod" or record.config.security.privileged:
+        return False
+    return own.pid == "pod" or (own.pid == "target" and not target_of(runtime, pod, own.target_id))
+
+
+def target_of(runtime: Runtime, pod: Pod, target_id: str) -> str:
+    """The id of the container whose pid namespace is joined for `target_id`; empty: the pod's.
+
+    Raises InvalidArgument: the target has to run in the same pod.
+    """
+    target = runtime.records.container(target_id)
+    if target.id not in pod.containers or target.record.state != "running":
+        raise InvalidArgument(
+            f"namespace_options.target_id: {target_id!r} is not a running container of this pod"
+        )
+    own = target.record.config.security.namespaces
+    if own.pid == "target":
+        return target_of(runtime, pod, own.target_id)
+    return "" if own.pid == "pod" else target.id
 
 
 def _without(capability: int, sets: CapabilitySets) -> CapabilitySets:

@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 
 from phantom_cri import cgroups, codec, plans, requests
-from phantom_cri.errors import InvalidArgument
-from phantom_cri.lifecycle.confinement import policy_of
+from phantom_cri.lifecycle.confinement import policy_of, target_of
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.model import ContainerRecord
@@ -76,18 +75,6 @@ def process_of(pod: Pod, container: Container) -> Process:
     record = container.record
     home, hostname = record.user.home, pod.record.hostname
     return requests.merged(requests.effective(record), record.image, hostname=hostname, home=home)
-
-
-def target_of(runtime: Runtime, pod: Pod, target_id: str) -> str:
-    """The id of the container whose pid namespace is joined; it has to run in the same pod."""
-    target = runtime.records.container(target_id)
-    if target.id not in pod.containers or target.record.state != "running":
-        raise InvalidArgument(
-            f"namespace_options.target_id: {target_id!r} is not a running container of this pod"
-        )
-    # A target in the pod's pid namespace: then that one is joined.
-    own = target.record.config.security.namespaces
-    return "" if own.pid == "pod" else own.target_id if own.pid == "target" else target.id
 
 
 def allowed_devices(record: ContainerRecord, devices: Sequence[HostDevice]) -> tuple[cgroups.DeviceRule, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -14,8 +15,16 @@ from harness.crictl import Crictl
 from harness.daemon import Daemon
 from harness.image import ImageConfig, build_image
 from harness.registry import Registry
+from harness.tools import tool
 
 DaemonMaker = Callable[..., Daemon]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Builds Kubernetes' programs now, where they are needed: it takes longer than a test may."""
+    wanted = any("cluster" in item.nodeid for item in session.items)
+    if wanted and os.geteuid() == 0 and not session.config.option.collectonly:
+        tool("kubelet")
 
 
 @pytest.hookimpl(wrapper=True)

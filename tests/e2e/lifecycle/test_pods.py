@@ -7,6 +7,7 @@ import re
 import socket
 import urllib.request
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,29 @@ def test_a_debugging_container_sees_its_targets_processes(pod: Pod) -> None:
     assert debugger.tell("tr '\\0' ' ' < /proc/1/cmdline") == "sleep 7654"
     debugger.stop()
     assert target.status.state == pb.CONTAINER_RUNNING
+
+
+def tracing(**options: Any) -> pb.LinuxContainerConfig:
+    """What `kubectl debug --target` asks for."""
+    capabilities = pb.Capability(add_capabilities=["SYS_PTRACE"])
+    return linux(namespace_options=pb.NamespaceOption(**options), capabilities=capabilities)
+
+
+def test_who_traces_a_target_in_the_pods_pid_namespace_is_refused(pod: Pod) -> None:
+    """There the fragment is process 1, for those too who join it by naming a target."""
+    shared = pod.start("sleep 100", linux=container_linux(pid=pb.POD))
+    for asked in (tracing(pid=pb.POD), tracing(pid=pb.TARGET, target_id=shared.id)):
+        code, text = refusal(partial(pod.create, "true", linux=asked))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "capabilities.add: 'SYS_PTRACE'" in text
+
+
+def test_a_debugging_container_may_trace_its_target(pod: Pod) -> None:
+    target = pod.start("echo own >/tmp/file; exec sleep 7654")
+    debugger = pod.start("sleep 100", linux=tracing(pid=pb.TARGET, target_id=target.id))
+    assert debugger.tell("cat /proc/1/root/tmp/file") == "own"
+    again = pod.start("sleep 100", linux=tracing(pid=pb.TARGET, target_id=debugger.id))
+    assert again.tell("cat /proc/1/root/tmp/file") == "own"
 
 
 @pytest.mark.parametrize("target", ["created", "ended", "of another pod"])
