@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # in order: a room stands on those above it
     "api": set(),
     "config": {"", "codec", "errors"},
     "telemetry": {"codec", "errors"},
-    "rpc": {"errors", "telemetry"},
+    "rpc": {"api", "errors", "telemetry"},
     "bpf": {"native"},
     "doctor": {"codec", "errors", "native"},
     "plans": {"codec", "errors", "model"},
