@@ -1,7 +1,7 @@
 """Frames of ttrpc, which containerd and its shims speak: a head of 10 bytes, then protobuf.
 
-Wire facts: `length u32 | stream u32 | type u8 | flags u8`, big endian, at most 4 MiB behind it. Stream ids are
-the client's: odd, and rising. There is neither handshake nor flow control.
+Wire facts: `length u32 | stream u32 | type u8 | flags u8`, big endian, then at most 4 MiB. Stream ids are the
+client's: odd, and rising. There is neither handshake nor flow control.
 """
 
 from __future__ import annotations
