@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "phantom_cri"
+SHIM = PACKAGE.parent / "shim"
 PAGE = PACKAGE.parent / "docs/architecture.md"
 
 BASE = {"errors", "codec", "concurrency", "model", "usage", "native"}
@@ -49,6 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {  # in order: a room stands on those above it
     "cri": {"api", "codec", "errors", "model", "usage", "rpc"},
     "cli": {"", "api", "errors", "rpc", "doctor"},
 }
+SHIM_MAY_IMPORT = BASE | {"", "api", "cgroups", "fragments", "plans", "policy", "rpc", "telemetry"}
+"""What the wire beside CRI's stands on (shim/): none of the rooms that speak of CRI's pods."""
 HOME = {  # third-party package → the rooms that may import it
     "grpc": {"rpc", "api"},
     "google": {"rpc", "cri", "cli", "api"},
@@ -105,6 +108,20 @@ def test_the_page_shows_every_room_below_those_that_it_stands_on() -> None:
     for room, below in MAY_IMPORT.items():
         if room in shown:
             assert below - {"", "api"} <= set(shown[: shown.index(room)]), room
+
+
+@pytest.mark.parametrize("path", sorted(SHIM.glob("*.py")), ids=lambda path: path.name)
+def test_the_shim_knows_neither_cri_nor_its_rooms(path: Path) -> None:
+    for target in imported(path):
+        if target[0] == "phantom_cri":
+            assert target[1] in SHIM_MAY_IMPORT, f"{path.name} must not import {'.'.join(target)}"
+        elif target[0] not in sys.stdlib_module_names:
+            assert target[0] in ("shim", "google"), f"{target[0]} has no home in shim"
+
+
+def test_no_room_stands_on_the_shim() -> None:
+    users = {room_of(path) for path in modules() for target in imported(path) if target[0] == "shim"}
+    assert users <= {"__main__"}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
