@@ -192,12 +192,9 @@ class FragmentClient:
         """Start a process; returns once its execve succeeded. Raises LaunchError, AlreadyExists."""
         return await self._started(self._send_plan(Type.START, process_id, plan, donations))
 
-    async def prepare(self, process_id: str, plan: Plan, donations: Donations | None = None) -> None:
+    async def prepare(self, process_id: str, plan: Plan, donations: Donations | None = None) -> Started:
         """As `start` with a plan that holds, up to its execve, where the process waits for `go`."""
-        request = self._send_plan(Type.START, process_id, plan, donations)
-        await self._answer(request)
-        for fd in request.fds:
-            os.close(fd)
+        return await self._started(self._send_plan(Type.START, process_id, plan, donations))
 
     async def go(self, process_id: str, plan: Plan) -> Started:
         """Let a prepared process execve; `plan` is what it was prepared by. Raises LaunchError, NotFound."""

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "phantom_cri"
 SHIM = PACKAGE.parent / "shim"
 PAGE = PACKAGE.parent / "docs/architecture.md"
 
-BASE = {"errors", "codec", "concurrency", "model", "usage", "native"}
+BASE = {"errors", "codec", "concurrency", "undo", "model", "usage", "native"}
 ROOMS = {"images", "network", "policy", "pools", "cgroups", "checkpoint", "cdi"}
 """What a node is made of: none of them knows another."""
 
@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # in order: a room stands on those above it
     "errors": set(),
     "codec": set(),
     "concurrency": set(),
+    "undo": {"concurrency", "errors"},
     "model": {"codec"},
     "usage": {"model"},
     "native": set(),
