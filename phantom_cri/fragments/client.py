@@ -196,8 +196,11 @@ class FragmentClient:
         """As `start` with a plan that holds, up to its execve, where the process waits for `go`."""
         return await self._started(self._send_plan(Type.START, process_id, plan, donations))
 
-    async def go(self, process_id: str, plan: Plan) -> Started:
-        """Let a prepared process execve; `plan` is what it was prepared by. Raises LaunchError, NotFound."""
+    async def go(self, process_id: str, plan: Plan | None) -> Started:
+        """Let a prepared process execve; `plan`: what it was prepared by, for the words of an error.
+
+        Raises LaunchError, NotFound.
+        """
         return await self._started(self._send(Type.GO, process_id, plan=plan))
 
     async def _started(self, request: _Request) -> Started:
