@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +44,8 @@ from phantom_cri.pools import Pool, Profile
 from phantom_cri.rpc.calls import Calls
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry import logs, metrics, tracing
+from shim.node import Node as ShimNode
+from shim.server import ShimServer
 
 log = logging.getLogger("phantom_cri")
 
@@ -252,7 +255,7 @@ async def run(runtime: Runtime) -> None:
     prefer_the_loop()
     try:
         await runtime.streams.start()
-        async with server:
+        async with server, make_shim(runtime):
             log.info("phantom-cri %s serves CRI at %s", __version__, settings.listen)
             await stop.wait()
             runtime.events.close()  # before the server waits for all calls to end
@@ -264,6 +267,23 @@ async def run(runtime: Runtime) -> None:
         for pool in runtime.pools.values():
             await pool.stop()
         await leave(runtime)
+
+
+def make_shim(runtime: Runtime) -> ShimServer | AsyncExitStack:
+    """What containerd finds its tasks at; nothing where that is switched off."""
+    settings = runtime.config
+    if not settings.shim.enabled:
+        return AsyncExitStack()
+    node = ShimNode(
+        state=Path(settings.state) / "shim",
+        address=f"{settings.shim_socket}.ttrpc",
+        cgroups=runtime.cgroups,
+        host_mounts=runtime.host_mounts,
+        fragments_cgroup=runtime.fragments_cgroup,
+        metrics=runtime.metrics,
+        version=__version__,
+    )
+    return ShimServer(settings.shim_socket, node)
 
 
 async def leave(runtime: Runtime) -> None:

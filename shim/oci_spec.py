@@ -5,10 +5,12 @@ What cannot be honoured is refused by the name of its field, never ignored.
 
 from __future__ import annotations
 
-from phantom_cri import cgroups, plans
+from typing import NamedTuple
+
+from phantom_cri import cgroups, codec, plans
 from phantom_cri.codec import Record, to_json
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.model import CompiledPolicy, InjectedHook, Resources, SelinuxLabels
+from phantom_cri.model import InjectedHook, Resources
 from shim import document
 from shim.oci_mounts import mounts_of, root_of
 from shim.oci_process import labels_of, policy_of, process_of, user_of
@@ -128,28 +130,36 @@ def _hooks(config: document.Config, task_id: str, bundle: str) -> plans.Hooks | 
     return plans.Hooks(programs, to_json(state), bundle) if programs else None
 
 
-def read_process(text: bytes, task_id: str, spec: plans.ContainerSpec, *, terminal: bool) -> plans.ExecLaunch:
-    """A further process in a task that was made from `spec`; its seccomp filter is the task's."""
+class Base(Record, frozen=True):
+    """What an exec has of its task, whatever its own spec says."""
+
+    namespaces: plans.Namespaces
+    seccomp: bytes
+    seccomp_flags: int
+    oom_score_adj: int
+    own_cgroup_namespace: bool
+
+
+class Exec(NamedTuple):
+    launch: plans.ExecLaunch
+    console: document.ConsoleSize | None
+
+
+def read_process(text: bytes, task_id: str, base: Base, *, terminal: bool) -> Exec:
+    """A further process in a task. Raises InvalidArgument naming the field."""
     wanted = document.read(text, document.Process, "spec")
     policy = policy_of(wanted, document.Linux(), "spec")
-    task_policy: CompiledPolicy = spec.policy
-    labels = SelinuxLabels(process=wanted.selinux_label, mount="") if wanted.selinux_label else None
-    return plans.ExecLaunch(
+    launch = plans.ExecLaunch(
         container_id=task_id,
         process=process_of(wanted, "spec"),
         user=user_of(wanted, "spec"),
-        policy=CompiledPolicy(
-            name=policy.name,
-            capabilities=policy.capabilities,
-            no_new_privs=policy.no_new_privs,
-            seccomp=task_policy.seccomp,
-            seccomp_flags=task_policy.seccomp_flags,
-            apparmor=policy.apparmor,
-        ),
-        own_pid_namespace=spec.namespaces.pid in ("own", "target"),
-        own_network=spec.namespaces.network == "given",
-        oom_score_adj=spec.oom_score_adj,
+        policy=codec.replace(policy, seccomp=base.seccomp, seccomp_flags=base.seccomp_flags),
+        own_pid_namespace=base.namespaces.pid in ("own", "target"),
+        own_cgroup_namespace=base.own_cgroup_namespace,
+        own_network=base.namespaces.network == "given",
+        oom_score_adj=base.oom_score_adj,
         tty=terminal,
         keep=True,
-        labels=labels,
+        labels=labels_of(wanted, document.Linux()),
     )
+    return Exec(launch, wanted.console_size)

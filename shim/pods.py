@@ -1,0 +1,76 @@
+"""A pod's fragment: started for its first task, ended with its last."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+
+from phantom_cri import fragments, plans
+from phantom_cri.errors import InvalidArgument
+from phantom_cri.fragments.folder import note_process
+from phantom_cri.fragments.handle import FragmentHandle
+from phantom_cri.undo import Undo
+from shim import spaces
+from shim.node import Node
+from shim.oci_spec import NEW, Wanted
+from shim.records import TASKS, Pod
+
+
+async def begin(node: Node, pod: Pod, wanted: Wanted) -> None:
+    """Start the pod's fragment as its first task wants the pod; the caller holds the pod's lock."""
+    joined = spaces.to_join(wanted.spaces)
+    spaces.check_identity(wanted.hostname, wanted.sysctls, wanted.spaces)
+    fragment_id = secrets.token_hex(16)
+    folder = str(node.state / fragment_id)
+    async with Undo("start of a pod") as undo:
+        os.makedirs(os.path.join(folder, TASKS), mode=0o711)
+        undo.push("folder", lambda: shutil.rmtree(folder))
+        home = node.fragments_cgroup
+        flags = spaces.clone_flags(wanted.spaces)
+        spawned = await fragments.spawn(folder, flags, cgroup_fd=home.clone_into)
+        undo.push("process", lambda: asyncio.to_thread(fragments.end, spawned.pidfd))
+        fragment = FragmentHandle(fragment_id, folder, spawned.process, spawned.pidfd)
+        undo.take_over("process", "fragment", fragment.end)
+        note_process(folder, spawned.process)
+        await fragment.connect()
+        await _settle(node, fragment, wanted, joined)
+        pod.folder = folder
+        pod.save()
+        pod.fragment = fragment
+        undo.keep()
+
+
+async def _settle(node: Node, fragment: FragmentHandle, wanted: Wanted, joined: dict[str, str]) -> None:
+    """Into its cgroup and the given namespaces; then it gets the pod's name and sysctls."""
+    client, home = fragment.client, node.fragments_cgroup
+    with plans.Donations() as donations:
+        for index, procs in enumerate(home.procs):
+            donations.lend(f"procs{index}", procs)
+        netlink = spaces.LOOPBACK_UP if wanted.spaces.network == NEW else b""
+        await client.adopt(plans.spawn_plan(netlink, len(home.procs), own_network=False), donations)
+    if joined:
+        with plans.Donations() as donations:
+            for kind, path in joined.items():
+                donations.give(kind, open_namespace(path, kind))
+            await client.adopt(plans.join_plan({kind: spaces.FLAGS[kind] for kind in joined}), donations)
+    await client.adopt(plans.claim_plan(wanted.hostname or None, wanted.sysctls), claim=True)
+
+
+def open_namespace(path: str, kind: str) -> int:
+    """Raises InvalidArgument naming kind and path."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidArgument(f"linux.namespaces: {kind} of {path!r}: {error.strerror}") from error
+
+
+async def end(pod: Pod) -> None:
+    """With all that is left in it; idempotent."""
+    fragment, pod.fragment = pod.fragment, None
+    if fragment is not None:
+        await fragment.end()
+    if pod.folder:
+        shutil.rmtree(pod.folder, ignore_errors=True)
+        pod.folder = ""

@@ -1,0 +1,274 @@
+"""All tasks of this daemon, and the verbs of containerd's task service in our terms."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from phantom_cri import codec, plans
+from phantom_cri.api.containerd import events_pb2 as pb
+from phantom_cri.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PhantomError,
+    kernel_error,
+)
+from phantom_cri.usage import CgroupUsage
+from shim import document, pods, stdio
+from shim.bundle import read_config
+from shim.create import create, end_unstarted
+from shim.events import Publisher
+from shim.node import Node
+from shim.oci_resources import resources_of
+from shim.oci_spec import Base, read_bundle, read_process
+from shim.records import Pod, PodRecord, Process, ProcessRecord, Task, TaskRecord
+from shim.runs import Runs
+from shim.stdio import Streams
+
+FREEZE_TIMEOUT_S = 10.0
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """`rootfs`: as containerd's snapshotter gave it."""
+
+    namespace: str
+    id: str
+    bundle: str
+    rootfs: tuple[plans.GivenMount, ...]
+    streams: Streams
+
+
+class Tasks:
+    """By containerd's namespace and id. Verbs raise PhantomErrors; NotFound for what is unknown."""
+
+    def __init__(self, node: Node, publisher: Publisher) -> None:
+        self._node = node
+        self._runs = Runs(node, publisher)
+        self._tasks: dict[Key, Task] = {}
+        self._pods: dict[Key, Pod] = {}
+        self._addresses: dict[Key, str] = {}
+
+    def expect(self, namespace: str, task_id: str, address: str) -> None:
+        """containerd, which takes events at `address`, is about to create this task."""
+        self._addresses[namespace, task_id] = address
+
+    def find(self, namespace: str, task_id: str) -> Task:
+        if (namespace, task_id) not in self._tasks:
+            raise NotFound(f"task {task_id} in namespace {namespace}: there is none")
+        return self._tasks[namespace, task_id]
+
+    async def create(self, asked: Creation) -> Task:
+        """Nothing is left of one that fails."""
+        key = (asked.namespace, asked.id)
+        address = self._addresses.pop(key, "")
+        if key in self._tasks:
+            raise AlreadyExists(f"task {asked.id} in namespace {asked.namespace}: there is one already")
+        stdio.check(asked.streams)
+        try:
+            text = read_config(asked.bundle)
+        except OSError as error:
+            raise kernel_error(f"{asked.bundle}/config.json", error.errno or 0) from error
+        wanted = read_bundle(text, asked.id, asked.bundle, asked.rootfs, terminal=asked.streams.terminal)
+        record = TaskRecord(
+            namespace=asked.namespace,
+            id=asked.id,
+            bundle=asked.bundle,
+            cgroup=wanted.cgroup,
+            resources=wanted.resources,
+            base=_NO_BASE,
+            init=ProcessRecord(streams=asked.streams),
+        )
+        first = PodRecord(
+            namespace=asked.namespace, group=wanted.group, address=address, spaces=wanted.spaces
+        )
+        async with self._pod(first) as pod:
+            try:
+                if pod.fragment is None and not pod.tasks:
+                    await pods.begin(self._node, pod, wanted)
+                    self._runs.watch(pod)
+                task = self._tasks[key] = await create(self._node, pod, record, wanted)
+            except BaseException:
+                await self._end_if_empty(pod)
+                raise
+        self._runs.tell(pod, _created(task, asked.rootfs))
+        return task
+
+    @contextlib.asynccontextmanager
+    async def _pod(self, first: PodRecord) -> AsyncIterator[Pod]:
+        """The pod of this group, locked; one that has just ended is not taken."""
+        key = (first.namespace, first.group)
+        while True:
+            pod = self._pods.setdefault(key, Pod(first))
+            async with pod.lock:
+                if self._pods.get(key) is pod:
+                    yield pod
+                    return
+
+    async def start(self, namespace: str, task_id: str, exec_id: str) -> int:
+        task = self.find(namespace, task_id)
+        async with task.lock:
+            if exec_id:
+                return await self._runs.start_exec(task, exec_id)
+            return await self._runs.start(task)
+
+    async def add_exec(
+        self, namespace: str, task_id: str, exec_id: str, spec: bytes, streams: Streams
+    ) -> None:
+        task = self.find(namespace, task_id)
+        if exec_id in task.execs:
+            raise AlreadyExists(f"task {task_id}: exec {exec_id}: there is one already")
+        stdio.check(streams)
+        read_process(spec, task_id, task.record.base, terminal=streams.terminal)  # an error is told now
+        task.note(exec_id, ProcessRecord(streams=streams, spec=spec.decode()))
+        task.execs[exec_id] = Process()
+        self._runs.tell(task.pod, pb.TaskExecAdded(container_id=task_id, exec_id=exec_id))
+
+    async def kill(
+        self, namespace: str, task_id: str, exec_id: str, number: int, *, all_processes: bool
+    ) -> None:
+        task = self.find(namespace, task_id)
+        record, _ = task.process(exec_id)
+        if record.state == "stopped" or (exec_id and record.state == "created"):
+            raise NotFound(f"{task.fragment_id(exec_id)}: process is not running: it is {record.state}")
+        if record.state == "created":
+            async with task.lock:
+                if task.record.init.state == "created":
+                    await end_unstarted(task.pod.living(), task)
+                    self._runs.killed_unstarted(task, number)
+            return
+        if number == signal.SIGKILL and task.record.paused:
+            self._node.cgroups.freezer.thaw(task.record.cgroup)  # or it would never die (cgroup v1)
+        client = task.pod.living().client
+        await client.signal(task.fragment_id(exec_id), number, all_processes=all_processes)
+
+    async def delete(self, namespace: str, task_id: str, exec_id: str) -> ProcessRecord:
+        """What is left of a process that has ended; the last task of a pod ends the pod."""
+        task = self.find(namespace, task_id)
+        async with task.lock:
+            record, process = task.process(exec_id)
+            if record.state == "running" or (record.state == "created" and not exec_id):
+                raise FailedPrecondition(f"{task.fragment_id(exec_id)}: it is {record.state}, not stopped")
+            if process.console is not None:
+                process.console.close()
+            if exec_id:
+                await self._forget_exec(task, exec_id)
+            else:
+                await self._forget(task)
+        return record
+
+    async def _forget_exec(self, task: Task, exec_id: str) -> None:
+        with contextlib.suppress(PhantomError):  # its fragment is gone
+            await task.pod.living().client.forget(task.fragment_id(exec_id))
+        with contextlib.suppress(PhantomError):
+            self._node.cgroups.leave_exec_child(task.record.cgroup, exec_id)
+        del task.execs[exec_id]
+        left = {name: one for name, one in task.record.execs.items() if name != exec_id}
+        task.save(codec.replace(task.record, execs=left))
+
+    async def _forget(self, task: Task) -> None:
+        pod, record = task.pod, task.record
+        await self._node.cgroups.kill_async(record.cgroup)
+        await self._node.cgroups.remove_async(record.cgroup)
+        with contextlib.suppress(PhantomError):  # its fragment is gone
+            await pod.living().client.forget(task.id)
+        task.forget()
+        del self._tasks[record.namespace, record.id]
+        del pod.tasks[record.id]
+        event = pb.TaskDelete(container_id=record.id, pid=record.init.pid, exit_status=record.init.exit_code)
+        event.exited_at.FromNanoseconds(record.init.exited_at)
+        self._runs.tell(pod, event)
+        async with pod.lock:
+            await self._end_if_empty(pod)
+
+    async def _end_if_empty(self, pod: Pod) -> None:
+        """The caller holds the pod's lock."""
+        named = (pod.record.namespace, pod.record.group)
+        if not pod.tasks and self._pods.get(named) is pod:
+            del self._pods[named]
+            await pods.end(pod)
+
+    async def clean_up(self, namespace: str, task_id: str) -> ProcessRecord | None:
+        """End and forget a task that containerd gave up; None when it is not known."""
+        self._addresses.pop((namespace, task_id), None)
+        task = self._tasks.get((namespace, task_id))
+        if task is None:
+            return None
+        async with task.lock:
+            if task.record.init.state != "stopped":
+                fragment = task.pod.fragment
+                if fragment is not None and fragment.alive():
+                    with contextlib.suppress(PhantomError):
+                        await end_unstarted(fragment, task)
+                await self._node.cgroups.kill_async(task.record.cgroup)
+                if task.record.init.state == "created":
+                    self._runs.killed_unstarted(task, signal.SIGKILL)
+                await task.init.exited.wait()
+            await self._forget(task)
+        return task.record.init
+
+    async def wait(self, namespace: str, task_id: str, exec_id: str) -> ProcessRecord:
+        task = self.find(namespace, task_id)
+        _, process = task.process(exec_id)
+        await process.exited.wait()
+        return task.process(exec_id)[0]
+
+    def resize(self, namespace: str, task_id: str, exec_id: str, width: int, height: int) -> None:
+        _, process = self.find(namespace, task_id).process(exec_id)
+        if process.console is not None:
+            process.console.resize(width, height)
+
+    def close_input(self, namespace: str, task_id: str, exec_id: str) -> None:
+        self.find(namespace, task_id).process(exec_id)[1].close_input()
+
+    def pids(self, namespace: str, task_id: str) -> Sequence[int]:
+        return sorted(self._node.cgroups.pids(self.find(namespace, task_id).record.cgroup))
+
+    async def pause(self, namespace: str, task_id: str, *, resume: bool) -> None:
+        task = self.find(namespace, task_id)
+        async with task.lock:
+            if task.record.init.state != "running":
+                raise FailedPrecondition(f"task {task_id}: it is {task.record.init.state}, not running")
+            freezer, cgroup = self._node.cgroups.freezer, task.record.cgroup
+            if resume:
+                freezer.thaw(cgroup)
+            else:
+                await asyncio.to_thread(freezer.freeze, cgroup, FREEZE_TIMEOUT_S)
+            task.save(codec.replace(task.record, paused=not resume))
+        event = pb.TaskResumed if resume else pb.TaskPaused
+        self._runs.tell(task.pod, event(container_id=task_id))
+
+    async def update(self, namespace: str, task_id: str, text: bytes) -> None:
+        task = self.find(namespace, task_id)
+        wanted = document.read(text, document.Resources, "resources")
+        if wanted.devices:
+            raise InvalidArgument("resources.devices: cannot be changed")
+        given = codec.from_json(codec.to_json(resources_of(wanted)), dict)
+        merged = codec.replace(task.record.resources, **given)
+        async with task.lock:
+            await self._node.cgroups.update_async(task.record.cgroup, merged)
+            task.save(codec.replace(task.record, resources=merged))
+
+    async def usage(self, namespace: str, task_id: str) -> CgroupUsage:
+        task = self.find(namespace, task_id)
+        return await asyncio.to_thread(self._node.cgroups.usage, task.record.cgroup, detailed=True)
+
+
+_NO_BASE = Base(
+    namespaces=plans.Namespaces(), seccomp=b"", seccomp_flags=0, oom_score_adj=0, own_cgroup_namespace=False
+)
+
+
+def _created(task: Task, rootfs: Sequence[plans.GivenMount]) -> pb.TaskCreate:
+    streams = task.record.init.streams
+    event = pb.TaskCreate(container_id=task.id, bundle=task.record.bundle, pid=task.record.init.pid)
+    event.io.stdin, event.io.stdout, event.io.stderr, event.io.terminal = streams
+    for mount in rootfs:
+        event.rootfs.add(type=mount.type, source=mount.source, target=mount.target, options=mount.options)
+    return event
