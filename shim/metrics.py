@@ -37,6 +37,6 @@ def metrics_of(usage: CgroupUsage) -> pb.Metrics:
                 max_usage=memory.most or 0,
             )
         )
-        found.memory_events.max = memory.limit_hits or 0
-        found.memory_events.oom_kill = memory.oom_kills
+        events = pb.MemoryEvents(max=memory.limit_hits or 0, oom_kill=memory.oom_kills)
+        found.memory_events.CopyFrom(events)
     return found

@@ -58,13 +58,13 @@ def namespaces_in(pod: Pod, wanted: Spaces) -> plans.Namespaces:
         if kind != "network" or asked in (HOST, NEW):
             raise InvalidArgument(f"linux.namespaces: {kind} {asked!r}: the pod of this task has another")
         network = "given"
-    pid_of = ""
-    if wanted.pid not in (HOST, NEW):
-        pid_of = _owner(pod, wanted.pid)
-    elif wanted.pid == HOST != first.pid:
-        raise InvalidArgument("linux.namespaces: no pid: the pod of this task has a pid namespace of its own")
+    shares_hosts = wanted.pid == HOST or _same(wanted.pid, "pid", fragment.process.pid)
+    if shares_hosts and first.pid != HOST:
+        # In the fragment's own, of which nothing here ever names a process, it would see the fragment.
+        raise InvalidArgument(f"linux.namespaces: pid {wanted.pid!r}: the pod of this task has another")
+    pid_of = "" if shares_hosts or wanted.pid == NEW else _owner(pod, wanted.pid)
     return plans.Namespaces(
-        pid="target" if pid_of else "own" if wanted.pid == NEW else "pod",
+        pid="target" if pid_of else "pod" if shares_hosts else "own",
         pid_of=pid_of,
         network="given" if network == "given" else "pod",
         host_ipc=wanted.ipc == HOST,

@@ -12,8 +12,9 @@ import pytest
 from phantom_cri.cgroups import DEFAULT_RULES, DeviceRule
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import Resources
-from phantom_cri.plans import GivenMount, HostDevice, Io, Limit, MountRoot
-from shim.oci_spec import NEW, Spaces, read_bundle, read_process
+from phantom_cri.plans import GivenMount, HostDevice, Io, Limit, MountRoot, Namespaces
+from shim.document import ConsoleSize
+from shim.oci_spec import NEW, Base, Spaces, read_bundle, read_process
 from tests.unit.shim.bundles import read, usual
 
 REFUSED: dict[str, tuple[str, Any]] = {
@@ -187,11 +188,24 @@ def test_hooks_get_their_bundle_and_state() -> None:
 
 
 def test_an_exec_has_a_process_of_its_own_and_the_tasks_filter() -> None:
+    task = Base(
+        namespaces=Namespaces(pid="own"),
+        seccomp=b"filter",
+        seccomp_flags=2,
+        oom_score_adj=5,
+        own_cgroup_namespace=True,
+    )
     wanted = usual()["process"] | {"args": ["id"], "user": {"uid": 5}}
-    launch = read_process(json.dumps(wanted).encode(), "one", read(usual()).spec, terminal=True)
+    wanted["consoleSize"] = {"height": 3, "width": 4}
+    launch, console = read_process(json.dumps(wanted).encode(), "one", task, terminal=True)
     assert launch.process.args == ("id",)
     assert launch.process.env[-1] == "HOME=/"
-    assert (launch.user.uid, launch.tty, launch.keep) == (5, True, True)
+    assert (launch.user.uid, launch.tty, launch.keep, launch.oom_score_adj) == (5, True, True, 5)
+    assert (launch.policy.seccomp, launch.policy.seccomp_flags) == (b"filter", 2)
+    assert launch.own_pid_namespace
+    assert launch.own_cgroup_namespace
+    assert not launch.own_network
+    assert console == ConsoleSize(3, 4)
     wanted["scheduler"] = {}
     with pytest.raises(InvalidArgument, match="spec: scheduler"):
-        read_process(json.dumps(wanted).encode(), "one", read(usual()).spec, terminal=True)
+        read_process(json.dumps(wanted).encode(), "one", task, terminal=True)
