@@ -57,6 +57,8 @@ _VERBS = {
     Type.CLOSE_STDIN: "close stdin of",
     Type.ATTACH: "attach to",
     Type.SOCKET: "make a socket",
+    Type.KEEP: "keep",
+    Type.KEPT: "give back",
 }
 
 
@@ -265,6 +267,21 @@ class FragmentClient:
         await self._answer(request)
         if not request.fds:
             raise DataLoss("make a socket: the fragment sent none")
+        return request.fds[0]
+
+    async def keep(self, name: str, fd: int = -1) -> None:
+        """Have the open file of `fd` kept under `name`, beyond our own end; -1: no longer.
+
+        From this call on, not only from its answer. Raises ResourceExhausted (EMFILE: it keeps too many).
+        """
+        await self._ask(Type.KEEP, name, fds=[fd] if fd >= 0 else [])
+
+    async def kept(self, name: str) -> int:
+        """An fd of what is kept under `name`, for the caller to close. Raises NotFound."""
+        request = self._send(Type.KEPT, name)
+        await self._answer(request)
+        if not request.fds:
+            raise DataLoss(f"give back {name}: the fragment sent none")
         return request.fds[0]
 
     async def list_processes(self) -> list[Entry]:

@@ -25,6 +25,7 @@ FRAGMENT_SOURCES = (
     "exit_record.c",
     "fragment.c",
     "fragment_root.c",
+    "keep.c",
     "launch.c",
     "log.c",
     "loop.c",
