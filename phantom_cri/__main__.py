@@ -240,6 +240,7 @@ async def run(runtime: Runtime) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    shim = make_shim(runtime)
     server = cri_server(
         settings.socket_path,
         PodVerbs(runtime),
@@ -255,7 +256,7 @@ async def run(runtime: Runtime) -> None:
     prefer_the_loop()
     try:
         await runtime.streams.start()
-        async with server, make_shim(runtime):
+        async with server, shim or AsyncExitStack():
             log.info("phantom-cri %s serves CRI at %s", __version__, settings.listen)
             await stop.wait()
             runtime.events.close()  # before the server waits for all calls to end
@@ -266,14 +267,14 @@ async def run(runtime: Runtime) -> None:
         await runtime.streams.close()
         for pool in runtime.pools.values():
             await pool.stop()
-        await leave(runtime)
+        await leave(runtime, shim is not None and shim.has_pods)
 
 
-def make_shim(runtime: Runtime) -> ShimServer | AsyncExitStack:
-    """What containerd finds its tasks at; nothing where that is switched off."""
+def make_shim(runtime: Runtime) -> ShimServer | None:
+    """What containerd finds its tasks at; None where that is switched off."""
     settings = runtime.config
     if not settings.shim.enabled:
-        return AsyncExitStack()
+        return None
     node = ShimNode(
         state=Path(settings.state) / "shim",
         address=f"{settings.shim_socket}.ttrpc",
@@ -286,9 +287,9 @@ def make_shim(runtime: Runtime) -> ShimServer | AsyncExitStack:
     return ShimServer(settings.shim_socket, node)
 
 
-async def leave(runtime: Runtime) -> None:
+async def leave(runtime: Runtime, serves_containerd: bool) -> None:
     """With the last pod gone, what all pods shared goes too; else it stays, as the pods do."""
-    if not runtime.records.pods:
+    if not runtime.records.pods and not serves_containerd:
         await runtime.network.dismantle()
         runtime.fragments_cgroup.close()
         await runtime.cgroups.remove_async(runtime.cgroups.fragments_path(runtime.config.cgroup.parent))

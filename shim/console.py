@@ -8,7 +8,10 @@ import os
 import struct
 import termios
 from collections.abc import Callable
+from typing import NamedTuple
 
+from phantom_cri.fragments.handle import FragmentHandle
+from shim.kept import Kept, kept
 from shim.stdio import Streams, open_input, open_output
 
 _PIECE = 1 << 16
@@ -54,51 +57,71 @@ class _Pump:
         self._loop.remove_writer(self._target)
 
 
+class Ends(NamedTuple):
+    """The FIFOs, as far as there are any; `writer` is only to keep the input from ending."""
+
+    reader: Kept | None
+    writer: Kept | None
+    output: Kept | None
+
+
+def open_ends(fragment: FragmentHandle, process_id: str, streams: Streams) -> Ends:
+    """Raises InvalidArgument, Internal naming the path."""
+    output = reader = writer = None
+    if streams.stdout:
+        output = Kept(fragment, f"out.{process_id}", open_output(streams.stdout, "stdout"))
+    if streams.stdin:
+        try:
+            found = open_input(streams.stdin)
+        except BaseException:
+            if output is not None:
+                output.close()
+            raise
+        reader = Kept(fragment, f"in.{process_id}", found.reader)
+        writer = Kept(fragment, f"hold.{process_id}", found.writer)
+    return Ends(reader, writer, output)
+
+
+async def kept_ends(fragment: FragmentHandle, process_id: str) -> Ends:
+    """Those that an earlier daemon has left."""
+    return Ends(*[await kept(fragment, f"{name}.{process_id}") for name in ("in", "hold", "out")])
+
+
 class Console:
     """Owns the master of a process's terminal; `close` ends it, and it ends by itself with the terminal."""
 
-    def __init__(self, master: int, streams: Streams) -> None:
-        """Takes over `master`. Raises InvalidArgument, Internal for FIFOs that cannot be opened."""
+    def __init__(self, master: int, ends: Ends) -> None:
+        """Takes over both."""
+        self._ends = ends
         self._fds = [master]
-        self._pumps: list[_Pump] = []
-        self._master = master
-        self._input_writer = -1
         os.set_blocking(master, False)
-        try:
-            if streams.stdin:
-                reader, self._input_writer = open_input(streams.stdin)
-                self._fds += [reader, self._input_writer]
-                os.set_blocking(reader, False)
-            output = open_output(streams.stdout, "stdout") if streams.stdout else _nothing()
-            self._fds.append(output)
-            os.set_blocking(output, False)
-        except BaseException:
-            self.close()
-            raise
-        # A terminal has one fd for both directions, and a loop one callback of each kind for an fd.
-        self._pumps.append(_Pump(master, output, self.close))
-        if streams.stdin:
+        if ends.output is None:
+            self._fds.append(output := os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+        else:
+            output = ends.output.fd
+        os.set_blocking(output, False)
+        # A loop has one callback of each kind for an fd, and a terminal one fd for both directions.
+        self._pumps = [_Pump(master, output, self.close)]
+        if ends.reader is not None:
+            os.set_blocking(ends.reader.fd, False)
             self._fds.append(typed := os.dup(master))
-            self._pumps.append(_Pump(reader, typed, lambda: None))
+            self._pumps.append(_Pump(ends.reader.fd, typed, lambda: None))
 
     def resize(self, width: int, height: int) -> None:
         if self._fds:
-            fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("4H", height, width, 0, 0))
+            fcntl.ioctl(self._fds[0], termios.TIOCSWINSZ, struct.pack("4H", height, width, 0, 0))
 
     def close_input(self) -> None:
-        if self._input_writer >= 0:
-            self._fds.remove(self._input_writer)
-            os.close(self._input_writer)
-            self._input_writer = -1
+        if self._ends.writer is not None:
+            self._ends.writer.close()
 
     def close(self) -> None:
         """Idempotent."""
         for pump in self._pumps:
             pump.stop()
+        self._pumps.clear()
+        for end in self._ends:
+            if end is not None:
+                end.close()
         while self._fds:
             os.close(self._fds.pop())
-        self._input_writer = -1
-
-
-def _nothing() -> int:
-    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

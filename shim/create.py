@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -11,7 +12,9 @@ from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.undo import Undo
 from shim import pods, stdio
 from shim.bundle import note_init
-from shim.console import Console
+from shim.console import Console, open_ends
+from shim.document import ConsoleSize
+from shim.kept import Kept
 from shim.node import Node
 from shim.oci_spec import Base, Wanted
 from shim.records import Pod, Task, TaskRecord
@@ -28,16 +31,17 @@ async def create(node: Node, pod: Pod, record: TaskRecord, wanted: Wanted) -> Ta
     namespaces = namespaces_in(pod, wanted.spaces)
     node.cgroups.check(wanted.resources)
     async with Undo("Create") as undo:
+        spec = codec.replace(wanted.spec, namespaces=namespaces)
+        task = Task(codec.replace(record, base=_base(node, spec)), pod)
+        undo.push("record", task.forget)
+        task.save(task.record)
         await node.cgroups.create_async(wanted.cgroup, wanted.resources, wanted.devices)
         undo.push("cgroup", lambda: node.cgroups.remove_async(wanted.cgroup))
-        view = plans.CgroupView(*node.cgroups.view(wanted.cgroup)) if wanted.shows_cgroup else None
-        spec = codec.replace(wanted.spec, namespaces=namespaces, cgroup_view=view)
-        task = Task(codec.replace(record, base=_base(node, spec)), pod)
+        if wanted.shows_cgroup:
+            spec = codec.replace(spec, cgroup_view=plans.CgroupView(*node.cgroups.view(wanted.cgroup)))
         undo.push("streams", lambda: _close(task))
         undo.push("process", lambda: end_unstarted(fragment, task))
         await _prepare(node, fragment, task, spec, wanted)
-        undo.push("record", task.forget)
-        task.save(task.record)
         undo.keep()
     pod.tasks[task.id] = task
     return task
@@ -70,29 +74,44 @@ async def _prepare(
         if spec.namespaces.network == "given":
             donations.give("network", pods.open_namespace(wanted.spaces.network, "network"))
         if not streams.terminal:
-            task.init.stdin = donate_streams(donations, streams)
+            task.init.input = donate_streams(donations, streams, fragment, task.id)
         task.plan = plans.container_plan(spec, donations.names(), hold=True)
         started = await fragment.client.prepare(task.id, task.plan, donations)
     os.close(started.pidfd)
     if started.console >= 0:
-        task.init.console = Console(started.console, streams)
-        if wanted.console is not None:
-            task.init.console.resize(wanted.console.width, wanted.console.height)
+        task.init.console = attend(started.console, fragment, task.id, streams, wanted.console)
     pid = started.process.pid if started.process else 0
-    task.record = codec.replace(task.record, init=codec.replace(task.record.init, pid=pid))
     note_init(task.record.bundle, started.process)
+    task.note("", codec.replace(task.record.init, state="created", pid=pid))
 
 
-def donate_streams(donations: plans.Donations, streams: stdio.Streams) -> int:
-    """Give a process its ends; answers what keeps its input from ending, -1 for none."""
+def attend(
+    master: int, fragment: FragmentHandle, process_id: str, streams: stdio.Streams, size: ConsoleSize | None
+) -> Console:
+    """Between a new terminal and containerd. Raises what `open_ends` raises."""
+    try:
+        ends = open_ends(fragment, process_id, streams)
+    except BaseException:
+        os.close(master)
+        raise
+    console = Console(master, ends)
+    if size is not None:
+        console.resize(size.width, size.height)
+    return console
+
+
+def donate_streams(
+    donations: plans.Donations, streams: stdio.Streams, fragment: FragmentHandle, process_id: str
+) -> Kept | None:
+    """Give a process its ends; answers what keeps its input from ending."""
     for name in ("stdout", "stderr"):
         if path := getattr(streams, name):
             donations.give(name, stdio.open_output(path, name))
     if not streams.stdin:
-        return -1
+        return None
     found = stdio.open_input(streams.stdin)
     donations.give("stdin", found.reader)
-    return found.writer
+    return Kept(fragment, f"hold.{process_id}", found.writer)
 
 
 def _close(task: Task) -> None:
@@ -108,4 +127,5 @@ async def end_unstarted(fragment: FragmentHandle, task: Task) -> None:
     try:
         await fragment.client.forget(task.id)
     except PhantomError:  # it has begun to run
-        await fragment.client.signal(task.id, signal.SIGKILL, all_processes=True)
+        with contextlib.suppress(PhantomError):
+            await fragment.client.signal(task.id, signal.SIGKILL, all_processes=True)

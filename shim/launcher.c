@@ -73,13 +73,20 @@ static void append_stdin(void)
     }
 }
 
-static void write_all(int fd, const void *bytes, size_t size)
+static bool write_all(int fd, const void *bytes, size_t size)
 {
     ssize_t put;
 
     for (size_t at = 0; at < size; at += (size_t)put)
         if ((put = write(fd, (const char *)bytes + at, size - at)) < 0)
-            fail("write to", fd == 1 ? "stdout" : "the daemon");
+            return false;
+    return true;
+}
+
+static void print(int fd, const void *bytes, size_t size)
+{
+    if (!write_all(fd, bytes, size))
+        fail("write to", fd == 1 ? "stdout" : "stderr");
 }
 
 /* Returns -1 when nobody listens. */
@@ -104,18 +111,24 @@ static int connected(const char *path, int tries)
     return fd;
 }
 
-static int print_answer(int fd)
+/* Returns our exit status, or -1 when no daemon answers. One that dies meanwhile is asked again: it is safe.
+ */
+static int ask(const char *path, int tries)
 {
     static char answer[1 << 16];
-    unsigned char status = 0;
-    ssize_t got = read(fd, &status, 1);
+    unsigned char status;
+    ssize_t got;
+    int fd;
 
-    if (got != 1) {
-        errno = got < 0 ? errno : ECONNRESET;
-        fail("read from", "the daemon");
+    while ((fd = connected(path, tries)) >= 0) {
+        if (write_all(fd, request, length) && shutdown(fd, SHUT_WR) == 0 && read(fd, &status, 1) == 1)
+            break;
+        close(fd);
     }
+    if (fd < 0)
+        return -1;
     while ((got = read(fd, answer, sizeof(answer))) > 0)
-        write_all(status ? 2 : 1, answer, (size_t)got);
+        print(status ? 2 : 1, answer, (size_t)got);
     return status;
 }
 
@@ -189,7 +202,7 @@ static int delete_here(void)
     end = put_varint(end, 0x10, KILLED);
     end = put_varint(end, 0x1a, size);
     memcpy(end, seconds, size);
-    write_all(1, answer, (size_t)(end - answer) + size);
+    print(1, answer, (size_t)(end - answer) + size);
     return 0;
 }
 
@@ -198,7 +211,7 @@ int main(int count, char **arguments)
     const char *path = getenv(SOCKET_VARIABLE), *address = getenv("TTRPC_ADDRESS");
     bool deletes = count > 1 && strcmp(arguments[count - 1], "delete") == 0;
     char folder[4096], number[16];
-    int fd;
+    int status;
 
     signal(SIGPIPE, SIG_IGN);
     path = path && *path ? path : SOCKET_DEFAULT;
@@ -211,12 +224,10 @@ int main(int count, char **arguments)
     append(folder);
     append(address ? address : "");
     append_stdin();
-    fd = connected(path, deletes ? 1 : TRIES);
-    if (fd < 0 && deletes)
+    status = ask(path, deletes ? 1 : TRIES);
+    if (status < 0 && deletes)
         return delete_here();
-    if (fd < 0)
+    if (status < 0)
         fail("connect to phantom-cri at", path);
-    write_all(fd, request, length);
-    shutdown(fd, SHUT_WR);
-    return print_answer(fd);
+    return status;
 }

@@ -12,7 +12,7 @@ from phantom_cri.errors import InvalidArgument
 from phantom_cri.fragments.folder import note_process
 from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.undo import Undo
-from shim import spaces
+from shim import spaces, wires
 from shim.node import Node
 from shim.oci_spec import NEW, Wanted
 from shim.records import TASKS, Pod
@@ -27,6 +27,7 @@ async def begin(node: Node, pod: Pod, wanted: Wanted) -> None:
     async with Undo("start of a pod") as undo:
         os.makedirs(os.path.join(folder, TASKS), mode=0o711)
         undo.push("folder", lambda: shutil.rmtree(folder))
+        os.mkdir(os.path.join(folder, wires.FOLDER), mode=0o700)
         home = node.fragments_cgroup
         flags = spaces.clone_flags(wanted.spaces)
         spawned = await fragments.spawn(folder, flags, cgroup_fd=home.clone_into)

@@ -14,10 +14,11 @@ from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.model import Resources
 from phantom_cri.plans import Plan
 from shim.console import Console
+from shim.kept import Kept
 from shim.oci_spec import Base, Spaces
 from shim.stdio import Streams
 
-State = Literal["created", "running", "stopped"]
+State = Literal["creating", "created", "running", "stopped"]
 POD = "pod.json"
 TASKS = "tasks"
 
@@ -26,7 +27,7 @@ class ProcessRecord(Stored, frozen=True):
     """A task's first process, or an exec. Times: ns since the epoch. `spec`: of an exec, as it was given."""
 
     streams: Streams = Streams()
-    state: State = "created"
+    state: State = "creating"
     pid: int = 0
     exit_code: int = 0
     exited_at: int = 0
@@ -60,15 +61,15 @@ class Process:
 
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     console: Console | None = None
-    stdin: int = -1  # keeps its input from ending
+    input: Kept | None = None  # keeps its input from ending
     starting: bool = False
 
     def close_input(self) -> None:
         if self.console is not None:
             self.console.close_input()
-        if self.stdin >= 0:
-            os.close(self.stdin)
-            self.stdin = -1
+        if self.input is not None:
+            self.input.close()
+            self.input = None
 
 
 @dataclass(slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -15,8 +16,7 @@ from phantom_cri.concurrency import to_the_end
 from phantom_cri.errors import FailedPrecondition, PhantomError
 from phantom_cri.fragments import Exit
 from phantom_cri.fragments.folder import KILLED, stored_exit
-from shim.console import Console
-from shim.create import donate_streams
+from shim.create import attend, donate_streams
 from shim.events import Publisher
 from shim.node import Node
 from shim.oci_spec import read_process
@@ -70,9 +70,9 @@ class Runs:
         self.tell(task.pod, pb.TaskStart(container_id=task.id, pid=record.pid))
         early = fragment.take_early_exit(task.id)
         if early is not None:
-            self._exited(task, "", early)
+            self.exited(task, "", early)
         elif not fragment.alive():
-            self._exited(task, "", stored_exit(task.pod.folder, task.id))
+            self.exited(task, "", stored_exit(task.pod.folder, task.id))
         return record.pid
 
     async def start_exec(self, task: Task, exec_id: str) -> int:
@@ -92,7 +92,8 @@ class Runs:
         wanted = read_process(
             record.spec.encode(), task.id, task.record.base, terminal=record.streams.terminal
         )
-        exit = fragment.exec_exit(task.fragment_id(exec_id))
+        named = task.fragment_id(exec_id)
+        exit = fragment.exec_exit(named)
         try:
             with plans.Donations() as donations, cgroups.exec_child(cgroup, exec_id) as fds:
                 if fds.clone_into is not None:
@@ -100,9 +101,9 @@ class Runs:
                 for index, procs in enumerate(fds.procs):
                     donations.lend(f"procs{index}", procs)
                 if not record.streams.terminal:
-                    process.stdin = donate_streams(donations, record.streams)
+                    process.input = donate_streams(donations, record.streams, fragment, named)
                 plan = plans.exec_plan(wanted.launch, donations.names())
-                started = await fragment.client.start(task.fragment_id(exec_id), plan, donations)
+                started = await fragment.client.start(named, plan, donations)
             os.close(started.pidfd)
         except BaseException:
             exit.cancel()
@@ -110,21 +111,23 @@ class Runs:
             await cgroups.end_exec_child(cgroup, exec_id)
             raise
         if started.console >= 0:
-            process.console = Console(started.console, record.streams)
-            if wanted.console is not None:
-                process.console.resize(wanted.console.width, wanted.console.height)
+            process.console = attend(started.console, fragment, named, record.streams, wanted.console)
         pid = started.process.pid if started.process else 0
         task.note(exec_id, codec.replace(record, state="running", pid=pid))
         self.tell(task.pod, pb.TaskExecStarted(container_id=task.id, exec_id=exec_id, pid=pid))
+        self.await_exec(task, exec_id, exit)
+        return pid
+
+    def await_exec(self, task: Task, exec_id: str, exit: asyncio.Future[Exit]) -> None:
+        """`exit`: as the fragment's handle will tell it."""
         exit.add_done_callback(
             lambda done: self._exec_exited(task, exec_id, done.exception() or done.result())
         )
-        return pid
 
     def _exec_exited(self, task: Task, exec_id: str, result: Exit | BaseException) -> None:
         if exec_id in task.execs:
             exit = result if isinstance(result, Exit) else Exit(code=KILLED, signal=9)
-            self._exited(task, exec_id, exit)
+            self.exited(task, exec_id, exit)
 
     def _init_exited(self, pod: Pod, task_id: str, exit: Exit) -> None:
         task = pod.tasks.get(task_id)
@@ -133,16 +136,16 @@ class Runs:
         if task.init.starting and pod.fragment is not None:
             pod.fragment.keep_early_exit(task_id, exit)
         elif task.record.init.state == "running":
-            self._exited(task, "", exit)
+            self.exited(task, "", exit)
 
     def _died(self, pod: Pod) -> None:
         for task in list(pod.tasks.values()):
             if task.record.init.state != "stopped" and not task.init.starting:
-                self._exited(task, "", stored_exit(pod.folder, task.id))
+                self.exited(task, "", stored_exit(pod.folder, task.id))
 
     def killed_unstarted(self, task: Task, signal_number: int) -> None:
         """It was killed before its start."""
-        self._exited(task, "", Exit(code=128 + signal_number, signal=signal_number))
+        self.exited(task, "", Exit(code=128 + signal_number, signal=signal_number))
 
     def _failed(self, task: Task, exec_id: str, process: Process) -> None:
         """A start did not work: nobody hears of an exit but who waits for it."""
@@ -150,7 +153,7 @@ class Runs:
         ended = codec.replace(record, state="stopped", exit_code=START_ERROR, exited_at=time.time_ns())
         self._end(task, exec_id, ended, process)
 
-    def _exited(self, task: Task, exec_id: str, exit: Exit) -> None:
+    def exited(self, task: Task, exec_id: str, exit: Exit) -> None:
         record, process = task.process(exec_id)
         at = exit.finished_at or time.time_ns()
         if exit.oom and not exec_id:

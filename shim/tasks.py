@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from phantom_cri import codec, plans
@@ -13,36 +13,35 @@ from phantom_cri.api.containerd import events_pb2 as pb
 from phantom_cri.errors import (
     AlreadyExists,
     FailedPrecondition,
-    InvalidArgument,
     NotFound,
     PhantomError,
     kernel_error,
 )
-from phantom_cri.usage import CgroupUsage
-from shim import document, pods, stdio
+from shim import pods, recovery, stdio
 from shim.bundle import read_config
 from shim.create import create, end_unstarted
 from shim.events import Publisher
+from shim.kept import keep
 from shim.node import Node
-from shim.oci_resources import resources_of
 from shim.oci_spec import Base, read_bundle, read_process
 from shim.records import Pod, PodRecord, Process, ProcessRecord, Task, TaskRecord
 from shim.runs import Runs
 from shim.stdio import Streams
+from shim.wires import LISTENER
 
-FREEZE_TIMEOUT_S = 10.0
 Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """`rootfs`: as containerd's snapshotter gave it."""
+    """`rootfs`: as containerd's snapshotter gave it. again: an earlier daemon may have done it."""
 
     namespace: str
     id: str
     bundle: str
     rootfs: tuple[plans.GivenMount, ...]
     streams: Streams
+    again: bool = False
 
 
 class Tasks:
@@ -50,10 +49,26 @@ class Tasks:
 
     def __init__(self, node: Node, publisher: Publisher) -> None:
         self._node = node
-        self._runs = Runs(node, publisher)
+        self.runs = Runs(node, publisher)
         self._tasks: dict[Key, Task] = {}
         self._pods: dict[Key, Pod] = {}
         self._addresses: dict[Key, str] = {}
+        self.listener: socket.socket | None = None  # that fragments keep for a later daemon
+
+    @property
+    def pods(self) -> Collection[Pod]:
+        return self._pods.values()
+
+    async def take_over(self, pod: Pod) -> None:
+        """A pod of an earlier daemon, with its tasks as they were recorded."""
+        self._pods[pod.record.namespace, pod.record.group] = pod
+        for task in pod.tasks.values():
+            self._tasks[task.record.namespace, task.id] = task
+        if pod.fragment is not None:
+            self.runs.watch(pod)
+        await recovery.catch_up(self._node, self.runs, pod)
+        async with pod.lock:
+            await self._end_if_empty(pod)
 
     def expect(self, namespace: str, task_id: str, address: str) -> None:
         """containerd, which takes events at `address`, is about to create this task."""
@@ -64,11 +79,13 @@ class Tasks:
             raise NotFound(f"task {task_id} in namespace {namespace}: there is none")
         return self._tasks[namespace, task_id]
 
-    async def create(self, asked: Creation) -> Task:
-        """Nothing is left of one that fails."""
+    async def create(self, asked: Creation, on_pod: Callable[[Pod], None]) -> Task:
+        """Nothing is left of one that fails. `on_pod`: is told the task's pod before it is made."""
         key = (asked.namespace, asked.id)
         address = self._addresses.pop(key, "")
-        if key in self._tasks:
+        if (made := self._tasks.get(key)) is not None:
+            if asked.again and made.record.bundle == asked.bundle:
+                return made
             raise AlreadyExists(f"task {asked.id} in namespace {asked.namespace}: there is one already")
         stdio.check(asked.streams)
         try:
@@ -92,12 +109,15 @@ class Tasks:
             try:
                 if pod.fragment is None and not pod.tasks:
                     await pods.begin(self._node, pod, wanted)
-                    self._runs.watch(pod)
+                    self.runs.watch(pod)
+                    if self.listener is not None:
+                        keep(pod.living(), LISTENER, self.listener.fileno())
+                on_pod(pod)
                 task = self._tasks[key] = await create(self._node, pod, record, wanted)
             except BaseException:
                 await self._end_if_empty(pod)
                 raise
-        self._runs.tell(pod, _created(task, asked.rootfs))
+        self.runs.tell(pod, _created(task, asked.rootfs))
         return task
 
     @contextlib.asynccontextmanager
@@ -111,24 +131,38 @@ class Tasks:
                     yield pod
                     return
 
-    async def start(self, namespace: str, task_id: str, exec_id: str) -> int:
+    async def start(self, namespace: str, task_id: str, exec_id: str, *, again: bool = False) -> int:
+        """again: one that has been started is fine."""
         task = self.find(namespace, task_id)
         async with task.lock:
+            record, _ = task.process(exec_id)
+            if again and record.state == "running":
+                return record.pid
             if exec_id:
-                return await self._runs.start_exec(task, exec_id)
-            return await self._runs.start(task)
+                return await self.runs.start_exec(task, exec_id)
+            return await self.runs.start(task)
 
     async def add_exec(
-        self, namespace: str, task_id: str, exec_id: str, spec: bytes, streams: Streams
+        self,
+        namespace: str,
+        task_id: str,
+        exec_id: str,
+        spec: bytes,
+        streams: Streams,
+        *,
+        again: bool = False,
     ) -> None:
+        """again: one that is there is fine."""
         task = self.find(namespace, task_id)
+        if exec_id in task.execs and again:
+            return
         if exec_id in task.execs:
             raise AlreadyExists(f"task {task_id}: exec {exec_id}: there is one already")
         stdio.check(streams)
         read_process(spec, task_id, task.record.base, terminal=streams.terminal)  # an error is told now
-        task.note(exec_id, ProcessRecord(streams=streams, spec=spec.decode()))
+        task.note(exec_id, ProcessRecord(streams=streams, state="created", spec=spec.decode()))
         task.execs[exec_id] = Process()
-        self._runs.tell(task.pod, pb.TaskExecAdded(container_id=task_id, exec_id=exec_id))
+        self.runs.tell(task.pod, pb.TaskExecAdded(container_id=task_id, exec_id=exec_id))
 
     async def kill(
         self, namespace: str, task_id: str, exec_id: str, number: int, *, all_processes: bool
@@ -141,7 +175,7 @@ class Tasks:
             async with task.lock:
                 if task.record.init.state == "created":
                     await end_unstarted(task.pod.living(), task)
-                    self._runs.killed_unstarted(task, number)
+                    self.runs.killed_unstarted(task, number)
             return
         if number == signal.SIGKILL and task.record.paused:
             self._node.cgroups.freezer.thaw(task.record.cgroup)  # or it would never die (cgroup v1)
@@ -183,7 +217,7 @@ class Tasks:
         del pod.tasks[record.id]
         event = pb.TaskDelete(container_id=record.id, pid=record.init.pid, exit_status=record.init.exit_code)
         event.exited_at.FromNanoseconds(record.init.exited_at)
-        self._runs.tell(pod, event)
+        self.runs.tell(pod, event)
         async with pod.lock:
             await self._end_if_empty(pod)
 
@@ -208,7 +242,7 @@ class Tasks:
                         await end_unstarted(fragment, task)
                 await self._node.cgroups.kill_async(task.record.cgroup)
                 if task.record.init.state == "created":
-                    self._runs.killed_unstarted(task, signal.SIGKILL)
+                    self.runs.killed_unstarted(task, signal.SIGKILL)
                 await task.init.exited.wait()
             await self._forget(task)
         return task.record.init
@@ -226,38 +260,6 @@ class Tasks:
 
     def close_input(self, namespace: str, task_id: str, exec_id: str) -> None:
         self.find(namespace, task_id).process(exec_id)[1].close_input()
-
-    def pids(self, namespace: str, task_id: str) -> Sequence[int]:
-        return sorted(self._node.cgroups.pids(self.find(namespace, task_id).record.cgroup))
-
-    async def pause(self, namespace: str, task_id: str, *, resume: bool) -> None:
-        task = self.find(namespace, task_id)
-        async with task.lock:
-            if task.record.init.state != "running":
-                raise FailedPrecondition(f"task {task_id}: it is {task.record.init.state}, not running")
-            freezer, cgroup = self._node.cgroups.freezer, task.record.cgroup
-            if resume:
-                freezer.thaw(cgroup)
-            else:
-                await asyncio.to_thread(freezer.freeze, cgroup, FREEZE_TIMEOUT_S)
-            task.save(codec.replace(task.record, paused=not resume))
-        event = pb.TaskResumed if resume else pb.TaskPaused
-        self._runs.tell(task.pod, event(container_id=task_id))
-
-    async def update(self, namespace: str, task_id: str, text: bytes) -> None:
-        task = self.find(namespace, task_id)
-        wanted = document.read(text, document.Resources, "resources")
-        if wanted.devices:
-            raise InvalidArgument("resources.devices: cannot be changed")
-        given = codec.from_json(codec.to_json(resources_of(wanted)), dict)
-        merged = codec.replace(task.record.resources, **given)
-        async with task.lock:
-            await self._node.cgroups.update_async(task.record.cgroup, merged)
-            task.save(codec.replace(task.record, resources=merged))
-
-    async def usage(self, namespace: str, task_id: str) -> CgroupUsage:
-        task = self.find(namespace, task_id)
-        return await asyncio.to_thread(self._node.cgroups.usage, task.record.cgroup, detailed=True)
 
 
 _NO_BASE = Base(

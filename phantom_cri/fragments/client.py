@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from phantom_cri.codec import Record
@@ -269,12 +269,12 @@ class FragmentClient:
             raise DataLoss("make a socket: the fragment sent none")
         return request.fds[0]
 
-    async def keep(self, name: str, fd: int = -1) -> None:
+    def keep(self, name: str, fd: int = -1) -> Awaitable[object]:
         """Have the open file of `fd` kept under `name`, beyond our own end; -1: no longer.
 
-        From this call on, not only from its answer. Raises ResourceExhausted (EMFILE: it keeps too many).
+        It is sent by this call. Raises and answers with ResourceExhausted (it keeps too many).
         """
-        await self._ask(Type.KEEP, name, fds=[fd] if fd >= 0 else [])
+        return self._answer(self._send(Type.KEEP, name, fds=[fd] if fd >= 0 else []))
 
     async def kept(self, name: str) -> int:
         """An fd of what is kept under `name`, for the caller to close. Raises NotFound."""

@@ -9,10 +9,12 @@ import time
 
 from phantom_cri import codec
 from phantom_cri.codec import Document
-from phantom_cri.errors import PhantomError
+from phantom_cri.errors import NotFound, PhantomError
 from phantom_cri.fragments.client import FragmentClient
-from phantom_cri.fragments.handle import END_TIMEOUT
+from phantom_cri.fragments.features import OtherVersion
+from phantom_cri.fragments.handle import END_TIMEOUT, FragmentHandle
 from phantom_cri.fragments.message import Exit
+from phantom_cri.fragments.processes import open_process
 from phantom_cri.fragments.spawn import SOCKET
 from phantom_cri.model import ProcessRef
 
@@ -65,6 +67,27 @@ def stored_exit(folder: str, container_id: str) -> Exit:
         started_at=said.started_at,
         finished_at=said.finished_at,
     )
+
+
+async def find_fragment(folder: str) -> FragmentHandle | None:
+    """The folder's fragment, connected; one that lives but does not answer is ended."""
+    process = stored_process(folder)
+    if process is None:
+        await end_stranger(folder)
+        return None
+    try:
+        fragment = FragmentHandle(os.path.basename(folder), folder, process, open_process(process))
+    except NotFound:
+        return None
+    try:
+        await fragment.connect()
+    except OtherVersion as error:
+        log.error("pod sandbox %s runs on but can only be stopped and removed: %s", fragment.id, error)
+    except PhantomError as error:
+        log.warning("the fragment of %s does not answer and is ended: %s", fragment.id, error)
+        await fragment.end()
+        return None
+    return fragment
 
 
 async def end_stranger(folder: str) -> None:

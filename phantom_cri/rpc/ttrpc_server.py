@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -17,7 +17,6 @@ from google.protobuf.message_factory import GetMessageClass
 
 from phantom_cri.api.containerd import ttrpc_pb2 as pb
 from phantom_cri.errors import (
-    DataLoss,
     DeadlineExceeded,
     InvalidArgument,
     PhantomError,
@@ -26,92 +25,124 @@ from phantom_cri.errors import (
 )
 from phantom_cri.rpc.calls import GRPC_CODES, told
 from phantom_cri.rpc.server import make_way
-from phantom_cri.rpc.ttrpc import LARGEST, Frame, Kind, pack, read_frame
+from phantom_cri.rpc.ttrpc import LARGEST, Frame, Kind, pack
+from phantom_cri.rpc.ttrpc_connection import Connection, Journal
 from phantom_cri.telemetry.logs import about, printable
 from phantom_cri.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 Services = Mapping[str, tuple[ServiceDescriptor, object]]
-"""By full name: a descriptor, and an object with `async def Method(request, metadata)` for each RPC."""
+"""By full name: a descriptor, and an object with `async def Method(request, call)` for each RPC."""
+
+BACKLOG = 128
+
+
+class Call(NamedTuple):
+    """What a request comes with. again: an earlier process may have served it, and was not heard."""
+
+    metadata: Mapping[str, str]
+    connection: Connection
+    again: bool
 
 
 class TtrpcServer:
-    """`async with` listens; leaving it cancels running calls, hangs up and removes the socket.
+    """Calls are tasks of their own. An RPC without a method answers UNIMPLEMENTED.
 
-    The calls of a client that hangs up are cancelled. An RPC without a method answers UNIMPLEMENTED.
+    The calls of a client that hangs up are cancelled.
     """
 
     def __init__(self, path: Path, services: Services, metrics: Metrics) -> None:
         self.path = path
         self._services = services
         self._metrics = metrics
-        self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._listener: socket.socket | None = None
+        self._calls: dict[Connection, set[asyncio.Task[None]]] = {}
 
-    async def __aenter__(self) -> TtrpcServer:
-        """Raises AlreadyExists when another daemon answers there, ConfigError for a bad path."""
-        await asyncio.to_thread(make_way, self.path)
-        mask = os.umask(0o177)
+    async def listen(self, listener: socket.socket | None = None) -> socket.socket:
+        """Take clients, at `listener` if an earlier process left one; answers it.
+
+        Raises AlreadyExists when another daemon answers there, ConfigError for a bad path.
+        """
+        if listener is None:
+            await asyncio.to_thread(make_way, self.path)
+            listener = socket.socket(socket.AF_UNIX)
+            mask = os.umask(0o177)
+            try:
+                listener.bind(str(self.path))
+            finally:
+                os.umask(mask)
+            listener.listen(BACKLOG)
+        listener.setblocking(False)
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener, self._accept)
+        return listener
+
+    def adopt(self, peer: socket.socket, journal: Journal, requests: dict[int, bytes]) -> None:
+        """Go on with a client of an earlier process, and with what it has waited for since."""
+        self._serve(peer).resume(journal, requests)
+
+    def statistics(self) -> tuple[int, int]:
+        """Clients, and calls under way."""
+        return len(self._calls), sum(map(len, self._calls.values()))
+
+    async def close(self, *, keep: bool) -> None:
+        """Cancel running calls and hang up; with `keep` a later process takes over listener and clients."""
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+            if not keep:
+                self.path.unlink(missing_ok=True)
+        running = set().union(*self._calls.values())
+        for connection in list(self._calls):
+            connection.close(keep=keep)
+        if running:
+            await asyncio.wait(running)
+
+    def _accept(self) -> None:
+        if self._listener is None:
+            return
         try:
-            self._server = await asyncio.start_unix_server(self._accept, self.path)
-        finally:
-            os.umask(mask)
-        return self
+            self._serve(self._listener.accept()[0])
+        except OSError as error:
+            log.warning("a ttrpc client cannot be taken now: %s", error)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._server is not None:
-            self.path.unlink(missing_ok=True)
-            self._server.close()
-            for client in self._clients:
-                client.cancel()
-            if self._clients:
-                await asyncio.wait(self._clients)
+    def _serve(self, peer: socket.socket) -> Connection:
+        connection = Connection(peer, self._request, self._closed)
+        self._calls[connection] = set()
+        return connection
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="ttrpc client")
-        self._clients.add(client)
-        client.add_done_callback(self._clients.discard)
+    def _closed(self, connection: Connection) -> None:
+        for call in self._calls.pop(connection):
+            call.cancel()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        calls: set[asyncio.Task[None]] = set()
-        last = 0
-        try:
-            while (frame := await read_frame(reader)) is not None:
-                if frame.kind != Kind.REQUEST:
-                    raise DataLoss(f"ttrpc: a client sent a frame of type {frame.kind}")
-                call = asyncio.create_task(self._answer(frame, last, writer))
-                last = max(last, frame.stream)
-                calls.add(call)
-                call.add_done_callback(calls.discard)
-        except (PhantomError, OSError) as error:
-            log.warning("a ttrpc client is disconnected: %s", error)
-        finally:
-            for call in calls:
-                call.cancel()
-            writer.close()
+    def _request(self, connection: Connection, frame: Frame, last: int, again: bool) -> None:
+        if frame.kind != Kind.REQUEST:
+            log.warning("a ttrpc client is disconnected: it sent a frame of type %d", frame.kind)
+            connection.close()
+            return
+        call = asyncio.create_task(self._answer(connection, frame, last, again))
+        self._calls[connection].add(call)
+        call.add_done_callback(self._calls[connection].discard)
 
-    async def _answer(self, frame: Frame, last: int, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, connection: Connection, frame: Frame, last: int, again: bool) -> None:
         began, name, code = perf_counter(), "ttrpc", "OK"
         try:
             request = _read(frame, last)
             name = request.method
             method, verb = self._find(request)
             about(method=name)
-            body = pack(
-                frame.stream,
-                Kind.RESPONSE,
-                pb.Response(payload=await _call(method, verb, request)).SerializeToString(),
-            )
+            call = Call({pair.key: pair.value for pair in request.metadata}, connection, again)
+            payload = await _call(method, verb, request, call)
+            body = pack(frame.stream, Kind.RESPONSE, pb.Response(payload=payload).SerializeToString())
         except Exception as error:
             code = error.code if isinstance(error, PhantomError) else "INTERNAL"
             number: int = GRPC_CODES[code].value[0]
             status = pb.Status(code=number, message=printable(told(name, code, error)))
             body = pack(frame.stream, Kind.RESPONSE, pb.Response(status=status).SerializeToString())
         self._metrics.rpc_done(name, code, perf_counter() - began)
-        writer.write(body)
+        connection.answer(frame.stream, body)
 
     def _find(self, request: pb.Request) -> tuple[MethodDescriptor, Any]:
         found = self._services.get(request.service)
@@ -136,16 +167,15 @@ def _read(frame: Frame, last: int) -> pb.Request:
         raise InvalidArgument("ttrpc: these bytes are no ttrpc.Request") from None
 
 
-async def _call(method: MethodDescriptor, verb: Any, request: pb.Request) -> bytes:
+async def _call(method: MethodDescriptor, verb: Any, request: pb.Request, call: Call) -> bytes:
     try:
         message = GetMessageClass(method.input_type).FromString(request.payload)
     except DecodeError:
         raise InvalidArgument(f"request: these bytes are no {method.input_type.full_name}") from None
-    metadata = {pair.key: pair.value for pair in request.metadata}
     seconds = request.timeout_nano / 1e9 if request.timeout_nano > 0 else None
     try:
         async with asyncio.timeout(seconds) as limit:
-            response: Message = await verb(message, metadata)
+            response: Message = await verb(message, call)
     except TimeoutError:
         if limit.expired():
             raise DeadlineExceeded(f"{request.method}: not done within {seconds:.3f} s") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from phantom_cri.api.containerd import task_pb2 as task
 from phantom_cri.api.containerd import ttrpc_pb2 as pb
 from phantom_cri.errors import NotFound, Unavailable, Unimplemented
 from phantom_cri.rpc.ttrpc_client import TtrpcClient
-from phantom_cri.rpc.ttrpc_server import TtrpcServer
+from phantom_cri.rpc.ttrpc_server import Call, TtrpcServer
 from phantom_cri.telemetry.metrics import Metrics
 
 TASK = "containerd.task.v3.Task"
@@ -26,10 +26,10 @@ class Servicer:
     def __init__(self) -> None:
         self.waits_cancelled = asyncio.Event()
 
-    async def State(self, request: task.StateRequest, metadata: Mapping[str, str]) -> task.StateResponse:
-        return task.StateResponse(id=request.id, bundle=metadata.get("where", ""))
+    async def State(self, request: task.StateRequest, call: Call) -> task.StateResponse:
+        return task.StateResponse(id=request.id, bundle=call.metadata.get("where", ""))
 
-    async def Wait(self, request: task.WaitRequest, metadata: Mapping[str, str]) -> task.WaitResponse:
+    async def Wait(self, request: task.WaitRequest, call: Call) -> task.WaitResponse:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -37,10 +37,10 @@ class Servicer:
             raise
         raise AssertionError
 
-    async def Start(self, request: task.StartRequest, metadata: Mapping[str, str]) -> task.StartResponse:
+    async def Start(self, request: task.StartRequest, call: Call) -> task.StartResponse:
         raise NotFound(f"task {request.id}: there is none")
 
-    async def Pids(self, request: task.PidsRequest, metadata: Mapping[str, str]) -> task.PidsResponse:
+    async def Pids(self, request: task.PidsRequest, call: Call) -> task.PidsResponse:
         raise ValueError("hunter2")
 
 
@@ -77,8 +77,10 @@ def servicer() -> Servicer:
 @pytest.fixture
 async def path(servicer: Servicer, tmp_path: Path) -> AsyncIterator[Path]:
     descriptor = task.DESCRIPTOR.services_by_name["Task"]
-    async with TtrpcServer(tmp_path / "s", {TASK: (descriptor, servicer)}, Metrics("test")) as server:
-        yield server.path
+    server = TtrpcServer(tmp_path / "s", {TASK: (descriptor, servicer)}, Metrics("test"))
+    await server.listen()
+    yield server.path
+    await server.close(keep=False)
 
 
 @pytest.fixture
@@ -191,6 +193,8 @@ async def test_the_client_calls_and_connects_again(path: Path, tmp_path: Path) -
 
 async def test_the_socket_is_its_owners_and_goes(servicer: Servicer, tmp_path: Path) -> None:
     path = tmp_path / "own"
-    async with TtrpcServer(path, {}, Metrics("test")):
-        assert path.stat().st_mode & 0o777 == 0o600
+    server = TtrpcServer(path, {}, Metrics("test"))
+    await server.listen()
+    assert path.stat().st_mode & 0o777 == 0o600
+    await server.close(keep=False)
     assert not path.exists()

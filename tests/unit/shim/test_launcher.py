@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,12 +72,16 @@ def test_a_refusal_goes_to_stderr_with_its_status(tmp_path: Path) -> None:
     assert done.stderr == b"config.json: vm: not supported by this runtime\n"
 
 
-def test_a_daemon_that_hangs_up_is_an_error(tmp_path: Path) -> None:
-    daemon = Answering(tmp_path / "s", b"")
-    done = launch(tmp_path / "s", tmp_path, "start")
-    daemon.join()
-    assert done.returncode == 1
-    assert b"the daemon" in done.stderr
+def test_a_daemon_that_dies_is_asked_again_when_it_is_back(tmp_path: Path) -> None:
+    first = Answering(tmp_path / "s", b"")
+    with ThreadPoolExecutor() as pool:
+        launched = pool.submit(launch, tmp_path / "s", tmp_path, "start")
+        request = first.join()
+        (tmp_path / "s").unlink()
+        second = Answering(tmp_path / "s", b"\0unix:///address")
+        done = launched.result(10)
+    assert (done.returncode, done.stdout) == (0, b"unix:///address")
+    assert second.join() == request
 
 
 def test_without_a_daemon_a_start_fails_and_names_the_socket(tmp_path: Path) -> None:
