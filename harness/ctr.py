@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from harness.child import Child
 from harness.tools import tool
+from harness.waiting import wait_until
 
 
 class CtrError(Exception):
@@ -97,11 +99,17 @@ class Ctr:
 
     @contextmanager
     def events(self, log: Path) -> Iterator[Events]:
+        """What happens from now on."""
         child = Child([*self._command, "events"], log)
         try:
+            wait_until(lambda: self._shows_up(log), "ctr events to listen", interval=0.05)
             yield Events(log)
         finally:
             child.stop()
+
+    def _shows_up(self, log: Path) -> bool:
+        self.run("namespaces", "label", self._command[-1], f"shown={time.monotonic_ns()}")
+        return "/namespaces/update" in log.read_text()
 
 
 class Events:
