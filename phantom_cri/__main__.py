@@ -283,6 +283,7 @@ def make_shim(runtime: Runtime) -> ShimServer | None:
         fragments_cgroup=runtime.fragments_cgroup,
         metrics=runtime.metrics,
         version=__version__,
+        pool_size=settings.shim.pool_size,
     )
     return ShimServer(settings.shim_socket, node)
 

@@ -11,7 +11,10 @@ from phantom_cri.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`state`: a folder of the shim's own, for what runs now. address: what its launcher tells containerd."""
+    """`state`: a folder of the shim's own, for what runs now. address: what its launcher tells containerd.
+
+    pool_size: fragments kept warm for each kind of network.
+    """
 
     state: Path
     address: str
@@ -20,3 +23,4 @@ class Node:
     fragments_cgroup: LaunchFds
     metrics: Metrics
     version: str
+    pool_size: int

@@ -85,4 +85,5 @@ class ShimServer:
             self._path.unlink(missing_ok=True)
             self._launcher.close()
         await self._server.close(keep=self.has_pods)
+        await self._tasks.warm.close()
         self._publisher.close()

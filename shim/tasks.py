@@ -27,6 +27,7 @@ from shim.oci_spec import Base, read_bundle, read_process
 from shim.records import Pod, PodRecord, Process, ProcessRecord, Task, TaskRecord
 from shim.runs import Runs
 from shim.stdio import Streams
+from shim.warm import Warm
 from shim.wires import LISTENER
 
 Key = tuple[str, str]
@@ -50,6 +51,7 @@ class Tasks:
     def __init__(self, node: Node, publisher: Publisher) -> None:
         self._node = node
         self.runs = Runs(node, publisher)
+        self.warm = Warm(node)
         self._tasks: dict[Key, Task] = {}
         self._pods: dict[Key, Pod] = {}
         self._addresses: dict[Key, str] = {}
@@ -108,7 +110,7 @@ class Tasks:
         async with self._pod(first) as pod:
             try:
                 if pod.fragment is None and not pod.tasks:
-                    await pods.begin(self._node, pod, wanted)
+                    await pods.begin(pod, wanted, self.warm.obtain)
                     self.runs.watch(pod)
                     if self.listener is not None:
                         keep(pod.living(), LISTENER, self.listener.fileno())

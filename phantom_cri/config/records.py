@@ -176,11 +176,13 @@ class ShimConfig(Record, frozen=True):
 
     enabled: bool = True
     socket: str = ""
+    pool_size: int = 8
 
     def __post_init__(self) -> None:
         longest = "an absolute path of at most 101 bytes, or empty"  # .ttrpc is put behind it
         fits = is_absolute(self.socket) and len(self.socket.encode()) <= 101
         check(self.socket == "" or fits, "socket", self.socket, longest)
+        check(0 <= self.pool_size <= 1024, "pool_size", self.pool_size, "between 0 and 1024")
 
 
 class Config(Record, frozen=True):

@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # in order: a room stands on those above it
     "cri": {"api", "codec", "errors", "model", "usage", "rpc"},
     "cli": {"", "api", "errors", "rpc", "doctor"},
 }
-SHIM_MAY_IMPORT = BASE | {"", "api", "cgroups", "fragments", "plans", "policy", "rpc", "telemetry"}
+SHIM_MAY_IMPORT = BASE | {"", "api", "cgroups", "fragments", "plans", "policy", "pools", "rpc", "telemetry"}
 """What the wire beside CRI's stands on (shim/): none of the rooms that speak of CRI's pods."""
 HOME = {  # third-party package → the rooms that may import it
     "grpc": {"rpc", "api"},

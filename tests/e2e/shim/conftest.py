@@ -34,9 +34,16 @@ def image(registry: Registry, home: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def phantom(home: Path) -> Iterator[Daemon]:
+def pool_size() -> int:
+    """Of the shim's warm fragments."""
+    return 0
+
+
+@pytest.fixture(scope="module")
+def phantom(home: Path, pool_size: int) -> Iterator[Daemon]:
     (home / "p").mkdir()
-    with Daemon(home / "p", {"pools": [{"name": "default", "size": 0}]}) as daemon:
+    config = {"pools": [{"name": "default", "size": 0}], "shim": {"pool_size": pool_size}}
+    with Daemon(home / "p", config) as daemon:
         yield daemon
 
 
