@@ -64,11 +64,11 @@ class Tasks:
     async def take_over(self, pod: Pod) -> None:
         """A pod of an earlier daemon, with its tasks as they were recorded."""
         self._pods[pod.record.namespace, pod.record.group] = pod
-        for task in pod.tasks.values():
-            self._tasks[task.record.namespace, task.id] = task
         if pod.fragment is not None:
             self.runs.watch(pod)
         await recovery.catch_up(self._node, self.runs, pod)
+        for task in pod.tasks.values():
+            self._tasks[task.record.namespace, task.id] = task
         async with pod.lock:
             await self._end_if_empty(pod)
 
@@ -87,6 +87,7 @@ class Tasks:
         address = self._addresses.pop(key, "")
         if (made := self._tasks.get(key)) is not None:
             if asked.again and made.record.bundle == asked.bundle:
+                self.runs.tell(made.pod, _created(made, asked.rootfs))
                 return made
             raise AlreadyExists(f"task {asked.id} in namespace {asked.namespace}: there is one already")
         stdio.check(asked.streams)
@@ -138,7 +139,7 @@ class Tasks:
         task = self.find(namespace, task_id)
         async with task.lock:
             record, _ = task.process(exec_id)
-            if again and record.state == "running":
+            if again and record.state in ("running", "stopped"):
                 return record.pid
             if exec_id:
                 return await self.runs.start_exec(task, exec_id)
@@ -156,14 +157,13 @@ class Tasks:
     ) -> None:
         """again: one that is there is fine."""
         task = self.find(namespace, task_id)
-        if exec_id in task.execs and again:
-            return
-        if exec_id in task.execs:
+        if exec_id in task.execs and not again:
             raise AlreadyExists(f"task {task_id}: exec {exec_id}: there is one already")
-        stdio.check(streams)
-        read_process(spec, task_id, task.record.base, terminal=streams.terminal)  # an error is told now
-        task.note(exec_id, ProcessRecord(streams=streams, state="created", spec=spec.decode()))
-        task.execs[exec_id] = Process()
+        if exec_id not in task.execs:
+            stdio.check(streams)
+            read_process(spec, task_id, task.record.base, terminal=streams.terminal)  # an error is told now
+            task.note(exec_id, ProcessRecord(streams=streams, state="created", spec=spec.decode()))
+            task.execs[exec_id] = Process()
         self.runs.tell(task.pod, pb.TaskExecAdded(container_id=task_id, exec_id=exec_id))
 
     async def kill(
@@ -178,7 +178,7 @@ class Tasks:
                 if task.record.init.state == "created":
                     await end_unstarted(task.pod.living(), task)
                     self.runs.killed_unstarted(task, number)
-            return
+                    return
         if number == signal.SIGKILL and task.record.paused:
             self._node.cgroups.freezer.thaw(task.record.cgroup)  # or it would never die (cgroup v1)
         client = task.pod.living().client
