@@ -69,9 +69,6 @@ class Publisher:
             log.warning("an event is lost if this daemon ends before it is told: %s", error)
         self._push(address, path, body)
 
-    def waiting(self) -> int:
-        return sum(map(len, self._queues.values()))
-
     def close(self) -> None:
         self._senders.cancel()
 

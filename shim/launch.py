@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError
 
 from phantom_cri import codec
 from phantom_cri.api.containerd import bootstrap_pb2, info_pb2
 from phantom_cri.errors import InvalidArgument, PhantomError
 from phantom_cri.fragments.folder import KILLED
+from phantom_cri.plans.mount_options import KNOWN as MOUNT_OPTIONS
 from shim.node import Node
 from shim.records import ProcessRecord
 from shim.task_service import deleted
@@ -24,6 +26,19 @@ log = logging.getLogger(__name__)
 NAME = "io.containerd.phantom.v2"
 LARGEST = 2 << 20
 TIMEOUT_S = 10.0
+FEATURES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
+FEATURES = {
+    "ociVersionMin": "1.0.0",
+    "ociVersionMax": "1.3.0",
+    "hooks": ["createContainer"],
+    "mountOptions": MOUNT_OPTIONS,
+    "linux": {
+        "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+        "mountExtensions": {"idmap": {"enabled": False}},
+    },
+}
+"""What containerd tells its clients of this runtime (OCI runtime spec, features.md)."""
+
 _WITH_VALUE = {"namespace", "address", "publish-binary", "id", "bundle"}
 
 
@@ -85,7 +100,8 @@ class LaunchService:
 
     def _info(self) -> bytes:
         version = info_pb2.RuntimeVersion(version=self._node.version)
-        return info_pb2.RuntimeInfo(name=NAME, version=version).SerializeToString()
+        features = Any(type_url=FEATURES_TYPE, value=codec.to_json(FEATURES))
+        return info_pb2.RuntimeInfo(name=NAME, version=version, features=features).SerializeToString()
 
 
 def parse(request: bytes) -> Asked:

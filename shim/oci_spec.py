@@ -20,7 +20,8 @@ SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
 """Annotation of CRI that all containers of one pod share."""
 
 HOST, NEW = "host", "new"
-_PROPAGATIONS = ("", "private", "rprivate", "slave", "rslave")
+# The root is on no path of the host: nothing to share it with. Mounts have what their options say.
+_PROPAGATIONS = ("", *(f"{r}{kind}" for r in ("", "r") for kind in ("private", "slave", "shared")))
 
 
 class Spaces(Record, frozen=True):

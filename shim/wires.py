@@ -34,8 +34,9 @@ class Wire:
         self._name = name or secrets.token_hex(8)
 
     def add(self, stream: int, frame: bytes) -> None:
-        with open(self._path(stream), "wb", buffering=0) as file:
-            file.write(frame)
+        if self._fragment.alive():  # else its pod has ended, and nobody would go on
+            with open(self._path(stream), "wb", buffering=0) as file:
+                file.write(frame)
 
     def done(self, stream: int) -> None:
         with contextlib.suppress(FileNotFoundError):  # it has come as a large one; or its pod has ended
@@ -48,9 +49,8 @@ class Wire:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             return
-        os.close(
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        )  # first: else nobody would look
+        # First: what is kept and has no file would never be looked for.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         keep(self._fragment, _kept_name(self._name), peer.fileno())
 
     def _path(self, stream: int) -> str:

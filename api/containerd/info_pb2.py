@@ -22,17 +22,18 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%phantom_cri/api/containerd/info.proto\x12\x10\x63ontainerd.types\"3\n\x0eRuntimeVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"N\n\x0bRuntimeInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x07version\x18\x02 \x01(\x0b\x32 .containerd.types.RuntimeVersionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%phantom_cri/api/containerd/info.proto\x12\x10\x63ontainerd.types\x1a\x19google/protobuf/any.proto\"3\n\x0eRuntimeVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"v\n\x0bRuntimeInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x07version\x18\x02 \x01(\x0b\x32 .containerd.types.RuntimeVersion\x12&\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x14.google.protobuf.Anyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'phantom_cri.api.containerd.info_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNTIMEVERSION']._serialized_start=59
-  _globals['_RUNTIMEVERSION']._serialized_end=110
-  _globals['_RUNTIMEINFO']._serialized_start=112
-  _globals['_RUNTIMEINFO']._serialized_end=190
+  _globals['_RUNTIMEVERSION']._serialized_start=86
+  _globals['_RUNTIMEVERSION']._serialized_end=137
+  _globals['_RUNTIMEINFO']._serialized_start=139
+  _globals['_RUNTIMEINFO']._serialized_end=257
 # @@protoc_insertion_point(module_scope)

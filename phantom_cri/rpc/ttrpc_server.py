@@ -82,10 +82,6 @@ class TtrpcServer:
         """Go on with a client of an earlier process, and with what it has waited for since."""
         self._serve(peer).resume(journal, requests)
 
-    def statistics(self) -> tuple[int, int]:
-        """Clients, and calls under way."""
-        return len(self._calls), sum(map(len, self._calls.values()))
-
     async def close(self, *, keep: bool) -> None:
         """Cancel running calls and hang up; with `keep` a later process takes over listener and clients."""
         if self._listener is not None:

@@ -189,6 +189,35 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
+def restart_containerd(containerd: Containerd, meanwhile: Callable[[], object]) -> None:
+    assert containerd.child is not None
+    containerd.child.kill()
+    meanwhile()
+    containerd.start()
+
+
+def test_containerd_dies_and_finds_its_tasks_again(
+    ctr: Ctr, containerd: Containerd, phantom: Daemon, image: str
+) -> None:
+    ctr.start(image, "stays", "sleep", "1000")
+    ctr.start(image, "ends", "sleep", "1000")
+    stays, ends = ctr.states()["stays"], ctr.states()["ends"]
+
+    def both_die() -> None:
+        os.kill(ends[0], signal.SIGKILL)
+        restart_after(phantom)
+
+    try:
+        restart_containerd(containerd, both_die)
+        # containerd forgets, when it starts, what has no process: with runc too.
+        wait_until(lambda: ctr.states().get("ends", (0, "gone"))[1] in ("STOPPED", "gone"), "the end")
+        assert ctr.states()["stays"] == stays
+        assert ctr.exec("stays", "e", "echo", "fine") == "fine\n"
+    finally:
+        ctr.remove("stays")
+        ctr.remove("ends")
+
+
 def test_nothing_is_lost_under_load(ctr: Ctr, phantom: Daemon, image: str, tmp_path: Path) -> None:
     """Only a pod whose very first request is cut off may be missing, and is told so."""
     stop = threading.Event()

@@ -37,7 +37,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "linux.personality": ("linux.personality", {"domain": "LINUX32"}),
     "linux.timeOffsets": ("linux.timeOffsets", {}),
     "linux.netDevices": ("linux.netDevices", {}),
-    "linux.rootfsPropagation": ("linux.rootfsPropagation", "rshared"),
+    "linux.rootfsPropagation": ("linux.rootfsPropagation", "unbindable"),
     "linux.cgroupsPath": ("linux.cgroupsPath", "system.slice:runc:one"),
     "linux.resources.blockIO": ("linux.resources.blockIO", {"weight": 10}),
     "linux.resources.rdma": ("linux.resources.rdma", {}),
