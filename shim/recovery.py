@@ -24,16 +24,24 @@ log = logging.getLogger(__name__)
 
 
 async def find_pod(folder: Path) -> Pod | None:
-    """With its fragment if that lives, and its tasks as recorded. One that never was a pod is ended."""
+    """With its fragment if that lives, and its tasks as recorded.
+
+    One that never was a pod is ended; one of a release that is not understood is left as it is.
+    """
     fragment = await find_fragment(str(folder))
+    if fragment is not None and fragment.other_version:
+        return None
     try:
         record = codec.from_stored((folder / POD).read_bytes(), PodRecord)
         tasks = [
             codec.from_stored(path.read_bytes(), TaskRecord)
             for path in sorted((folder / TASKS).glob("*.json"))
         ]
-    except (OSError, codec.DecodeError, codec.NewerSchema) as error:
-        log.warning("what an earlier daemon has left in %s is given up: %s", folder, error)
+    except codec.NewerSchema as error:
+        log.error("the pod of containerd in %s is left alone: %s", folder, error)
+        return None
+    except (OSError, codec.DecodeError) as error:
+        log.info("what an earlier daemon has left in %s is no pod: %s", folder, error)
         if fragment is not None:
             await fragment.end()
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from pathlib import Path
 from types import TracebackType
 
 from phantom_cri.api.containerd import task_pb2
-from phantom_cri.errors import NotFound
+from phantom_cri.errors import PhantomError
 from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.rpc.server import make_way
 from phantom_cri.rpc.ttrpc_server import TtrpcServer
@@ -21,6 +22,8 @@ from shim.recovery import find_pod
 from shim.task_service import SERVICES, TaskService
 from shim.tasks import Tasks
 from shim.wires import LISTENER, kept_wires
+
+log = logging.getLogger(__name__)
 
 EVENTS = "events"
 
@@ -60,7 +63,10 @@ class ShimServer:
         folders = [path for path in self._node.state.iterdir() if path.is_dir() and path.name != EVENTS]
         pods = [pod for pod in await asyncio.gather(*map(find_pod, folders)) if pod is not None]
         for pod in pods:
-            await self._tasks.take_over(pod)
+            try:
+                await self._tasks.take_over(pod)
+            except PhantomError as error:  # rather one pod less than no daemon
+                log.error("a pod of containerd cannot be taken over: %s: %s", pod.record.group, error)
         listener = None
         for fragment in [pod.fragment for pod in pods if pod.fragment is not None]:
             for peer, wire, requests in await kept_wires(fragment):
@@ -71,7 +77,7 @@ class ShimServer:
     async def _kept_listener(self, fragment: FragmentHandle) -> socket.socket | None:
         try:
             listener = socket.socket(fileno=await fragment.client.kept(LISTENER))
-        except NotFound:
+        except PhantomError:  # there is none, or the fragment has just died
             return None
         if listener.getsockname() == self._node.address:
             return listener
