@@ -11,7 +11,7 @@ from phantom_cri.errors import FailedPrecondition, InvalidArgument
 from phantom_cri.usage import CgroupUsage
 from shim import document
 from shim.node import Node
-from shim.oci_resources import resources_of
+from shim.oci_resources import merged, resources_of
 from shim.tasks import Tasks
 
 FREEZE_TIMEOUT_S = 10.0
@@ -43,13 +43,12 @@ class CgroupVerbs:
     async def update(self, namespace: str, task_id: str, text: bytes) -> None:
         task = self._tasks.find(namespace, task_id)
         wanted = document.read(text, document.Resources, "resources")
-        if wanted.devices:
+        if wanted.devices and wanted.devices != task.record.devices:  # CRI repeats those of the spec
             raise InvalidArgument("resources.devices: cannot be changed")
-        given = codec.from_json(codec.to_json(resources_of(wanted)), dict)
-        merged = codec.replace(task.record.resources, **given)
         async with task.lock:
-            await self._node.cgroups.update_async(task.record.cgroup, merged)
-            task.save(codec.replace(task.record, resources=merged))
+            changed = merged(task.record.resources, resources_of(wanted))
+            await self._node.cgroups.update_async(task.record.cgroup, changed)
+            task.save(codec.replace(task.record, resources=changed))
 
     async def usage(self, namespace: str, task_id: str) -> CgroupUsage:
         task = self._tasks.find(namespace, task_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from typing import Literal, cast
 
-from phantom_cri import cgroups, plans
+from phantom_cri import cgroups, codec, plans
 from phantom_cri.errors import InvalidArgument
 from phantom_cri.model import HugepageLimit, Resources
 from shim import document
@@ -28,6 +28,12 @@ def resources_of(wanted: document.Resources) -> Resources:
         hugepage_limits=tuple(HugepageLimit(one.page_size, one.limit) for one in wanted.hugepage_limits),
         unified=wanted.unified,
     )
+
+
+def merged(old: Resources, new: Resources) -> Resources:
+    """What is set in `new`, else as in `old`."""
+    given = {name: getattr(new, name) for name in Resources.__struct_fields__}
+    return codec.replace(old, **{name: value for name, value in given.items() if value})
 
 
 def device_rules(wanted: document.Resources) -> tuple[cgroups.DeviceRule, ...] | None:

@@ -37,7 +37,8 @@ class Wanted(Record, frozen=True):
     """`spec` lacks its pod's part, which only the pod knows: namespaces and the view of cgroups.
 
     group: what containers of one pod have in common; sysctls: by path below /proc/sys. shows_cgroup: cgroups
-    are mounted in it; cgroup_namespace: it has one of its own; devices: None for all that there are.
+    are mounted in it; cgroup_namespace: it has one of its own; devices: None for all that there are;
+    device_rules: the same as they were written.
     """
 
     spec: plans.ContainerSpec
@@ -48,6 +49,7 @@ class Wanted(Record, frozen=True):
     cgroup: str
     resources: Resources
     devices: tuple[cgroups.DeviceRule, ...] | None
+    device_rules: tuple[document.DeviceRule, ...]
     shows_cgroup: bool
     cgroup_namespace: bool
     console: document.ConsoleSize | None
@@ -89,6 +91,7 @@ def read_bundle(
         cgroup=_cgroup(linux.cgroups_path),
         resources=resources_of(linux.resources),
         devices=device_rules(linux.resources),
+        device_rules=linux.resources.devices,
         shows_cgroup=mounts.has_cgroup,
         cgroup_namespace=cgroup_namespace,
         console=process.console_size,

@@ -14,6 +14,7 @@ from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.model import Resources
 from phantom_cri.plans import Plan
 from shim.console import Console
+from shim.document import DeviceRule
 from shim.kept import Kept
 from shim.oci_spec import Base, Spaces
 from shim.stdio import Streams
@@ -40,6 +41,7 @@ class TaskRecord(Stored, frozen=True):
     bundle: str
     cgroup: str
     resources: Resources
+    devices: tuple[DeviceRule, ...]  # as the spec has them
     base: Base
     init: ProcessRecord
     paused: bool = False

@@ -102,6 +102,7 @@ class Tasks:
             bundle=asked.bundle,
             cgroup=wanted.cgroup,
             resources=wanted.resources,
+            devices=wanted.device_rules,
             base=_NO_BASE,
             init=ProcessRecord(streams=asked.streams),
         )

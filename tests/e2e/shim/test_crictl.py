@@ -88,6 +88,25 @@ def test_pods_side_by_side_with_runc(crictl: Crictl, image: str, tmp_path: Path)
             crictl.run("rmp", "--force", pod)
 
 
+def test_limits_can_be_changed(crictl: Crictl, image: str, tmp_path: Path) -> None:
+    config = pod_config("limits", tmp_path)
+    pod = crictl.run_pod(config, "phantom")
+    try:
+        wanted = container_config(image)
+        wanted["linux"]["resources"] = {"memory_limit_in_bytes": 64 << 20}
+        container = crictl.create(pod, wanted, config)
+        crictl.run("start", container)
+        for limit in (64 << 20, 32 << 20):
+            crictl.run("update", "--memory", str(limit), container)
+            script = "cat /sys/fs/cgroup/memory.max || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
+            assert crictl.run("exec", container, "sh", "-c", script).strip() == str(limit)
+        with pytest.raises(CrictlError, match="memory"):
+            crictl.run("update", "--memory", "1", container)
+        assert crictl.json("inspect", container)["status"]["state"] == "CONTAINER_RUNNING"
+    finally:
+        crictl.run("rmp", "--force", pod)
+
+
 def test_a_container_that_cannot_start(crictl: Crictl, phantom: Daemon, image: str, tmp_path: Path) -> None:
     before = phantom.snapshot()
     config = pod_config("failing", tmp_path)

@@ -57,6 +57,22 @@ def test_much_output_arrives_whole(ctr: Ctr, image: str) -> None:
     assert shown == "".join(f"{number}\n" for number in range(1, 200001))
 
 
+def test_output_into_a_file(ctr: Ctr, image: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    ctr.start(image, "filed", "sh", "-c", "echo out; echo err >&2", flags=("--log-uri", f"file://{log}"))
+    try:
+        wait_until(lambda: ctr.states()["filed"][1] == "STOPPED", "the task to be stopped")
+        assert sorted(log.read_text().splitlines()) == ["err", "out"]
+    finally:
+        ctr.remove("filed")
+
+
+def test_output_to_a_program_is_refused(ctr: Ctr, image: str) -> None:
+    with pytest.raises(CtrError, match=r"stdout: 'binary:///bin/true.*want the absolute path of a FIFO"):
+        ctr.start(image, "piped", "true", flags=("--log-uri", "binary:///bin/true"))
+    ctr.remove("piped")
+
+
 def test_input_reaches_its_end(ctr: Ctr, image: str) -> None:
     command = ("run", "--rm", "--runtime", RUNTIMES["phantom"], image, "reader")
     shown = ctr.converse(*command, "sh", "-c", "echo ready; cat; echo end", given="a\nb\n")

@@ -11,9 +11,12 @@ import pytest
 
 from phantom_cri.cgroups import DEFAULT_RULES, DeviceRule
 from phantom_cri.errors import InvalidArgument
-from phantom_cri.model import Resources
+from phantom_cri.model import HugepageLimit, Resources
 from phantom_cri.plans import GivenMount, HostDevice, Io, Limit, MountRoot, Namespaces
+from shim import document
 from shim.document import ConsoleSize
+from shim.document import read as read_document
+from shim.oci_resources import merged, resources_of
 from shim.oci_spec import NEW, Base, Spaces, read_bundle, read_process
 from tests.unit.shim.bundles import read, usual
 
@@ -178,6 +181,14 @@ def test_a_seccomp_profile_becomes_a_filter() -> None:
     profile["defaultAction"] = "SCMP_ACT_DANCE"
     with pytest.raises(InvalidArgument, match=r"linux\.seccomp: defaultAction"):
         read(changed("linux.seccomp", profile))
+
+
+def test_an_update_changes_what_it_names() -> None:
+    old = Resources(cpu_shares=5, memory_limit=6, hugepage_limits=(HugepageLimit("2MB", 0),))
+    text = json.dumps({"memory": {"limit": 7}, "hugepageLimits": [{"pageSize": "1GB", "limit": 0}]}).encode()
+    new = resources_of(read_document(text, document.Resources, "resources"))
+    wanted = Resources(cpu_shares=5, memory_limit=7, hugepage_limits=(HugepageLimit("1GB", 0),))
+    assert merged(old, new) == wanted
 
 
 def test_hooks_get_their_bundle_and_state() -> None:
