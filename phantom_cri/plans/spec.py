@@ -1,6 +1,6 @@
 """What a container is, in the kernel's terms: the one value that its plan is made from.
 
-Knows no CRI. Whoever speaks a wire (CRI's requests, later containerd's OCI specs) resolves what was asked for
+Knows no CRI. Whoever speaks a wire (CRI's requests, containerd's OCI specs) resolves what was asked for
 into a `ContainerSpec`, checked; all that is left to refuse is what only the kernel can say.
 """
 
