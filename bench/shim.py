@@ -27,6 +27,7 @@ from harness.registry import Registry, serve_from
 from harness.tools import tool
 
 NAMESPACE = "pfbench"
+PODS = "/pfbench-pods"
 SHIM = "io.containerd.phantom.v2"
 POOL_SIZE = 16
 
@@ -84,11 +85,12 @@ def contenders(folder: Path) -> Iterator[list[Contender]]:
             logs = folder / f"logs-{number}"
             for name in (runtime, *(["phantom"] if runtime == "runc" else [])):
                 handler = "phantom" if name == "phantom" else ""
-                pods = PodMaker(client, images.workload, logs, "/pfbench-pods", handler)
+                pods = PodMaker(client, images.workload, logs, PODS, handler)
                 flags = () if name == "phantom" else ("--runc-binary", str(tool(runtime)))
                 ctr = Ctr(peer.socket, NAMESPACE, SHIM if name == "phantom" else "io.containerd.runc.v2")
                 found.append(Contender(name, ctr, flags, pods))
-        stack.callback(remove_cgroups, f"/{NAMESPACE}")
+        for cgroup in (f"/{NAMESPACE}", PODS):
+            stack.callback(remove_cgroups, cgroup)
         yield found
 
 
