@@ -55,5 +55,5 @@ vm:
 	@$(PYTHON_BIN) -m pytest -m vm -o faulthandler_timeout=0 $(PYTEST_ARGS) tests/e2e/vm
 
 clean:
-	rm -rf build dist *.egg-info phantom_cri/native/_native*.so phantom_cri/native/fragment
+	rm -rf build dist *.egg-info phantom_cri/native/_native*.so phantom_cri/native/fragment shim/containerd-shim-phantom-v2
 	rm -f .venv/native.stamp

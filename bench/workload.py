@@ -63,7 +63,8 @@ class Pod:
 class PodMaker:
     """Starts and removes pods of one image on one endpoint; each gets a name of its own."""
 
-    def __init__(self, client: CriClient, image: str, logs: Path, cgroup_parent: str):
+    def __init__(self, client: CriClient, image: str, logs: Path, cgroup_parent: str, handler: str = ""):
+        self.handler = handler
         self.client = client
         self.image = image
         self.logs = logs
@@ -112,7 +113,9 @@ class PodMaker:
         config = self.sandbox_config()
         (Path(config.log_directory) / "main").mkdir(parents=True)
         ran, run_ms = self.client.timed(
-            "RunPodSandbox", cri.RunPodSandboxRequest(config=config), cri.RunPodSandboxResponse
+            "RunPodSandbox",
+            cri.RunPodSandboxRequest(config=config, runtime_handler=self.handler),
+            cri.RunPodSandboxResponse,
         )
         create = cri.CreateContainerRequest(
             pod_sandbox_id=ran.pod_sandbox_id, config=self.container_config(), sandbox_config=config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,12 @@ from harness.child import Child
 from harness.cni import CNI_PLUGINS, write_bridge_network
 from harness.crictl import Crictl
 from harness.host import kill_below, unmount_below
-from harness.tools import tool
+from harness.tools import ROOT, tool
+
+PHANTOM_RUNTIME = """\
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.phantom]
+runtime_type = "io.containerd.phantom.v2"
+"""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Choices:
 
     `sandbox_image`: the image of each pod's pause container; `prefix`: put before the command.
     `run_folder`: the path of /run/containerd, if the prefix enters a mount namespace with another /run.
+    `shim`: socket of the phantom-cri that is a further runtime, for ctr and as CRI's handler "phantom".
     """
 
     sandbox_image: str
@@ -35,6 +42,7 @@ class Choices:
     prefix: Sequence[str | Path] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     run_folder: Path = Path("/run/containerd")
+    shim: Path | None = None
 
 
 class Containerd:
@@ -61,8 +69,16 @@ class Containerd:
         config = self.folder / "config.toml"
         config.write_text(self._config())
         command = [*choices.prefix, tool("containerd"), "--config", config, "--log-level", "warn"]
-        self.child = Child(command, self.log, choices.environment)
+        self.child = Child(command, self.log, {**self._shims(), **choices.environment})
         return self.child
+
+    def _shims(self) -> dict[str, str]:
+        """Where it finds the shims' commands, and they what they need."""
+        if self.choices.shim is None:
+            return {}
+        folders = (ROOT / "shim", tool("containerd-shim-runc-v2").parent, tool("runc").parent)
+        path = ":".join((*map(str, folders), os.environ["PATH"]))
+        return {"PATH": path, "PHANTOM_SHIM_SOCKET": str(self.choices.shim)}
 
     def start(self) -> Containerd:
         """Starts containerd and waits until its socket accepts connections."""
@@ -138,6 +154,7 @@ runtime_path = "{tool("containerd-shim-runc-v2")}"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{runtime}.options]
 BinaryName = "{tool(runtime)}"
 Root = "{folder}/state/runtime"
+{PHANTOM_RUNTIME if self.choices.shim else ""}
 [plugins.'io.containerd.cri.v1.runtime'.cni]
 bin_dirs = ["{CNI_PLUGINS}"]
 conf_dir = "{folder}/net.d"

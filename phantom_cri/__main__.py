@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +44,8 @@ from phantom_cri.pools import Pool, Profile
 from phantom_cri.rpc.calls import Calls
 from phantom_cri.streaming import StreamServer
 from phantom_cri.telemetry import logs, metrics, tracing
+from shim.node import Node as ShimNode
+from shim.server import ShimServer
 
 log = logging.getLogger("phantom_cri")
 
@@ -237,6 +240,7 @@ async def run(runtime: Runtime) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    shim = make_shim(runtime)
     server = cri_server(
         settings.socket_path,
         PodVerbs(runtime),
@@ -252,7 +256,7 @@ async def run(runtime: Runtime) -> None:
     prefer_the_loop()
     try:
         await runtime.streams.start()
-        async with server:
+        async with server, shim or AsyncExitStack():
             log.info("phantom-cri %s serves CRI at %s", __version__, settings.listen)
             await stop.wait()
             runtime.events.close()  # before the server waits for all calls to end
@@ -263,12 +267,30 @@ async def run(runtime: Runtime) -> None:
         await runtime.streams.close()
         for pool in runtime.pools.values():
             await pool.stop()
-        await leave(runtime)
+        await leave(runtime, shim is not None and shim.has_pods)
 
 
-async def leave(runtime: Runtime) -> None:
+def make_shim(runtime: Runtime) -> ShimServer | None:
+    """The server that containerd's shim command talks to; None if it is disabled."""
+    settings = runtime.config
+    if not settings.shim.enabled:
+        return None
+    node = ShimNode(
+        state=Path(settings.state) / "shim",
+        address=f"{settings.shim_socket}.ttrpc",
+        cgroups=runtime.cgroups,
+        host_mounts=runtime.host_mounts,
+        fragments_cgroup=runtime.fragments_cgroup,
+        metrics=runtime.metrics,
+        version=__version__,
+        pool_size=settings.shim.pool_size,
+    )
+    return ShimServer(settings.shim_socket, node)
+
+
+async def leave(runtime: Runtime, serves_containerd: bool) -> None:
     """Without pods, remove the host's network setup too; else it stays, as the pods do."""
-    if not runtime.records.pods:
+    if not runtime.records.pods and not serves_containerd:
         await runtime.network.dismantle()
         runtime.fragments_cgroup.close()
         await runtime.cgroups.remove_async(runtime.cgroups.fragments_path(runtime.config.cgroup.parent))

@@ -29,6 +29,20 @@ _.UpdateContainerResources
 _.UpdatePodSandboxResources
 _.UpdateRuntimeConfig
 
+# The same for containerd's (phantom_cri.rpc.ttrpc_server).
+_.Create
+_.Delete
+_.Kill
+_.Wait
+_.Pause
+_.Resume
+_.ResizePty
+_.CloseIO
+_.Update
+_.Stats
+_.Connect
+_.Shutdown
+
 # asyncio calls these of a protocol, with these arguments.
 _.connection_made
 _.connection_lost

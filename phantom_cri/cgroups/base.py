@@ -55,6 +55,15 @@ class LaunchFds(NamedTuple):
     kill: int
     oom: int
 
+    def by_name(self) -> dict[str, int]:
+        """As plans call them, in the order of their slots."""
+        found = {"kill": self.kill}
+        if self.oom != ABSENT:
+            found["oom"] = self.oom
+        if self.clone_into is not None:
+            found["cgroup"] = self.clone_into
+        return found | {f"procs{index}": procs for index, procs in enumerate(self.procs)}
+
     def close(self) -> None:
         for fd in (self.clone_into, *self.procs, self.kill, self.oom):
             if fd is not None and fd != ABSENT:

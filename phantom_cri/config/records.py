@@ -171,6 +171,20 @@ class CheckpointConfig(Record, frozen=True):
         check(is_name or is_absolute(self.criu), "criu", self.criu, "a program's name or absolute path")
 
 
+class ShimConfig(Record, frozen=True):
+    """`socket`: where containerd's shim command finds this daemon; "": shim.sock beside the CRI socket."""
+
+    enabled: bool = True
+    socket: str = ""
+    pool_size: int = 8
+
+    def __post_init__(self) -> None:
+        longest = "an absolute path of at most 101 bytes, or empty"  # .ttrpc is put behind it
+        fits = is_absolute(self.socket) and len(self.socket.encode()) <= 101
+        check(self.socket == "" or fits, "socket", self.socket, longest)
+        check(0 <= self.pool_size <= 1024, "pool_size", self.pool_size, "between 0 and 1024")
+
+
 class Config(Record, frozen=True):
     """The whole configuration of one daemon. Paths are absolute."""
 
@@ -192,6 +206,7 @@ class Config(Record, frozen=True):
     checkpoint: CheckpointConfig = CheckpointConfig()
     cdi: CdiConfig = CdiConfig()
     streaming: StreamingConfig = StreamingConfig()
+    shim: ShimConfig = ShimConfig()
 
     def __post_init__(self) -> None:
         check(
@@ -245,6 +260,10 @@ class Config(Record, frozen=True):
     def socket_path(self) -> str:
         """`listen` as a path."""
         return self.listen.removeprefix("unix://")
+
+    @property
+    def shim_socket(self) -> Path:
+        return Path(self.shim.socket or Path(self.socket_path).with_name("shim.sock"))
 
     @property
     def drain_timeout_seconds(self) -> float:

@@ -13,13 +13,14 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from phantom_cri import codec, fragments
 from phantom_cri.daemon import reboot, unmanaged
 from phantom_cri.daemon.orphans import end_orphans
 from phantom_cri.daemon.strays import end_strays
-from phantom_cri.errors import NotFound, PhantomError
-from phantom_cri.fragments.folder import end_stranger, stored_process
+from phantom_cri.errors import NotFound
+from phantom_cri.fragments.folder import find_fragment, stored_process
 from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle import endings
 from phantom_cri.lifecycle.checkpoints import thaw_all
@@ -72,7 +73,8 @@ async def recover(runtime: Runtime) -> None:
     kept = [item for item in found if item.record is not None and item.finished]
     # first, since a driver's cleanup needs the pod's network namespace to exist
     await runtime.network.start({item.sandbox_id: item.ips for item in kept if item.is_live})
-    await end_strays(runtime, {item.fragment.process.pid for item in found if item.fragment is not None})
+    ours = {item.fragment.process.pid for item in found if item.fragment is not None}
+    await end_strays(runtime, ours | of_another_wire(runtime))
     await asyncio.gather(*(undo(runtime, item) for item in found if item not in kept))
     more_is_known = await asyncio.to_thread(runtime.durable.is_newer)
     in_use = {record.id: held(record) for item in kept for record in item.containers}
@@ -83,6 +85,15 @@ async def recover(runtime: Runtime) -> None:
         reboot.set_mark(runtime.records)
     runtime.durable.begin(runtime.records.everything)
     thaw_all(runtime)
+
+
+def of_another_wire(runtime: Runtime) -> set[int]:
+    """Fragments whose folders lie beside our pods': they are another's to find again."""
+    folders = Path(runtime.config.state).glob("*/*/")
+    others = (
+        stored_process(str(folder)) for folder in folders if str(folder.parent) != runtime.records.folder
+    )
+    return {process.pid for process in others if process is not None}
 
 
 def held(record: ContainerRecord) -> tuple[str, ...]:
@@ -102,27 +113,6 @@ async def look(folder: str) -> Found:
         log.error("pod sandbox %s will be killed, its record cannot be read: %s", item.sandbox_id, error)
         item.finished = False
     return item
-
-
-async def find_fragment(folder: str) -> FragmentHandle | None:
-    """The folder's fragment, connected; one that does not answer is killed."""
-    process = stored_process(folder)
-    if process is None:
-        await end_stranger(folder)
-        return None
-    try:
-        fragment = FragmentHandle(os.path.basename(folder), folder, process, fragments.open_process(process))
-    except NotFound:
-        return None
-    try:
-        await fragment.connect()
-    except fragments.OtherVersion as error:
-        log.error("pod sandbox %s keeps running but can only be stopped and removed: %s", fragment.id, error)
-    except PhantomError as error:
-        log.warning("fragment of pod sandbox %s does not answer and will be killed: %s", fragment.id, error)
-        await fragment.end()
-        return None
-    return fragment
 
 
 async def undo(runtime: Runtime, item: Found) -> None:

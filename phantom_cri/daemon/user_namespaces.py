@@ -11,9 +11,9 @@ from phantom_cri.errors import PhantomError
 from phantom_cri.images import Snapshot
 from phantom_cri.lifecycle.cleanup import remove_folder
 from phantom_cri.lifecycle.runtime import Runtime, log
-from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import User
 from phantom_cri.plans import Bind, ContainerSpec, Namespaces, OverlayRoot, PodIds, Process
+from phantom_cri.undo import Undo
 
 _IDS = PodIds(uid=1 << 16, uid_count=1 << 16, gid=1 << 16, gid_count=1 << 16)
 
@@ -46,9 +46,8 @@ async def _try(runtime: Runtime) -> None:
         await fragment.adopt(plans.user_namespace_plan(_IDS))
         with plans.Donations() as donations:
             donations.lend("host_mounts", runtime.host_mounts)
-            await fragment.prepare(
-                trial, plans.container_plan(wanted, donations.names(), hold=True), donations
-            )
+            plan = plans.container_plan(wanted, donations.names(), hold=True)
+            (await fragment.prepare(trial, plan, donations)).close()
 
 
 def _container(snapshot: Snapshot) -> ContainerSpec:

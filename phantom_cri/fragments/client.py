@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from phantom_cri.codec import Record
@@ -57,6 +57,8 @@ _VERBS = {
     Type.CLOSE_STDIN: "close stdin of",
     Type.ATTACH: "attach to",
     Type.SOCKET: "make a socket",
+    Type.KEEP: "keep",
+    Type.KEPT: "give back",
 }
 
 
@@ -193,14 +195,11 @@ class FragmentClient:
         """Start a process; returns once its execve succeeded. Raises LaunchError, AlreadyExists."""
         return await self._started(self._send_plan(Type.START, process_id, plan, donations))
 
-    async def prepare(self, process_id: str, plan: Plan, donations: Donations | None = None) -> None:
+    async def prepare(self, process_id: str, plan: Plan, donations: Donations | None = None) -> Started:
         """As `start` with a plan with HOLD: the process waits for `go` right before its execve."""
-        request = self._send_plan(Type.START, process_id, plan, donations)
-        await self._answer(request)
-        for fd in request.fds:
-            os.close(fd)
+        return await self._started(self._send_plan(Type.START, process_id, plan, donations))
 
-    async def go(self, process_id: str, plan: Plan) -> Started:
+    async def go(self, process_id: str, plan: Plan | None) -> Started:
         """Let a prepared process execve; `plan`: as it was prepared with. Raises LaunchError, NotFound."""
         return await self._started(self._send(Type.GO, process_id, plan=plan))
 
@@ -266,6 +265,21 @@ class FragmentClient:
         await self._answer(request)
         if not request.fds:
             raise DataLoss("make a socket: the fragment sent none")
+        return request.fds[0]
+
+    def keep(self, name: str, fd: int = -1) -> Awaitable[object]:
+        """Have the open file of `fd` kept under `name`, beyond our own end; -1: no longer.
+
+        It is sent by this call. Raises and answers with ResourceExhausted (it keeps too many).
+        """
+        return self._answer(self._send(Type.KEEP, name, fds=[fd] if fd >= 0 else []))
+
+    async def kept(self, name: str) -> int:
+        """An fd of what is kept under `name`, for the caller to close. Raises NotFound."""
+        request = self._send(Type.KEPT, name)
+        await self._answer(request)
+        if not request.fds:
+            raise DataLoss(f"give back {name}: the fragment sent none")
         return request.fds[0]
 
     async def list_processes(self) -> list[Entry]:

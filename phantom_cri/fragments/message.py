@@ -27,6 +27,8 @@ class Type(IntEnum):
     GO = 11
     ATTACH = 12
     SOCKET = 13
+    KEEP = 14
+    KEPT = 15
     OK = 64
     ERROR = 65
     ENTRY = 66

@@ -23,6 +23,12 @@ class Started(NamedTuple):
     console: int = -1
     started_at: int = 0
 
+    def close(self) -> None:
+        """Both fds, for a caller that needs neither."""
+        os.close(self.pidfd)
+        if self.console >= 0:
+            os.close(self.console)
+
 
 def _read(path: str) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

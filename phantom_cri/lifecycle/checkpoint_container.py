@@ -19,9 +19,9 @@ from phantom_cri.lifecycle.container_spec import process_of
 from phantom_cri.lifecycle.live import UnderWay
 from phantom_cri.lifecycle.running import Running, running
 from phantom_cri.lifecycle.runtime import Runtime, log
-from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerRecord, ProcessRef
 from phantom_cri.requests import oci
+from phantom_cri.undo import Undo
 
 DEFAULT_TIMEOUT_S = 120
 """The default: the kubelet's timeout of a call."""

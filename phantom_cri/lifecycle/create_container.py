@@ -14,9 +14,9 @@ from phantom_cri.lifecycle import confinement, labelling, prepare, states
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.log_file import log_path
 from phantom_cri.lifecycle.runtime import Runtime, log
-from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerConfig, ContainerRecord, Image, ImageMount, Injection
 from phantom_cri.policy import reference
+from phantom_cri.undo import Undo
 
 
 async def create_container(runtime: Runtime, sandbox_id: str, config: ContainerConfig) -> str:

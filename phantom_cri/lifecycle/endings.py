@@ -8,16 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from phantom_cri import codec
-from phantom_cri.codec import Document
 from phantom_cri.fragments import Exit
+from phantom_cri.fragments.folder import exit_path, stored_exit
 from phantom_cri.lifecycle.checkpoints import give_up_checkpoint
 from phantom_cri.lifecycle.cleanup import give_up_preparation, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.states import next_container_state, next_sandbox_state
 from phantom_cri.model import ContainerRecord
-
-KILLED = 137  # 128 + SIGKILL
 
 
 def watch_pod(runtime: Runtime, pod: Pod) -> None:
@@ -89,38 +87,16 @@ def pod_died(runtime: Runtime, pod: Pod) -> None:
         runtime.events.emit("stopped", pod, pod.id)
 
 
-class ExitFile(Document, frozen=True):
-    """STATE/pods/ID/exits/CONTAINER as the fragment writes it (native/exit_record.c)."""
-
-    exit_code: int
-    signal: int = 0
-    oom: bool = False
-    started_at: int = 0
-    finished_at: int = 0
-
-
 def has_exit(runtime: Runtime, container: Container) -> bool:
-    return os.path.exists(_exit_path(runtime, container))
+    return os.path.exists(exit_path(_folder(runtime, container), container.id))
 
 
 def last_exit(runtime: Runtime, container: Container) -> Exit:
-    """The exit as recorded by the fragment, else as killed with its pod."""
-    try:
-        with open(_exit_path(runtime, container), "rb") as file:
-            said = codec.from_json(file.read(), ExitFile)
-    except (OSError, codec.DecodeError):
-        return Exit(code=KILLED, signal=9, finished_at=time.time_ns())
-    return Exit(
-        code=said.exit_code,
-        signal=said.signal,
-        oom=said.oom,
-        started_at=said.started_at,
-        finished_at=said.finished_at,
-    )
+    return stored_exit(_folder(runtime, container), container.id)
 
 
-def _exit_path(runtime: Runtime, container: Container) -> str:
-    return os.path.join(runtime.records.pod_folder(container.record.sandbox_id), "exits", container.id)
+def _folder(runtime: Runtime, container: Container) -> str:
+    return runtime.records.pod_folder(container.record.sandbox_id)
 
 
 def leave_pool(runtime: Runtime, pod: Pod) -> None:

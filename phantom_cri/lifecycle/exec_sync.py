@@ -11,8 +11,8 @@ from phantom_cri.fragments import Exit
 from phantom_cri.lifecycle.running import Running, leave_exec, new_exec_id, running, start_exec
 from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.streams.output import Output
-from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ExecResult
+from phantom_cri.undo import Undo
 
 
 async def exec_sync(

@@ -12,8 +12,8 @@ from phantom_cri.fragments.folder import note_process
 from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle.cleanup import remove_folder
 from phantom_cri.lifecycle.runtime import Runtime, log
-from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.pools import Profile
+from phantom_cri.undo import Undo
 
 
 async def spawn(runtime: Runtime, profile: Profile, ids: plans.PodIds | None = None) -> FragmentHandle:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 
 from phantom_cri import codec, plans
-from phantom_cri.cgroups import ABSENT, LaunchFds
+from phantom_cri.cgroups import LaunchFds
 from phantom_cri.errors import PhantomError
 from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle import cleanup
@@ -19,9 +19,9 @@ from phantom_cri.lifecycle.container_spec import allowed_devices, container_spec
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.log_file import open_log
 from phantom_cri.lifecycle.runtime import Runtime, log
-from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import ContainerRecord, Resources
 from phantom_cri.plans import Plan
+from phantom_cri.undo import Undo
 
 
 def begin(runtime: Runtime, pod: Pod, container: Container) -> None:
@@ -70,7 +70,7 @@ async def prepare(runtime: Runtime, pod: Pod, fragment: FragmentHandle, containe
                 container.plan = plan
             with stages.stage("kernel"):
                 undo.push("process", lambda: cleanup.end_process(fragment, container))
-                await fragment.client.prepare(record.id, plan, donations)
+                (await fragment.client.prepare(record.id, plan, donations)).close()
         undo.keep()
     runtime.observe(pod, stages)
     return plan
@@ -91,9 +91,4 @@ def donate(runtime: Runtime, donations: plans.Donations, container: Container, f
 
 def lendable(runtime: Runtime, fds: LaunchFds) -> dict[str, int]:
     """The fds lent to a container's plan, by name, in the order of slots; `fds`: those of its cgroup."""
-    found = {"host_mounts": runtime.host_mounts, "kill": fds.kill}
-    if fds.oom != ABSENT:
-        found["oom"] = fds.oom
-    if fds.clone_into is not None:
-        found["cgroup"] = fds.clone_into
-    return found | {f"procs{index}": procs for index, procs in enumerate(fds.procs)}
+    return {"host_mounts": runtime.host_mounts, **fds.by_name()}

@@ -13,11 +13,11 @@ from phantom_cri.fragments.handle import FragmentHandle
 from phantom_cri.lifecycle import endings, node_fragments
 from phantom_cri.lifecycle.live import Pod
 from phantom_cri.lifecycle.runtime import Handler, Runtime, Stages, log
-from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import SandboxConfig, SandboxRecord, SelinuxLabels
 from phantom_cri.network import identity
 from phantom_cri.policy import selinux_files
 from phantom_cri.pools import Profile, choose, misfit_reason
+from phantom_cri.undo import Undo
 
 
 async def run_pod_sandbox(runtime: Runtime, config: SandboxConfig, handler: str) -> str:

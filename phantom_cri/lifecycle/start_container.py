@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
 
 from phantom_cri import codec
@@ -16,7 +15,7 @@ from phantom_cri.lifecycle.cleanup import end_process, release_cgroup
 from phantom_cri.lifecycle.live import Container, Pod
 from phantom_cri.lifecycle.prepare import prepared
 from phantom_cri.lifecycle.runtime import Runtime, log
-from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.undo import Undo
 
 START_ERROR = 128
 """Exit code of a container that could not be started, as containerd reports it."""
@@ -72,9 +71,7 @@ async def start(runtime: Runtime, pod: Pod, fragment: FragmentHandle, container:
         undo.push("process", lambda: end_process(fragment, container))
         with stages.stage("execve"):
             started = await fragment.client.go(container.id, plan)
-            os.close(started.pidfd)
-            if started.console >= 0:
-                os.close(started.console)
+            started.close()
         container.record = codec.replace(
             container.record,
             state="running",

@@ -9,9 +9,9 @@ from phantom_cri.concurrency import to_the_end
 from phantom_cri.lifecycle import states
 from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.runtime import Runtime
-from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Resources
 from phantom_cri.requests import with_changes
+from phantom_cri.undo import Undo
 
 
 async def update_container_resources(runtime: Runtime, container_id: str, change: Resources) -> None:

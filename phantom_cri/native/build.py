@@ -1,6 +1,6 @@
-"""Compiles the two C programs: the cffi module `_native` and the static executable `fragment`.
+"""Compiles the C programs: the cffi module `_native`, the static executables `fragment` and shim's launcher.
 
-`python phantom_cri/native/build.py` builds both in place; setup.py does the same for wheels.
+`python phantom_cri/native/build.py` builds them in place; setup.py does the same for wheels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from pathlib import Path
 from cffi import FFI
 
 NATIVE = Path(__file__).resolve().parent
+SHIM = NATIVE.parent.parent / "shim"
+LAUNCHER = "containerd-shim-phantom-v2"
+"""As containerd calls the shim of runtime type io.containerd.phantom.v2."""
 
 FRAGMENT_SOURCES = (
     "attach.c",
@@ -22,6 +25,7 @@ FRAGMENT_SOURCES = (
     "exit_record.c",
     "fragment.c",
     "fragment_root.c",
+    "keep.c",
     "launch.c",
     "log.c",
     "loop.c",
@@ -83,24 +87,34 @@ ffibuilder.set_source(
 
 
 def build_fragment(target: Path, compiler: str | None = None, native: Path = NATIVE) -> None:
-    """Builds the executable `target`, atomically, from the sources in `native`.
+    """Builds the executable `target` from the sources in `native`."""
+    _link(target, [native / name for name in FRAGMENT_SOURCES], compiler)
+
+
+def build_launcher(target: Path, source: Path = SHIM / "launcher.c") -> None:
+    """Builds the shim command that containerd runs."""
+    _link(target, [source])
+
+
+def _link(target: Path, sources: list[Path], compiler: str | None = None) -> None:
+    """Builds the executable `target` from `sources`, atomically.
 
     `compiler`: default $CC or cc. Raises CalledProcessError; the compiler's messages are on stderr.
     """
     command = [compiler or os.environ.get("CC", "cc"), *WARNINGS, *HARDENING, *SMALL, *LINK]
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        program = Path(scratch) / "fragment"
-        sources = [str(native / name) for name in FRAGMENT_SOURCES]
-        subprocess.run([*command, "-o", str(program), *sources], check=True)
+        program = Path(scratch) / target.name
+        subprocess.run([*command, "-o", str(program), *map(str, sources)], check=True)
         program.rename(target)
 
 
 def build_in_place() -> None:
-    """Builds both in this file's folder."""
+    """Builds each in the folder where it is looked for."""
     root = NATIVE.parent.parent
     os.chdir(root)
     ffibuilder.compile(tmpdir=str(root))
     build_fragment(NATIVE / "fragment")
+    build_launcher(SHIM / LAUNCHER)
 
 
 if __name__ == "__main__":

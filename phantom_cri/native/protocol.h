@@ -53,8 +53,11 @@ enum ph_type {
     PH_ATTACH = 12,      /* id; PH_ATTACH_* and the write end of a pipe for each output -> PH_OK with the
                             console, if asked for and there is one; PH_DETACHED to the same serial later */
     PH_SOCKET =
-        13, /* value = AF_INET or AF_INET6 -> PH_OK with a non-blocking TCP socket of the pod's network
-             */
+        13,       /* value = AF_INET or AF_INET6 -> PH_OK with a non-blocking TCP socket of the pod's network
+                   */
+    PH_KEEP = 14, /* id: a name; one fd: kept under it, in place of an earlier one; none: dropped. Fds that a
+                     daemon leaves for a later one */
+    PH_KEPT = 15, /* id -> PH_OK with that fd, which stays kept */
 
     PH_OK = 64,    /* reply */
     PH_ERROR = 65, /* reply: error = errno, value = enum ph_stage, value2 = op index, text */

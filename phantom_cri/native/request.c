@@ -6,6 +6,7 @@
 
 #include "attach.h"
 #include "exit_record.h"
+#include "keep.h"
 #include "kernel.h"
 #include "launch.h"
 #include "process.h"
@@ -285,6 +286,32 @@ static void make_tcp_socket(struct request *request)
         reply(request->from, &message, &made, 1);
 }
 
+static void keep(struct request *request)
+{
+    const char *id = request->message.id;
+    int result = id_is_sound(id) && request->fd_count <= 1 ? 0 : -EINVAL;
+
+    if (result == 0 && request->fd_count)
+        result = keep_put(id, fd_take(&request->fds[0]));
+    else if (result == 0)
+        keep_drop(id);
+    if (result < 0)
+        refuse(request, result, "keep");
+    else
+        reply_ok(request->from, 0, 0);
+}
+
+static void give_kept(struct request *request)
+{
+    struct ph_message message = {.type = PH_OK};
+    int fd = *request->message.id ? keep_get(request->message.id) : -ENOENT;
+
+    if (fd < 0)
+        refuse(request, fd, "nothing is kept under this name");
+    else
+        reply(request->from, &message, &fd, 1);
+}
+
 static void shut_down(struct request *request)
 {
     shutdown_begin(request->from);
@@ -311,6 +338,8 @@ static const struct {
     [PH_GO] = {go, 0},
     [PH_ATTACH] = {attach, PH_ATTACH_FLAGS},
     [PH_SOCKET] = {make_tcp_socket, 0},
+    [PH_KEEP] = {keep, 0},
+    [PH_KEPT] = {give_kept, 0},
 };
 
 #define REQUESTS     (sizeof(requests) / sizeof(requests[0]))

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from phantom_cri.plans.adopt_plan import claim_plan, spawn_plan, user_namespace_plan
+from phantom_cri.plans.adopt_plan import claim_plan, join_plan, spawn_plan, user_namespace_plan
 from phantom_cri.plans.constants import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -63,6 +63,7 @@ __all__ = [
     "claim_plan",
     "container_plan",
     "exec_plan",
+    "join_plan",
     "spawn_plan",
     "user_namespace_plan",
     "wants_template",

@@ -9,7 +9,7 @@ from phantom_cri.plans import constants
 from phantom_cri.plans.container_plan import entering
 from phantom_cri.plans.devices import dev_block
 from phantom_cri.plans.op import Op
-from phantom_cri.plans.ops import FileLabel, Hostname, Netlink, Sysctl, UserNamespace
+from phantom_cri.plans.ops import FileLabel, Hostname, JoinNs, Netlink, Sysctl, UserNamespace
 from phantom_cri.plans.plan import Block, Plan
 from phantom_cri.plans.spec import PodIds
 from phantom_cri.plans.standard import FRAGMENT_SHM, template_mounts
@@ -65,6 +65,12 @@ def spawn_plan(
 def user_namespace_plan(ids: PodIds) -> Plan:
     """Run before the birth plan, in a fragment started in the host's network, ipc and uts namespaces."""
     return Plan(parts=(UserNamespace(ids.uid, ids.uid_count, ids.gid, ids.gid_count, OWNED),))
+
+
+def join_plan(nstypes: Mapping[str, int]) -> Plan:
+    """For a fragment that is to live in namespaces that are there: CLONE_NEW* by the name of their fds."""
+    names = tuple(nstypes)
+    return Plan(parts=tuple(JoinNs(names.index(name), nstypes[name]) for name in names), donated=names)
 
 
 def claim_plan(hostname: str | None, sysctls: Mapping[str, str], labels: SelinuxLabels | None = None) -> Plan:

@@ -46,6 +46,10 @@ _SUPERBLOCK = {"sync": "sync", "async": "", "dirsync": "dirsync", "lazytime": "l
 """Options of the file system, not of one mount; the empty ones are the default."""
 
 
+KNOWN = tuple(sorted({*_ATTRIBUTES, *_RECURSIVE, *_PROPAGATIONS, *_SUPERBLOCK, "bind", "rbind", "defaults"}))
+"""Beside those of each file system."""
+
+
 class MountOptions(NamedTuple):
     """`attributes`: MOUNT_ATTR_* of the mount, `recursive`: of its submounts too; `propagation`: MS_* or 0.
 

@@ -73,7 +73,7 @@ class _ArchMap(Document, frozen=True, rename="camel"):
     sub_architectures: tuple[str, ...] | None = None
 
 
-class _Document(Document, frozen=True, rename="camel"):
+class SeccompDocument(Document, frozen=True, rename="camel"):
     default_action: str
     default_errno_ret: int | None = None
     architectures: tuple[str, ...] | None = None
@@ -108,9 +108,14 @@ def read_profile(path: str) -> Profile:
     """Raises NotFound, InvalidArgument naming the field, the file and the mistake."""
     source = f"{_FIELD} {path!r}"
     try:
-        document = from_json(_content(path), _Document)
+        document = from_json(_content(path), SeccompDocument)
     except DecodeError as error:
         raise InvalidArgument(f"{source}: {error}") from error
+    return profile_of(source, document)
+
+
+def profile_of(source: str, document: SeccompDocument) -> Profile:
+    """`source`: what errors name. Raises InvalidArgument naming what is wrong in it."""
     if document.listener_path:
         raise InvalidArgument(f"{source}: listenerPath {document.listener_path!r}: not supported")
     default = document.default_errno_ret
@@ -155,7 +160,7 @@ def _unreadable(path: str, error: OSError) -> Exception:
     return kernel_error(f"{_FIELD} {path!r}: open", error.errno or 0)
 
 
-def _architectures(source: str, document: _Document) -> Iterator[str]:
+def _architectures(source: str, document: SeccompDocument) -> Iterator[str]:
     native = libseccomp.native_architecture()
     for name in document.architectures or ():
         yield _architecture(source, name)

@@ -150,15 +150,19 @@ async def _fail(context: Context, name: str, code: str, error: BaseException) ->
     """Log the error once and return it to the client; always raises."""
     if not isinstance(error, Exception):
         raise error
+    await context.abort(GRPC_CODES[code], status_text(told(name, code, error)))
+
+
+def told(name: str, code: str, error: Exception) -> str:
+    """What the client of a call gets to read of its failure, which is logged here."""
     if isinstance(error, PhantomError):
         text = str(error) or type(error).__name__
         level = logging.DEBUG if code in _EXPECTED else logging.ERROR if code in _OURS else logging.WARNING
         log.log(level, "%s: %s: %s", name, code, text)
-    else:
-        # Its text may contain anything, even a password: the client only gets the type.
-        text = f"{name}: unexpected {type(error).__name__}, see the daemon's log"
-        log.error("%s: unexpected %s", name, type(error).__name__, exc_info=error)
-    await context.abort(GRPC_CODES[code], status_text(text))
+        return text
+    # Its text may contain anything, even a password: the client only gets the type.
+    log.error("%s: unexpected %s", name, type(error).__name__, exc_info=error)
+    return f"{name}: unexpected {type(error).__name__}, see the daemon's log"
 
 
 def status_text(text: str) -> str:

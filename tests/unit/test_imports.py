@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "phantom_cri"
+SHIM = PACKAGE.parent / "shim"
 PAGE = PACKAGE.parent / "docs/architecture.md"
 
-BASE = {"errors", "codec", "concurrency", "model", "usage", "native"}
+BASE = {"errors", "codec", "concurrency", "undo", "model", "usage", "native"}
 ROOMS = {"images", "network", "policy", "pools", "cgroups", "checkpoint", "cdi"}
 """What a node is made of: none of them knows another."""
 
@@ -27,13 +28,14 @@ MAY_IMPORT: dict[str, set[str]] = {  # in order: a room stands on those above it
     "errors": set(),
     "codec": set(),
     "concurrency": set(),
+    "undo": {"concurrency", "errors"},
     "model": {"codec"},
     "usage": {"model"},
     "native": set(),
     "api": set(),
     "config": {"", "codec", "errors"},
     "telemetry": {"codec", "errors"},
-    "rpc": {"errors", "telemetry"},
+    "rpc": {"api", "errors", "telemetry"},
     "bpf": {"native"},
     "doctor": {"codec", "errors", "native"},
     "plans": {"codec", "errors", "model"},
@@ -49,6 +51,8 @@ MAY_IMPORT: dict[str, set[str]] = {  # in order: a room stands on those above it
     "cri": {"api", "codec", "errors", "model", "usage", "rpc"},
     "cli": {"", "api", "errors", "rpc", "doctor"},
 }
+SHIM_MAY_IMPORT = BASE | {"", "api", "cgroups", "fragments", "plans", "policy", "pools", "rpc", "telemetry"}
+"""What the wire beside CRI's stands on (shim/): none of the rooms that speak of CRI's pods."""
 HOME = {  # third-party package → the rooms that may import it
     "grpc": {"rpc", "api"},
     "google": {"rpc", "cri", "cli", "api"},
@@ -105,6 +109,20 @@ def test_the_page_shows_every_room_below_those_that_it_stands_on() -> None:
     for room, below in MAY_IMPORT.items():
         if room in shown:
             assert below - {"", "api"} <= set(shown[: shown.index(room)]), room
+
+
+@pytest.mark.parametrize("path", sorted(SHIM.glob("*.py")), ids=lambda path: path.name)
+def test_the_shim_knows_neither_cri_nor_its_rooms(path: Path) -> None:
+    for target in imported(path):
+        if target[0] == "phantom_cri":
+            assert target[1] in SHIM_MAY_IMPORT, f"{path.name} must not import {'.'.join(target)}"
+        elif target[0] not in sys.stdlib_module_names:
+            assert target[0] in ("shim", "google"), f"{target[0]} has no home in shim"
+
+
+def test_no_room_stands_on_the_shim() -> None:
+    users = {room_of(path) for path in modules() for target in imported(path) if target[0] == "shim"}
+    assert users <= {"__main__"}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

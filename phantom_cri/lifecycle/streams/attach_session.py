@@ -12,8 +12,8 @@ from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.running import Running, running
 from phantom_cri.lifecycle.runtime import Runtime
 from phantom_cri.lifecycle.streams.client_pipes import ClientPipes
-from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Streams
+from phantom_cri.undo import Undo
 
 DEATH_TIMEOUT = 1.0
 """Seconds to wait for the death of a fragment that closed its connection."""

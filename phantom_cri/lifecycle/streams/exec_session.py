@@ -12,8 +12,8 @@ from phantom_cri.lifecycle.live import Container
 from phantom_cri.lifecycle.running import leave_exec, new_exec_id, running, start_exec
 from phantom_cri.lifecycle.runtime import Runtime, log
 from phantom_cri.lifecycle.streams.client_pipes import ClientPipes, all_hung_up
-from phantom_cri.lifecycle.undo import Undo
 from phantom_cri.model import Streams
+from phantom_cri.undo import Undo
 
 
 class ExecSession(ClientPipes):

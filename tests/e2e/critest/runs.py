@@ -25,12 +25,16 @@ WEBSOCKET = ("-websocket-exec", "-websocket-attach", "-websocket-portforward")
 
 @dataclass(frozen=True)
 class Run:
-    """A name for people, what is under test, and which part of the suite is run how."""
+    """A name for people, what is under test, and which part of the suite is run how.
+
+    lacks: words in the names of specs for a feature that it does not have.
+    """
 
     name: str
-    runtime: Literal["phantom, built-in network", "phantom, CNI", "containerd"]
+    runtime: Literal["phantom, built-in network", "phantom, CNI", "containerd", "containerd, our shim"]
     flags: tuple[str, ...] = ()
     focus: str = ""
+    lacks: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -40,7 +44,10 @@ BUILT_IN = Run("built-in network", "phantom, built-in network")
 CNI = Run("CNI", "phantom, CNI")
 WEBSOCKETS = Run("WebSocket streams", "phantom, built-in network", WEBSOCKET, "Streaming")
 CONTAINERD = Run("containerd", "containerd")
-OURS = (BUILT_IN, CNI, WEBSOCKETS)
+SHIM = Run(
+    "shim of containerd", "containerd, our shim", ("-runtime-handler", "phantom"), lacks="UserNamespaces"
+)
+OURS = (BUILT_IN, CNI, WEBSOCKETS, SHIM)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,8 @@ def perform(run: Run, folder: Path) -> Result:
         Path(name).chmod(0o711)
         if run.runtime == "containerd":
             return on_containerd(run, registry, Path(name) / "d", folder)
+        if run.runtime == "containerd, our shim":
+            return on_shim(run, registry, Path(name), folder)
         return on_phantom(run, registry, Path(name) / "d", folder)
 
 
@@ -98,6 +107,27 @@ def left_behind(daemon: Daemon, before: Snapshot) -> str:
     except AssertionError as error:
         return str(error)
     return ""
+
+
+def on_shim(run: Run, registry: Registry, home: Path, folder: Path) -> Result:
+    """containerd, whose handler "phantom" leads to our daemon."""
+    (home / "p").mkdir()
+    daemon = Daemon(home / "p", {"pools": [{"name": "default", "size": 0}], "shim": {"pool_size": 0}})
+    containerd = Containerd(
+        home / "d",
+        Choices(
+            sandbox_image=f"{REGISTRIES[0]}/{SANDBOX}",
+            bridge="pfcritest1",
+            subnet="10.225.0.0/16",
+            host_ports=True,
+            shim=daemon.folder / "shim.sock",
+        ),
+    )
+    registry.mirror(containerd.registries, REGISTRIES)
+    with daemon, containerd:
+        before = daemon.snapshot()
+        report = run_critest(containerd.endpoint, folder, run.flags, focus=run.focus)
+        return Result(report, left_behind(daemon, before), daemon.log_text())
 
 
 def on_containerd(run: Run, registry: Registry, home: Path, folder: Path) -> Result:

@@ -31,7 +31,7 @@ def test_specs_pass(run: Run, performed: Performer) -> None:
     report = performed(run).report
     if not run.focus:
         assert len(report.specs) >= SPECS, "specs got lost"
-    found = surprises(report)
+    found = surprises(report, run.lacks)
     if found:
         title = f"critest, {run}: {len(found)} of {len(report.specs)} specs"
         pytest.fail("\n".join([title, *found]), pytrace=False)

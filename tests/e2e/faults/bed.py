@@ -120,7 +120,7 @@ class Bed:
         for pool in self.runtime.pools.values():
             await pool.stop()
         await self.runtime.streams.close()
-        await leave(self.runtime)
+        await leave(self.runtime, serves_containerd=False)
         os.close(self.runtime.host_mounts)
 
     # --- what tests ask of it ---------------------------------------------

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from phantom_cri.lifecycle.undo import Undo
+from phantom_cri.undo import Undo
 
 
 async def test_a_failure_undoes_everything_last_first() -> None:

@@ -1,0 +1,1 @@
+"""What containerd and its shims say to each other."""

@@ -1,0 +1,6 @@
+# Written by api/generate: change the .proto instead.
+# ruff: noqa
+
+import grpc.aio
+
+from phantom_cri.api.containerd import events_pb2
