@@ -32,9 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
 
 
-@pytest.fixture(scope="session", params=["phantom", pytest.param("containerd", marks=pytest.mark.long)])
+@pytest.fixture(scope="package", params=["phantom", pytest.param("containerd", marks=pytest.mark.long)])
 def kube(request: pytest.FixtureRequest) -> Iterator[Kube]:
-    """A cluster with the objects of all tests that were selected."""
+    """A cluster with the objects of all tests that were selected; it ends with this folder's last test."""
     with tempfile.TemporaryDirectory(prefix="pk-") as name, Cluster(Path(name), request.param) as cluster:
         watched = Kube(cluster)
         prepare(cluster)

@@ -45,6 +45,7 @@ def newest(logs: Path) -> str:
 STORAGE: Object = {"resources": {"limits": {"ephemeral-storage": "1Mi"}}}
 
 
+@pytest.mark.long  # the kubelet looks every ten seconds, and then again
 @needs(pod("filling", run(f"dd if=/dev/zero of=/tmp/big bs=1M count=5; {STAY}", **STORAGE)))
 def test_a_pod_that_fills_its_writable_layer_is_evicted(kube: Kube) -> None:
     """The kubelet learns of it from the runtime's stats."""

@@ -27,7 +27,7 @@ def test_hello_lists_what_it_knows(fragment: Fragment) -> None:
     assert {number for kind, number in known if kind == raw.FEATURE_OP} == {
         number for number, _ in raw.OPS.values()
     }
-    assert {number for kind, number in known if kind == raw.FEATURE_REQUEST} == set(range(1, 14))
+    assert {number for kind, number in known if kind == raw.FEATURE_REQUEST} == set(range(1, 16))
     assert {number for kind, number in known if kind == raw.FEATURE_PLAN} == {0, raw.CONTAINER, raw.EXEC}
     assert known[raw.FEATURE_REQUEST, raw.ATTACH] == raw.INPUT | raw.STDOUT | raw.STDERR | raw.ONCE
     assert known[raw.FEATURE_REQUEST, raw.GET] == 0
